@@ -1,0 +1,1 @@
+"""The rooms of CRUN; see docs/architecture.md."""

@@ -1,0 +1,1 @@
+"""The floor: errors, money, ids, secrets; imports no other app."""

@@ -1,0 +1,33 @@
+"""System checks for contradictory or missing settings, each with an id and a hint."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, register
+
+
+@register
+def secrets_are_set(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
+    """core.E001: without peppers no key can be checked, without encryption keys no credential opened."""
+    needed = {
+        "CRUN_KEY_PEPPERS": settings.KEY_PEPPERS,
+        "CRUN_ENCRYPTION_KEYS": settings.ENCRYPTION_KEYS,
+    }
+    hint = "Run `crun up` once: it makes them in $CRUN_HOME/secrets.env. Or set the variable."
+    return [Error(f"{name} is not set.", hint=hint, id="core.E001") for name, value in needed.items() if not value]
+
+
+@register
+def journal_fsync_is_known(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
+    """core.E002: a misspelt durability setting must not silently mean the weaker one."""
+    if settings.JOURNAL_FSYNC in ("never", "always"):
+        return []
+    return [Error("CRUN_JOURNAL_FSYNC must be `never` or `always`.", id="core.E002")]
+
+
+@register
+def timeouts_are_positive(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
+    """core.E003: a timeout of zero or less would refuse everything or wait for ever."""
+    names = [name for name in dir(settings) if name.endswith("_TIMEOUT_S")]
+    return [Error(f"{name} must be above 0.", id="core.E003") for name in names if getattr(settings, name) <= 0]

@@ -1,0 +1,46 @@
+"""How CRUN connects to Redis or Valkey: short timeouts, and no connection with an unread reply is ever reused."""
+
+from typing import Final
+
+import redis
+import redis.asyncio
+from django.conf import settings
+
+CALL_TIMEOUT_S: Final = 0.1
+CONNECT_TIMEOUT_S: Final = 0.5
+PROTOCOL: Final = 2
+"""RESP2: with RESP3's maintenance notifications redis-py skips the check for unread bytes in pooled connections."""
+
+CHANNEL: Final = "crun:changes"
+"""Every gateway worker listens here: `key:DIGEST` drops a cached key, `catalog` reloads the snapshot."""
+
+
+def async_client() -> "redis.asyncio.Redis":
+    """A client for the data path; its owner closes it."""
+    return redis.asyncio.Redis.from_url(
+        settings.REDIS_URL,
+        protocol=PROTOCOL,
+        socket_timeout=CALL_TIMEOUT_S,
+        socket_connect_timeout=CONNECT_TIMEOUT_S,
+    )
+
+
+def listening_client() -> "redis.asyncio.Redis":
+    """A client for a subscription: it may be silent for long, so reads have no timeout of their own."""
+    return redis.asyncio.Redis.from_url(
+        settings.REDIS_URL,
+        protocol=PROTOCOL,
+        socket_timeout=None,
+        socket_connect_timeout=CONNECT_TIMEOUT_S,
+        health_check_interval=5,
+    )
+
+
+def sync_client() -> "redis.Redis":
+    """A client for web pages, commands and tasks; its caller closes it."""
+    return redis.Redis.from_url(
+        settings.REDIS_URL,
+        protocol=PROTOCOL,
+        socket_timeout=CALL_TIMEOUT_S,
+        socket_connect_timeout=CONNECT_TIMEOUT_S,
+    )

@@ -1,0 +1,1 @@
+"""API keys: their format, issue, revocation and lookup."""

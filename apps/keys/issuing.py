@@ -1,0 +1,57 @@
+"""Making and revoking API keys."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.conf import settings
+from django.db import transaction
+from django.utils import timezone
+
+from apps.accounts.models import Project, User
+from apps.core.changes import announce_on_commit
+from apps.core.crypto import keyed_digests
+from apps.core.errors import InvalidInput
+from apps.keys.keyformat import VISIBLE_PREFIX_LENGTH, VISIBLE_SUFFIX_LENGTH, new_key
+from apps.keys.models import ApiKey
+
+
+@dataclass(frozen=True)
+class IssuedKey:
+    """A new key with its secret, which is never to be had again."""
+
+    key: ApiKey
+    secret: str
+
+
+def create_key(
+    project: Project, *, name: str, created_by: User | None = None, expires_at: datetime | None = None
+) -> IssuedKey:
+    """A new key of the project. Raises InvalidInput for an empty or long name or an expiry in the past."""
+    name = name.strip()
+    if not 1 <= len(name) <= 100:
+        raise InvalidInput("a key's name has 1 to 100 characters")
+    if expires_at is not None and expires_at <= timezone.now():
+        raise InvalidInput("a key cannot expire in the past")
+    secret = new_key()
+    key = ApiKey.objects.create(
+        organization_id=project.organization_id,
+        project=project,
+        name=name,
+        prefix=secret[:VISIBLE_PREFIX_LENGTH],
+        last_four=secret[-VISIBLE_SUFFIX_LENGTH:],
+        digest=keyed_digests(secret, settings.KEY_PEPPERS)[0],
+        created_by=created_by,
+        expires_at=expires_at,
+    )
+    return IssuedKey(key, secret)
+
+
+@transaction.atomic
+def revoke_key(key: ApiKey) -> ApiKey:
+    """Refuse the key from now on, in every gateway within a second. Revoking twice changes nothing."""
+    locked: ApiKey = ApiKey.objects.select_for_update().get(pk=key.pk)
+    if locked.revoked_at is None:
+        locked.revoked_at = timezone.now()
+        locked.save(update_fields=["revoked_at"])
+    announce_on_commit(f"key:{locked.digest}")
+    return locked

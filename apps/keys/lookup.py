@@ -1,0 +1,115 @@
+"""A presented key -> what it allows. Cached in the process; a revocation reaches every process within a second.
+
+How fresh: an announcement drops an entry at once; without one, an entry is read again after FRESH_S. Database away:
+known keys are served from the cache up to STALE_S, unknown ones get Unavailable, which is never "invalid key".
+"""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from apps.core.crypto import keyed_digests
+from apps.core.errors import Unavailable
+from apps.keys.contracts import KeyGrant
+from apps.keys.keyformat import is_well_formed
+
+FRESH_S: Final = 10.0
+STALE_S: Final = 600.0
+RETRY_S: Final = 1.0
+"""After a failed read the cache is trusted for so long before the database is asked again."""
+MAX_ENTRIES: Final = 50_000
+
+ReadGrant = Callable[[Sequence[str]], Awaitable[KeyGrant | None]]
+"""Reads the key with one of these digests from the database. Raises Unavailable."""
+
+
+@dataclass(slots=True)
+class _Entry:
+    grant: KeyGrant | None
+    read_at: float
+    ask_after: float
+
+
+class KeyLookup:
+    """The cache of one process, owned by its event loop. Times are monotonic seconds."""
+
+    def __init__(
+        self, read: ReadGrant, peppers: Mapping[str, bytes], *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._read = read
+        self._peppers = peppers
+        self._clock = clock
+        self._entries: OrderedDict[str, _Entry] = OrderedDict()
+        self._reading: dict[str, asyncio.Task[KeyGrant | None]] = {}
+
+    async def find(self, presented: str) -> KeyGrant | None:
+        """The grant of a usable key; None for one that is malformed, unknown, revoked or expired.
+
+        Raises Unavailable when that cannot be known."""
+        if not is_well_formed(presented):
+            return None
+        digests = keyed_digests(presented, self._peppers)
+        entry = self._entries.get(digests[0])
+        if entry is None or self._clock() >= entry.ask_after:
+            grant = await self._refresh(digests, entry)
+        else:
+            grant = entry.grant
+        if grant is None or grant.digest not in digests or not grant.is_usable(time.time()):
+            return None
+        return grant
+
+    def forget(self, digest: str) -> None:
+        """Something about the key with this stored digest changed: read it again before it is used again."""
+        stale = [name for name, entry in self._entries.items() if entry.grant and entry.grant.digest == digest]
+        for name in {*stale, digest}:
+            self._entries.pop(name, None)
+            self._reading.pop(name, None)
+
+    def distrust(self) -> None:
+        """Announcements may have been missed: read every key again before its next use."""
+        for entry in self._entries.values():
+            entry.ask_after = 0.0
+        self._reading.clear()
+
+    async def _refresh(self, digests: Sequence[str], entry: _Entry | None) -> KeyGrant | None:
+        """Read the key; all who ask at the same time share one read, which no caller's leaving cancels."""
+        name = digests[0]
+        task = self._reading.get(name)
+        if task is None:
+            task = self._reading[name] = asyncio.create_task(self._read_into_cache(digests))
+            task.add_done_callback(_retrieve)
+        try:
+            return await asyncio.shield(task)
+        except Unavailable:
+            now = self._clock()
+            if entry is None or now - entry.read_at > STALE_S:
+                raise
+            entry.ask_after = now + RETRY_S
+            return entry.grant
+
+    async def _read_into_cache(self, digests: Sequence[str]) -> KeyGrant | None:
+        name = digests[0]
+        task = asyncio.current_task()
+        try:
+            grant = await self._read(digests)
+        finally:
+            is_current = self._reading.get(name) is task
+            if is_current:
+                del self._reading[name]
+        if is_current:
+            # Otherwise the key changed while it was read: what was read may be old, so it is used once, not kept.
+            now = self._clock()
+            self._entries[name] = _Entry(grant, now, now + FRESH_S)
+            self._entries.move_to_end(name)
+            if len(self._entries) > MAX_ENTRIES:
+                self._entries.popitem(last=False)
+        return grant
+
+
+def _retrieve(task: "asyncio.Task[KeyGrant | None]") -> None:
+    """Look at the outcome even when every caller has left, so that no error is reported as never retrieved."""
+    if not task.cancelled():
+        task.exception()

@@ -1,0 +1,40 @@
+"""API keys. Only a keyed digest is stored; the key itself is shown once, when it is made."""
+
+from functools import partial
+
+from django.db import models
+
+from apps.core.ids import ID_LENGTH, new_id
+from apps.core.models import OrganizationScoped
+
+new_key_id = partial(new_id, "key")
+
+
+class ApiKey(OrganizationScoped):
+    """A key of a project. `digest` says which pepper made it: `pepper$hex`."""
+
+    id = models.CharField(primary_key=True, max_length=ID_LENGTH, default=new_key_id, editable=False)
+    organization = models.ForeignKey("accounts.Organization", on_delete=models.PROTECT, related_name="keys")
+    project = models.ForeignKey("accounts.Project", on_delete=models.PROTECT, related_name="keys")
+    name = models.CharField(max_length=100)
+    prefix = models.CharField(max_length=16, editable=False)
+    last_four = models.CharField(max_length=4, editable=False)
+    digest = models.CharField(max_length=100, unique=True, editable=False)
+    created_at = models.DateTimeField(auto_now_add=True)
+    created_by = models.ForeignKey(
+        "accounts.User", null=True, blank=True, on_delete=models.SET_NULL, related_name="+", editable=False
+    )
+    expires_at = models.DateTimeField(null=True, blank=True)
+    revoked_at = models.DateTimeField(null=True, blank=True, editable=False)
+
+    class Meta:
+        ordering = ["-created_at"]
+        verbose_name = "API key"
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.redacted})"
+
+    @property
+    def redacted(self) -> str:
+        """What may be shown of the key after its creation."""
+        return f"{self.prefix}…{self.last_four}"

@@ -1,0 +1,25 @@
+"""One query: the key behind a digest, as a grant. Synchronous; the gateway calls it through its bridge."""
+
+from collections.abc import Sequence
+
+from apps.keys.contracts import KeyGrant
+from apps.keys.models import ApiKey
+
+
+def read_grant(digests: Sequence[str]) -> KeyGrant | None:
+    """The key stored under one of these digests, revoked or not; None when there is none."""
+    key = ApiKey.objects.select_related("organization", "project").filter(digest__in=digests).first()
+    if key is None:
+        return None
+    return KeyGrant(
+        key_id=key.id,
+        organization_id=key.organization_id,
+        organization_slug=key.organization.slug,
+        project_id=key.project_id,
+        project_slug=key.project.slug,
+        name=key.name,
+        digest=key.digest,
+        created_at=key.created_at.timestamp(),
+        expires_at=key.expires_at.timestamp() if key.expires_at else None,
+        revoked_at=key.revoked_at.timestamp() if key.revoked_at else None,
+    )

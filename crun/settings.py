@@ -1,0 +1,179 @@
+"""Every setting, from the environment; docs/configuration.md explains each variable."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import environ
+
+from apps.core.crypto import parse_key_ring
+from apps.core.logging import logging_settings
+from crun.home import BASE_DIR, load_environment
+
+HOME = load_environment()
+env = environ.Env()
+
+# --- the installation ---------------------------------------------------------------------------------------------
+DEBUG = env.bool("DEBUG", default=False)
+HOST = env.str("HOST", default="127.0.0.1")
+PORT = env.int("PORT", default=8000)
+PUBLIC_URL = env.str("CRUN_PUBLIC_URL", default=f"http://{HOST}:{PORT}").rstrip("/")
+ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["127.0.0.1", "localhost", "[::1]", HOST])
+CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[PUBLIC_URL])
+
+# --- secrets: missing ones are system check errors (apps/core/checks.py), so that tools can load the settings ------
+SECRET_KEY = env.str("CRUN_SECRET_KEY", default="")
+_peppers = env.str("CRUN_KEY_PEPPERS", default="")
+_encryption_keys = env.str("CRUN_ENCRYPTION_KEYS", default="")
+KEY_PEPPERS = parse_key_ring(_peppers, variable="CRUN_KEY_PEPPERS") if _peppers else {}
+ENCRYPTION_KEYS = parse_key_ring(_encryption_keys, variable="CRUN_ENCRYPTION_KEYS") if _encryption_keys else {}
+
+# --- stores -------------------------------------------------------------------------------------------------------
+REDIS_URL = env.str("REDIS_URL", default="") or HOME.redis_url()
+DATABASES: dict[str, dict[str, Any]] = {
+    "default": {
+        "ENGINE": "django.db.backends.postgresql",
+        **(env.db_url("DATABASE_URL") if env.str("DATABASE_URL", default="") else HOME.database_settings()),
+        "CONN_MAX_AGE": 60,
+        "CONN_HEALTH_CHECKS": True,
+    }
+}
+DATABASES["default"].setdefault("OPTIONS", {}).setdefault("connect_timeout", 2)
+CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL}}
+JOURNAL_DIR = Path(env.str("CRUN_JOURNAL_DIR", default="") or HOME.journal)
+JOURNAL_MAX_BYTES = env.int("CRUN_JOURNAL_MAX_BYTES", default=1 << 30)
+JOURNAL_FSYNC = env.str("CRUN_JOURNAL_FSYNC", default="never")
+
+# --- the gateway: every wait has a bound ----------------------------------------------------------------------------
+UPSTREAM_CONNECT_TIMEOUT_S = env.float("CRUN_UPSTREAM_CONNECT_TIMEOUT_S", default=5.0)
+UPSTREAM_FIRST_BYTE_TIMEOUT_S = env.float("CRUN_UPSTREAM_FIRST_BYTE_TIMEOUT_S", default=60.0)
+UPSTREAM_IDLE_TIMEOUT_S = env.float("CRUN_UPSTREAM_IDLE_TIMEOUT_S", default=60.0)
+UPSTREAM_TOTAL_TIMEOUT_S = env.float("CRUN_UPSTREAM_TOTAL_TIMEOUT_S", default=600.0)
+CLIENT_WRITE_TIMEOUT_S = env.float("CRUN_CLIENT_WRITE_TIMEOUT_S", default=30.0)
+DRAIN_TIMEOUT_S = env.float("CRUN_DRAIN_TIMEOUT_S", default=30.0)
+
+# --- Django -------------------------------------------------------------------------------------------------------
+INSTALLED_APPS = [
+    "unfold",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "django.contrib.humanize",
+    "django.contrib.postgres",
+    "rest_framework",
+    "drf_spectacular",
+    "allauth",
+    "allauth.account",
+    "apps.core",
+    "apps.accounts",
+    "apps.keys",
+    "apps.catalog",
+    "apps.usage",
+    "apps.billing",
+    "apps.gateway",
+    "apps.api",
+    "apps.portal",
+    "apps.console",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "allauth.account.middleware.AccountMiddleware",
+]
+ROOT_URLCONF = "crun.urls"
+WSGI_APPLICATION = "crun.wsgi.application"
+ASGI_APPLICATION = "crun.asgi.application"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    }
+]
+LANGUAGE_CODE = "en-us"
+TIME_ZONE = "UTC"
+USE_TZ = True
+STATIC_URL = "static/"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+STATIC_ROOT = HOME.path / "static"
+WHITENOISE_USE_FINDERS = True
+LOGGING = logging_settings(level=env.str("CRUN_LOG_LEVEL", default="INFO"))
+
+# --- people and their sessions ------------------------------------------------------------------------------------
+AUTH_USER_MODEL = "accounts.User"
+AUTHENTICATION_BACKENDS = [
+    "django.contrib.auth.backends.ModelBackend",
+    "allauth.account.auth_backends.AuthenticationBackend",
+]
+PASSWORD_HASHERS = [
+    "django.contrib.auth.hashers.Argon2PasswordHasher",
+    "django.contrib.auth.hashers.PBKDF2PasswordHasher",
+]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 10}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+LOGIN_URL = "account_login"
+LOGIN_REDIRECT_URL = "/"
+ACCOUNT_LOGIN_METHODS = {"email"}
+ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*"]
+ACCOUNT_USER_MODEL_USERNAME_FIELD = None
+ACCOUNT_EMAIL_VERIFICATION = env.str("CRUN_EMAIL_VERIFICATION", default="none")
+ACCOUNT_ADAPTER = "apps.portal.signup.AccountAdapter"
+ACCOUNT_FORMS = {"signup": "apps.portal.signup.SignupForm"}
+ACCOUNT_SESSION_REMEMBER = True
+ACCOUNT_LOGOUT_ON_GET = False
+EMAIL_CONFIG = env.email_url("EMAIL_URL", default="consolemail://")
+EMAIL_BACKEND = EMAIL_CONFIG["EMAIL_BACKEND"]
+DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="CRUN <crun@localhost>")
+SESSION_COOKIE_AGE = int(timedelta(days=14).total_seconds())
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = PUBLIC_URL.startswith("https://")
+SECURE_REFERRER_POLICY = "same-origin"
+SECURE_HSTS_SECONDS = env.int("SECURE_HSTS_SECONDS", default=0)
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if env.bool("CRUN_BEHIND_PROXY", default=False) else None
+X_FRAME_OPTIONS = "DENY"
+
+# --- Django REST framework and OpenAPI ------------------------------------------------------------------------------
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [],
+    "DEFAULT_PERMISSION_CLASSES": [],
+    "UNAUTHENTICATED_USER": None,
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+}
+SPECTACULAR_SETTINGS = {"TITLE": "CRUN API", "VERSION": "1.0.0", "SERVE_INCLUDE_SCHEMA": False}
+
+# --- Celery -------------------------------------------------------------------------------------------------------
+CELERY_BROKER_URL = REDIS_URL.replace("unix://", "redis+socket://").replace("?db=", "?virtual_host=")
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_SERIALIZER = "json"
+CELERY_ACCEPT_CONTENT = ["json"]
+CELERY_TIMEZONE = "UTC"
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BROKER_TRANSPORT_OPTIONS = {"visibility_timeout": 3600, "protocol": 2}
+CELERY_BEAT_SCHEDULE = {
+    "settle usage": {"task": "billing.settle_usage", "schedule": 1.0, "options": {"expires": 5}},
+    "maintain partitions": {
+        "task": "usage.maintain_partitions",
+        "schedule": 3600.0,
+        "options": {"expires": 600},
+    },
+}

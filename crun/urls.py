@@ -1,0 +1,10 @@
+"""URLs of the web process. The gateway's routes are listed too, for the API document and Django's test client."""
+
+from django.urls import include, path
+
+urlpatterns = [
+    path("api/v1/", include("apps.gateway.urls")),
+    path("accounts/", include("allauth.urls")),
+    path("console/", include("apps.console.urls")),
+    path("", include("apps.portal.urls")),
+]
