@@ -1,0 +1,1 @@
+"""What is on offer: providers, models, routes and dated prices."""

@@ -1,0 +1,156 @@
+"""Providers, models, routes and dated price versions, as the operator keeps them."""
+
+from typing import ClassVar
+
+from django.contrib.postgres.fields import ArrayField
+from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+
+MODALITIES = ["text", "image", "audio", "file", "video"]
+MODEL_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$"
+
+
+class Dialect(models.TextChoices):
+    """The API that a provider speaks."""
+
+    OPENAI = "openai", "OpenAI"
+    ANTHROPIC = "anthropic", "Anthropic"
+
+
+def _price(*, optional: bool = False, explanation: str = "") -> "models.DecimalField[object, object]":
+    return models.DecimalField(
+        max_digits=20,
+        decimal_places=9,
+        null=optional,
+        blank=optional,
+        validators=[MinValueValidator(0)],
+        help_text=f"USD per million tokens. {explanation}".strip(),
+    )
+
+
+def text_only() -> list[str]:
+    return ["text"]
+
+
+class Provider(models.Model):
+    """An upstream account: where requests go and with which credential.
+
+    The credential is either sealed here (bound to the host of `base_url`) or named by an environment variable."""
+
+    id = models.SlugField(primary_key=True, max_length=60)
+    name = models.CharField(max_length=100)
+    dialect = models.CharField(max_length=20, choices=Dialect.choices, default=Dialect.OPENAI)
+    base_url = models.URLField(max_length=500, help_text="Up to and with /v1, without a slash at the end.")
+    credential = models.TextField(blank=True, editable=False)
+    api_key_env = models.CharField(
+        "API key variable",
+        max_length=100,
+        blank=True,
+        validators=[RegexValidator(r"^[A-Za-z_][A-Za-z0-9_]*$")],
+        help_text="Environment variable of the gateway that holds the API key.",
+    )
+    enabled = models.BooleanField(default=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["id"]
+
+    def __str__(self) -> str:
+        return self.name or self.id
+
+
+class Model(models.Model):
+    """A language model under its public id."""
+
+    id = models.CharField(primary_key=True, max_length=128, validators=[RegexValidator(MODEL_ID_PATTERN)])
+    name = models.CharField(max_length=200)
+    vendor = models.CharField(max_length=100)
+    description = models.TextField(blank=True)
+    context_length = models.PositiveIntegerField(validators=[MinValueValidator(1)], help_text="Tokens.")
+    max_output_tokens = models.PositiveIntegerField(validators=[MinValueValidator(1)], help_text="Tokens.")
+    input_modalities = ArrayField(models.CharField(max_length=10), default=text_only)
+    output_modalities = ArrayField(models.CharField(max_length=10), default=text_only)
+    tokenizer = models.CharField(max_length=50, blank=True)
+    enabled = models.BooleanField(default=True)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        ordering = ["vendor", "id"]
+        constraints = [
+            models.CheckConstraint(condition=Q(context_length__gte=1), name="model_context_length_positive"),
+            models.CheckConstraint(condition=Q(max_output_tokens__gte=1), name="model_max_output_tokens_positive"),
+            models.CheckConstraint(condition=Q(id__regex=MODEL_ID_PATTERN), name="model_id_well_formed"),
+        ]
+
+    def __str__(self) -> str:
+        return self.id
+
+
+class Route(models.Model):
+    """One way to serve a model: a provider and the name that the model has there."""
+
+    model = models.ForeignKey(Model, on_delete=models.CASCADE, related_name="routes")
+    provider = models.ForeignKey(Provider, on_delete=models.PROTECT, related_name="routes")
+    upstream_model = models.CharField(max_length=200)
+    weight = models.PositiveIntegerField(default=1, validators=[MinValueValidator(1), MaxValueValidator(1000)])
+    enabled = models.BooleanField(default=True)
+
+    class Meta:
+        ordering = ["model", "id"]
+        constraints = [
+            models.UniqueConstraint(fields=["model", "provider", "upstream_model"], name="route_unique"),
+            models.CheckConstraint(condition=Q(weight__gte=1, weight__lte=1000), name="route_weight_in_range"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.model_id} at {self.provider_id}"
+
+
+class PriceVersion(models.Model):
+    """What a model costs from a moment on. Never edited and never deleted: a correction is a new version.
+
+    The database refuses UPDATE and DELETE (trigger in migration 0002)."""
+
+    model = models.ForeignKey(Model, on_delete=models.PROTECT, related_name="prices")
+    starts_at = models.DateTimeField(default=timezone.now, help_text="In force from this moment on (UTC).")
+    input = _price(explanation="Input that no prompt cache served.")
+    output = _price()
+    cache_read = _price(optional=True, explanation="Input read from the prompt cache; empty: as input.")
+    cache_write = _price(optional=True, explanation="Input written to the prompt cache; empty: as input.")
+    reasoning = _price(optional=True, explanation="Reasoning output; empty: as output.")
+    note = models.CharField(max_length=300, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    created_by = models.CharField(max_length=254, blank=True, editable=False)
+
+    BUCKETS: ClassVar[tuple[str, ...]] = ("input", "output", "cache_read", "cache_write", "reasoning")
+
+    class Meta:
+        ordering = ["model", "-starts_at"]
+        constraints = [
+            models.UniqueConstraint(fields=["model", "starts_at"], name="price_start_unique"),
+            *(
+                models.CheckConstraint(
+                    condition=Q(**{f"{bucket}__gte": 0}) | Q(**{f"{bucket}__isnull": True}),
+                    name=f"price_{bucket}_not_negative",
+                )
+                for bucket in ("input", "output", "cache_read", "cache_write", "reasoning")
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.model_id} from {self.starts_at:%Y-%m-%d %H:%M}"
+
+
+class CatalogVersion(models.Model):
+    """One row: a number that grows with every change of the tables above (triggers in migration 0002)."""
+
+    id = models.PositiveSmallIntegerField(primary_key=True, default=1, editable=False)
+    number = models.PositiveBigIntegerField(default=1, editable=False)
+
+    class Meta:
+        constraints = [models.CheckConstraint(condition=Q(id=1), name="catalog_version_is_one_row")]
+
+    def __str__(self) -> str:
+        return str(self.number)

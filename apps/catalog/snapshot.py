@@ -1,0 +1,94 @@
+"""Loading the frozen snapshot that gateways serve from. Synchronous; the gateway calls it through its one bridge."""
+
+import logging
+
+from django.db import transaction
+from django.db.models import Prefetch
+
+from apps.catalog.contracts import CatalogSnapshot, OfferedModel, Price, Target
+from apps.catalog.credentials import open_credential
+from apps.catalog.models import CatalogVersion, Model, PriceVersion, Provider, Route
+from apps.core.errors import ConfigurationError
+from apps.core.money import nanos_from_usd
+
+log = logging.getLogger(__name__)
+
+
+def read_version() -> int:
+    """The catalog's current version number, 0 for a catalog that nobody ever wrote to: one indexed read."""
+    return CatalogVersion.objects.values_list("number", flat=True).first() or 0
+
+
+def load_snapshot() -> CatalogSnapshot:
+    """All enabled models with a route to a provider that is enabled and ready, in one consistent read.
+
+    A provider is ready when its credential can be had, or when it names none at all (a local engine)."""
+    with transaction.atomic():
+        version = read_version()
+        keys = _api_keys()
+        routes = Route.objects.filter(enabled=True, provider__enabled=True).select_related("provider").order_by("id")
+        rows = Model.objects.filter(enabled=True).prefetch_related(
+            Prefetch("routes", routes), Prefetch("prices", PriceVersion.objects.order_by("-starts_at"))
+        )
+        offered = [offer for offer in (_offer(row, keys) for row in rows) if offer.targets]
+    return CatalogSnapshot(version=version, models={offer.id: offer for offer in offered})
+
+
+def price_from_version(row: PriceVersion) -> Price:
+    """A stored version as integers; an absent bucket costs what the bucket that contains it costs."""
+    amount = {name: getattr(row, name) for name in PriceVersion.BUCKETS}
+    nanos = {name: nanos_from_usd(value) for name, value in amount.items() if value is not None}
+    return Price(
+        version_id=row.pk,
+        starts_at=row.starts_at.timestamp(),
+        input=nanos["input"],
+        output=nanos["output"],
+        cache_read=nanos.get("cache_read", nanos["input"]),
+        cache_write=nanos.get("cache_write", nanos["input"]),
+        reasoning=nanos.get("reasoning", nanos["output"]),
+    )
+
+
+def _offer(row: Model, keys: dict[str, str]) -> OfferedModel:
+    return OfferedModel(
+        id=row.id,
+        name=row.name,
+        vendor=row.vendor,
+        description=row.description,
+        created=int(row.created_at.timestamp()),
+        context_length=row.context_length,
+        max_output_tokens=row.max_output_tokens,
+        input_modalities=tuple(row.input_modalities),
+        output_modalities=tuple(row.output_modalities),
+        tokenizer=row.tokenizer,
+        targets=tuple(_target(route, keys) for route in row.routes.all() if route.provider_id in keys),
+        prices=tuple(price_from_version(price) for price in row.prices.all()),
+    )
+
+
+def _target(route: Route, keys: dict[str, str]) -> Target:
+    provider = route.provider
+    return Target(
+        provider=provider.id,
+        dialect=provider.dialect,
+        base_url=provider.base_url.rstrip("/"),
+        upstream_model=route.upstream_model,
+        weight=route.weight,
+        api_key=keys[provider.id],
+    )
+
+
+def _api_keys() -> dict[str, str]:
+    """The API keys of all ready providers, "" for one that needs none.
+
+    One provider with an unreadable credential must not take the others down: it is left out, loudly."""
+    keys: dict[str, str] = {}
+    for provider in Provider.objects.filter(enabled=True):
+        try:
+            api_key = open_credential(provider)
+        except ConfigurationError as error:
+            log.error("provider left out: %s", error.message, extra={"provider": provider.id})
+            continue
+        if api_key or not provider.api_key_env:
+            keys[provider.id] = api_key
+    return keys
