@@ -1,0 +1,1 @@
+"""What it costs: rating, settlement of records, recovery."""

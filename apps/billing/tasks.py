@@ -1,0 +1,25 @@
+"""Periodic work on money: each task may run twice at once, and catches up by itself after any pause."""
+
+import logging
+
+from celery import shared_task
+from django.conf import settings
+from django.db import InterfaceError, OperationalError, close_old_connections
+
+from apps.billing.posting import post_batch
+from apps.billing.recovery import close_orphan
+from apps.usage.shipping import ship
+
+log = logging.getLogger(__name__)
+
+
+@shared_task(name="billing.settle_usage")
+def settle_usage() -> None:
+    """Ship the journals of this machine, then post all records that wait for it."""
+    close_old_connections()
+    try:
+        ship(settings.JOURNAL_DIR, close_orphan=close_orphan)
+        while post_batch():
+            pass
+    except (OperationalError, InterfaceError) as error:
+        log.warning("PostgreSQL is away; the journal keeps the records: %s", error)

@@ -1,0 +1,1 @@
+"""What was used: the journal, the records and their rollups."""

@@ -1,0 +1,184 @@
+"""The journal: append-only segments of framed entries, one folder a process, which outlive `kill -9` of it.
+
+A frame is length (4 bytes), CRC-32 (4 bytes), MessagePack of one entry. A folder is locked (flock) for as long as its
+process lives, so whoever gets the lock knows that the writer is gone. A segment that is full is followed by a new one,
+into which the entries of all requests still open are carried: a segment whose closed requests are shipped can go.
+"""
+
+import fcntl
+import logging
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from apps.core.errors import Unavailable
+from apps.core.ids import new_id
+from apps.usage.contracts import JournalEntry, RequestClosed, RequestOpened, RequestProgress
+
+SEGMENT_BYTES: Final = 8 << 20
+SEGMENT_PATTERN: Final = "*.seg"
+LOCK_NAME: Final = "lock"
+UNFINISHED_PREFIX: Final = ".new-"
+_FRAME: Final = struct.Struct("<II")
+_MAX_ENTRY_BYTES: Final = 1 << 20
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[JournalEntry] = msgspec.msgpack.Decoder(JournalEntry)
+log = logging.getLogger(__name__)
+
+
+class JournalFull(Unavailable):
+    """No entry can be written: the journal reached its cap, or the disk refused."""
+
+    code = "journal_full"
+
+
+class Journal:
+    """The writer of one process. Not thread-safe: the event loop owns it."""
+
+    def __init__(self, root: Path, *, max_bytes: int, fsync: bool = False, segment_bytes: int = SEGMENT_BYTES) -> None:
+        """Make and lock a new folder under `root`. `max_bytes` caps all segments of this writer together."""
+        self._max_bytes = max_bytes
+        self._segment_bytes = segment_bytes
+        self._fsync = fsync
+        self._open: dict[str, tuple[bytes, bytes]] = {}
+        self._unwritten: list[bytes] = []
+        self._number = 0
+        self._size = 0
+        self._stored_bytes = 0
+        self.folder, self._lock = _make_locked_folder(root)
+        self._file = self._new_segment()
+
+    @property
+    def open_requests(self) -> int:
+        """How many requests are open: opened here and not closed yet."""
+        return len(self._open)
+
+    def open_request(self, entry: RequestOpened) -> None:
+        """Write the intent, before the upstream is called. Raises JournalFull: then nothing may be sent upstream."""
+        if self._stored_bytes >= self._max_bytes:
+            raise JournalFull("the usage journal is full; new requests wait until it is drained")
+        frame = _frame(entry)
+        try:
+            self.retry_unwritten()
+            self._append(frame)
+        except OSError as error:
+            raise JournalFull("the usage journal cannot be written") from error
+        self._open[entry.request_id] = (frame, b"")
+
+    def checkpoint(self, entry: RequestProgress) -> None:
+        """Write how far an open request got. A failure is logged only: the next one, or the close, says more."""
+        opened = self._open.get(entry.request_id)
+        if opened is None:
+            return
+        frame = _frame(entry)
+        self._open[entry.request_id] = (opened[0], frame)
+        try:
+            self._append(frame)
+        except OSError as error:
+            log.warning("checkpoint not written: %s", error)
+
+    def close_request(self, entry: RequestClosed) -> None:
+        """Write the end of a request. When the disk refuses it is kept in memory and written as soon as it can be."""
+        frame = _frame(entry)
+        try:
+            self.retry_unwritten()
+            self._append(frame)
+        except OSError as error:
+            log.error("close kept in memory, the journal cannot be written: %s", error)
+            self._unwritten.append(frame)
+        self._open.pop(entry.opened.request_id, None)
+
+    def retry_unwritten(self) -> None:
+        """Write what the disk refused earlier. Raises OSError when it still refuses."""
+        while self._unwritten:
+            self._append(self._unwritten[0])
+            del self._unwritten[0]
+
+    def measure(self) -> int:
+        """Look at the disk: bytes in segments that are not shipped yet. Called about once a second."""
+        self._stored_bytes = sum(
+            path.stat().st_size for path in list(self.folder.glob(SEGMENT_PATTERN)) if path.exists()
+        )
+        return self._stored_bytes
+
+    def close(self) -> None:
+        """Let the shipper take the folder over. Requests that are still open will be closed by recovery."""
+        os.close(self._file)
+        os.close(self._lock)
+
+    def _append(self, frame: bytes) -> None:
+        if self._size >= self._segment_bytes:
+            self._rotate()
+        self._write(frame)
+
+    def _write(self, frames: bytes) -> None:
+        try:
+            written = os.write(self._file, frames)
+            if written != len(frames):
+                raise OSError(f"only {written} of {len(frames)} bytes written")
+            if self._fsync:
+                os.fdatasync(self._file)
+        except OSError:
+            os.ftruncate(self._file, self._size)
+            raise
+        self._size += len(frames)
+        self._stored_bytes += len(frames)
+
+    def _rotate(self) -> None:
+        previous = self._file
+        self._file = self._new_segment(b"".join(opened + progress for opened, progress in self._open.values()))
+        os.close(previous)
+
+    def _new_segment(self, carried: bytes = b"") -> int:
+        """A segment that starts with the open requests; it gets its name only when they stand in it."""
+        path = self.folder / f"{self._number + 1:08d}.seg"
+        unfinished = path.with_suffix(".new")
+        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_TRUNC, 0o600)
+        try:
+            if os.write(descriptor, carried) != len(carried):
+                raise OSError("the open requests do not fit on the disk")
+            unfinished.rename(path)
+        except OSError:
+            os.close(descriptor)
+            raise
+        self._number += 1
+        self._size = len(carried)
+        self._stored_bytes += len(carried)
+        return descriptor
+
+
+def read_entries(content: bytes, start: int = 0) -> Iterator[tuple[JournalEntry, int]]:
+    """The whole entries from `start` on, each with the offset behind it; ends at a torn or damaged frame."""
+    offset = start
+    while offset + _FRAME.size <= len(content):
+        length, checksum = _FRAME.unpack_from(content, offset)
+        end = offset + _FRAME.size + length
+        payload = content[offset + _FRAME.size : end]
+        if length > _MAX_ENTRY_BYTES or len(payload) != length or zlib.crc32(payload) != checksum:
+            return
+        yield _decoder.decode(payload), end
+        offset = end
+
+
+def _frame(entry: JournalEntry) -> bytes:
+    payload = _encoder.encode(entry)
+    return _FRAME.pack(len(payload), zlib.crc32(payload)) + payload
+
+
+def _make_locked_folder(root: Path) -> tuple[Path, int]:
+    """A new folder whose lock is held before anybody can see it under its final name."""
+    root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    name = new_id("gw")
+    hidden = root / f"{UNFINISHED_PREFIX}{name}"
+    hidden.mkdir(mode=0o700)
+    lock = os.open(hidden / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    final = root / name
+    hidden.rename(final)
+    return final, lock

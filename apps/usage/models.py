@@ -1,0 +1,109 @@
+"""Usage: one append-only record a request, and hourly sums of them."""
+
+from typing import ClassVar
+
+from django.db import models
+
+from apps.core.ids import ID_LENGTH
+from apps.core.models import OrganizationScoped
+from apps.usage.contracts import Outcome
+
+TOKEN_COLUMNS = (
+    "input_tokens",
+    "cache_read_tokens",
+    "cache_write_tokens",
+    "output_tokens",
+    "reasoning_tokens",
+)
+
+
+class UsageRecord(OrganizationScoped):
+    """What one request used and cost. Written once by `recording`, never changed.
+
+    The table is partitioned by `day`, which is derived from the time-ordered request id: the database's primary key
+    (day, request_id) therefore makes request ids unique for ever. Names instead of foreign keys: a record outlives
+    the key, project or model that it names."""
+
+    request_id = models.CharField(primary_key=True, max_length=ID_LENGTH)
+    day = models.DateField()
+    created_at = models.DateTimeField()
+    organization = models.ForeignKey(
+        "accounts.Organization",
+        on_delete=models.DO_NOTHING,
+        db_constraint=False,
+        related_name="+",
+        db_index=False,
+    )
+    project_id = models.CharField(max_length=ID_LENGTH)
+    key_id = models.CharField(max_length=ID_LENGTH)
+    model = models.CharField(max_length=128)
+    provider = models.CharField(max_length=60)
+    upstream_model = models.CharField(max_length=200)
+    streamed = models.BooleanField()
+    status = models.CharField(max_length=20, choices=[(outcome.value, outcome.value.title()) for outcome in Outcome])
+    http_status = models.PositiveSmallIntegerField()
+    error_code = models.CharField(max_length=60)
+    finish_reason = models.CharField(max_length=40)
+    input_tokens = models.PositiveBigIntegerField()
+    cache_read_tokens = models.PositiveBigIntegerField()
+    cache_write_tokens = models.PositiveBigIntegerField()
+    output_tokens = models.PositiveBigIntegerField()
+    reasoning_tokens = models.PositiveBigIntegerField()
+    estimated = models.BooleanField()
+    price_version_id = models.BigIntegerField()
+    cost_nanos = models.BigIntegerField()
+    duration_ms = models.PositiveIntegerField()
+    first_byte_ms = models.PositiveIntegerField(null=True)
+    recorded_at = models.DateTimeField()
+
+    class Meta:
+        ordering: ClassVar[list[str]] = ["-request_id"]
+
+    def __str__(self) -> str:
+        return self.request_id
+
+
+class UnpostedUsage(models.Model):
+    """The work list of posting: records that are not in the rollups yet."""
+
+    request_id = models.CharField(primary_key=True, max_length=ID_LENGTH)
+    day = models.DateField()
+
+    class Meta:
+        verbose_name_plural = "unposted usage"
+
+    def __str__(self) -> str:
+        return self.request_id
+
+
+class UsageRollup(OrganizationScoped):
+    """Sums over one UTC hour for one key, model and provider. Always equal to the posted records."""
+
+    hour = models.DateTimeField()
+    organization = models.ForeignKey(
+        "accounts.Organization", on_delete=models.DO_NOTHING, db_constraint=False, related_name="+"
+    )
+    project_id = models.CharField(max_length=ID_LENGTH)
+    key_id = models.CharField(max_length=ID_LENGTH)
+    model = models.CharField(max_length=128)
+    provider = models.CharField(max_length=60)
+    requests = models.PositiveBigIntegerField()
+    failed_requests = models.PositiveBigIntegerField()
+    estimated_requests = models.PositiveBigIntegerField()
+    input_tokens = models.PositiveBigIntegerField()
+    cache_read_tokens = models.PositiveBigIntegerField()
+    cache_write_tokens = models.PositiveBigIntegerField()
+    output_tokens = models.PositiveBigIntegerField()
+    reasoning_tokens = models.PositiveBigIntegerField()
+    cost_nanos = models.BigIntegerField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["organization", "hour", "project_id", "key_id", "model", "provider"],
+                name="rollup_unique",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.organization_id} {self.hour:%Y-%m-%d %H}h {self.model}"

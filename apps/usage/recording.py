@@ -1,0 +1,74 @@
+"""Writing usage records: the only writer. The same request twice is one record."""
+
+from collections.abc import Sequence
+
+from django.db import connection, transaction
+
+from apps.core.ids import created_at
+from apps.usage.contracts import RequestClosed
+from apps.usage.partitions import ensure_partitions
+
+_COLUMNS = (
+    "day, request_id, created_at, organization_id, project_id, key_id, model, provider, upstream_model, streamed,"
+    " status, http_status, error_code, finish_reason, input_tokens, cache_read_tokens, cache_write_tokens, output_tokens,"
+    " reasoning_tokens, estimated, price_version_id, cost_nanos, duration_ms, first_byte_ms"
+)
+_STAGE = "CREATE TEMP TABLE arriving (LIKE usage_usagerecord INCLUDING DEFAULTS) ON COMMIT DROP"
+_INSERT = f"""
+WITH arrived AS (
+    INSERT INTO usage_usagerecord ({_COLUMNS})
+    SELECT DISTINCT ON (day, request_id) {_COLUMNS} FROM arriving
+    ON CONFLICT (day, request_id) DO NOTHING
+    RETURNING day, request_id
+)
+INSERT INTO usage_unpostedusage (day, request_id) SELECT day, request_id FROM arrived
+"""  # noqa: S608 - the columns are a constant of this file
+
+
+def record(closed: Sequence[RequestClosed]) -> int:
+    """Insert what is not there yet and put it on the work list of posting, in one transaction.
+
+    Returns the number of new records. Raises django.db.Error when PostgreSQL is away; then nothing was written, or
+    all was and the next try finds it."""
+    if not closed:
+        return 0
+    rows = [_row(entry) for entry in closed]
+    ensure_partitions(row[0] for row in rows)
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(_STAGE)
+        with cursor.copy(f"COPY arriving ({_COLUMNS}) FROM STDIN") as copy:
+            for row in rows:
+                copy.write_row(row)
+        cursor.execute(_INSERT)
+        return int(cursor.rowcount)
+
+
+def _row(entry: RequestClosed) -> tuple[object, ...]:
+    opened, tokens = entry.opened, entry.tokens
+    moment = created_at(opened.request_id)
+    return (
+        moment.date(),
+        opened.request_id,
+        moment,
+        opened.organization_id,
+        opened.project_id,
+        opened.key_id,
+        opened.model,
+        opened.provider,
+        opened.upstream_model,
+        opened.streamed,
+        entry.outcome.value,
+        entry.http_status,
+        entry.error_code,
+        entry.finish_reason,
+        tokens.input,
+        tokens.cache_read,
+        tokens.cache_write,
+        tokens.output,
+        tokens.reasoning,
+        entry.estimated,
+        opened.price.version_id,
+        entry.cost_nanos,
+        entry.duration_ms,
+        entry.first_byte_ms,
+    )
