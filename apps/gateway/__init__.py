@@ -1,0 +1,1 @@
+"""The data path: from a request with a key to a metered answer."""

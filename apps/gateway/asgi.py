@@ -1,0 +1,173 @@
+"""The data path's own ASGI entry: matches the route, calls the view on the event loop, sends what it returns.
+
+Django's handler is not involved: it would cost a thread pool, signals and a dozen hops for every request.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from django.http.response import HttpResponseBase
+from django.urls import Resolver404, URLPattern, get_resolver
+
+from apps.core.ids import new_id
+from apps.gateway.errors import BODY_TOO_LARGE, NOT_FOUND, UNSUPPORTED_ENCODING, GatewayError
+from apps.gateway.health import JSON, Answer, health_answer
+from apps.gateway.http import EventStream
+from apps.gateway.lean_request import LeanRequest
+from apps.gateway.runtime import start_runtime, stop_runtime
+
+MAX_BODY_BYTES = 20 << 20
+"""No request body is larger, with media in it or without."""
+API_PREFIX = "/api/v1/"
+HEALTH_PATHS = ("/healthz", "/readyz")
+
+Scope = Mapping[str, Any]
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
+View = Callable[..., Awaitable[HttpResponseBase]]
+
+log = logging.getLogger(__name__)
+
+
+class ClientGone(Exception):
+    """The client closed the connection while it was still sending its request."""
+
+
+class Gateway:
+    """The ASGI application of the data path. One instance a process."""
+
+    def __init__(self) -> None:
+        self._views = _exact_routes()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+        elif scope["path"] in HEALTH_PATHS:
+            await _send_whole(health_answer(scope["path"]), send)
+        elif scope["type"] == "http":
+            await self._serve(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request_id = new_id("req")
+        try:
+            view, arguments = self._route(scope["path"])
+            body = await _read_body(scope, receive)
+        except GatewayError as error:
+            await _send_whole(_refusal(error, request_id), send)
+            return
+        except ClientGone:
+            return
+        await _run(view(LeanRequest(scope, body, request_id), **arguments), receive, send)
+
+    def _route(self, path: str) -> tuple[View, dict[str, Any]]:
+        view = self._views.get(path)
+        if view is not None:
+            return view, {}
+        try:
+            match = get_resolver().resolve(path)
+        except Resolver404:
+            raise GatewayError(NOT_FOUND, f"There is no endpoint at {path}.") from None
+        return match.func, match.kwargs
+
+
+def serves(scope: Scope) -> bool:
+    """Whether a request belongs to the data path."""
+    return scope["type"] == "http" and (scope["path"].startswith(API_PREFIX) or scope["path"] in HEALTH_PATHS)
+
+
+async def _run(answer: Awaitable[HttpResponseBase], receive: Receive, send: Send) -> None:
+    """Await the view and send its response; a client that leaves cancels both. Whatever was taken is given back."""
+    watcher = asyncio.create_task(_cancel_when_gone(asyncio.current_task(), receive))
+    response = None
+    try:
+        response = await answer
+        await _send(response, send)
+    except asyncio.CancelledError:
+        log.debug("request cancelled: its client left, was too slow, or this process stops")
+    finally:
+        watcher.cancel()
+        if response is not None:
+            response.close()
+
+
+async def _cancel_when_gone(task: "asyncio.Task[None] | None", receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    if task is not None:
+        task.cancel()
+
+
+async def _read_body(scope: Scope, receive: Receive) -> bytes:
+    """The whole body. Raises GatewayError for a compressed or too large one, ClientGone for one that never ends."""
+    for name, value in scope["headers"]:
+        if name == b"content-encoding" and value.lower() != b"identity":
+            raise GatewayError(UNSUPPORTED_ENCODING, "Compressed request bodies are not accepted.")
+        if name == b"content-length" and value.isdigit() and int(value) > MAX_BODY_BYTES:
+            raise _too_large()
+    message = await receive()
+    if message["type"] == "http.request" and not message.get("more_body"):
+        return bytes(message.get("body", b""))
+    parts, size = [], 0
+    while True:
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > MAX_BODY_BYTES:
+            raise _too_large()
+        if not message.get("more_body"):
+            return b"".join(parts)
+        message = await receive()
+
+
+def _refusal(error: GatewayError, request_id: str) -> Answer:
+    """An error before any view was found."""
+    return error.kind.status, {**JSON, **error.headers(), "x-request-id": request_id}, error.body()
+
+
+def _too_large() -> GatewayError:
+    return GatewayError(BODY_TOO_LARGE, f"The request body is larger than {MAX_BODY_BYTES >> 20} MB.")
+
+
+async def _send(response: HttpResponseBase, send: Send) -> None:
+    if isinstance(response, EventStream):
+        await send(_start(response.status_code, response.items()))
+        async for part in response.source:
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+    else:
+        content: bytes = response.content  # type: ignore[attr-defined]  # every other view returns an HttpResponse
+        await _send_whole((response.status_code, dict(response.items()), content), send)
+
+
+async def _send_whole(answer: Answer, send: Send) -> None:
+    status, headers, body = answer
+    await send(_start(status, [*headers.items(), ("content-length", str(len(body)))]))
+    await send({"type": "http.response.body", "body": body})
+
+
+def _start(status: int, headers: Any) -> dict[str, Any]:
+    encoded = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+    return {"type": "http.response.start", "status": status, "headers": encoded}
+
+
+def _exact_routes() -> dict[str, View]:
+    """The routes of apps.gateway.urls that have no parameters, by their whole path."""
+    from_root = get_resolver("apps.gateway.urls")
+    plain = (pattern for pattern in from_root.url_patterns if isinstance(pattern, URLPattern))
+    return {f"{API_PREFIX}{pattern.pattern}": pattern.callback for pattern in plain if "<" not in str(pattern.pattern)}
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    """Make the worker's runtime before the first request and close it after the last."""
+    while True:
+        message = await receive()
+        if message["type"] == "lifespan.startup":
+            await start_runtime()
+            await send({"type": "lifespan.startup.complete"})
+        elif message["type"] == "lifespan.shutdown":
+            await stop_runtime()
+            await send({"type": "lifespan.shutdown.complete"})
+            return

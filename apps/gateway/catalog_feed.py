@@ -1,0 +1,47 @@
+"""Keeps the worker's catalog snapshot current: on announcement at once, else by asking for its version every second."""
+
+import asyncio
+import logging
+from typing import Final
+
+from apps.catalog.contracts import CatalogSnapshot
+from apps.catalog.snapshot import load_snapshot, read_version
+from apps.core.errors import Unavailable
+from apps.gateway.bridge import DatabaseBridge
+
+POLL_S: Final = 1.0
+log = logging.getLogger(__name__)
+
+
+class CatalogFeed:
+    """The newest snapshot that could be loaded; None until the first one."""
+
+    def __init__(self, bridge: DatabaseBridge) -> None:
+        self._bridge = bridge
+        self._changed = asyncio.Event()
+        self.snapshot: CatalogSnapshot | None = None
+
+    def note_change(self) -> None:
+        """Look for a new version now."""
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Refresh until cancelled. With the database away the last snapshot stays in force."""
+        while True:
+            self._changed.clear()
+            try:
+                await self.refresh()
+            except Unavailable:
+                log.warning("catalog not refreshed: the database is away")
+            try:
+                async with asyncio.timeout(POLL_S):
+                    await self._changed.wait()
+            except TimeoutError:
+                continue
+
+    async def refresh(self) -> None:
+        """Load the snapshot if its version changed. Raises Unavailable."""
+        version = await self._bridge.read(read_version)
+        if self.snapshot is None or version != self.snapshot.version:
+            self.snapshot = await self._bridge.read(load_snapshot)
+            log.info("catalog loaded", extra={"version": version, "models": len(self.snapshot.models)})

@@ -1,0 +1,194 @@
+"""A Chat Completions request: checked, and made ready to be forwarded. Pure."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from apps.catalog.contracts import OfferedModel
+from apps.gateway.errors import BAD_REQUEST, UNSUPPORTED_MODALITY, GatewayError, bad_field
+from apps.gateway.token_usage import estimate_tokens
+
+MAX_DEPTH = 64
+MAX_CHOICES = 8
+MAX_MODEL_ID = 128
+OWN_FIELDS = ("models", "provider", "session_id", "metadata")
+"""Request fields of CRUN: never forwarded."""
+
+_MODALITY_OF_PART = {
+    "text": "text",
+    "image_url": "image",
+    "input_audio": "audio",
+    "file": "file",
+    "video_url": "video",
+}
+
+
+@dataclass(slots=True)
+class ChatRequest:
+    """A valid request. `body` is the parsed object, which the gateway writes anew for the upstream."""
+
+    model: str
+    stream: bool
+    choices: int
+    body: dict[str, Any]
+
+    def input_estimate(self) -> int:
+        """Tokens of all text in the messages, by our own estimate."""
+        return estimate_tokens(sum(len(text.encode()) for text in _texts(self.body["messages"])))
+
+
+def parse_chat(raw: bytes) -> ChatRequest:
+    """Check a request body. Raises GatewayError (400) naming the first field that is wrong."""
+    body = _parse_object(raw)
+    model = body.get("model")
+    if not isinstance(model, str) or not 1 <= len(model) <= MAX_MODEL_ID:
+        raise bad_field("model", f"model must be a string of 1 to {MAX_MODEL_ID} characters.")
+    _check_messages(body.get("messages"))
+    for field, check in _CHECKS.items():
+        value = body.get(field)
+        if value is not None:
+            check(field, value)
+    return ChatRequest(model=model, stream=body.get("stream") is True, choices=body.get("n") or 1, body=body)
+
+
+def check_modalities(chat: ChatRequest, model: OfferedModel) -> None:
+    """400 naming the first modality that the model does not take."""
+    for place, part in _parts(chat.body["messages"]):
+        kind = part.get("type")
+        modality = _MODALITY_OF_PART.get(kind) if isinstance(kind, str) else None
+        if modality is None:
+            known = ", ".join(_MODALITY_OF_PART)
+            raise bad_field(f"{place}.type", f"Unknown content part {kind!r}; known are: {known}.")
+        if modality not in model.input_modalities:
+            takes = ", ".join(model.input_modalities)
+            raise GatewayError(
+                UNSUPPORTED_MODALITY,
+                f"The model {model.id} does not take {modality} input; it takes: {takes}.",
+                param=place,
+            )
+
+
+def body_for_upstream(chat: ChatRequest, model: OfferedModel, upstream_model: str) -> bytes:
+    """The request as the upstream gets it: its own model name, output capped, usage asked for, our fields gone."""
+    body = {field: value for field, value in chat.body.items() if field not in OWN_FIELDS}
+    body["model"] = upstream_model
+    for field in ("max_tokens", "max_completion_tokens"):
+        if body.get(field) is not None:
+            body[field] = min(body[field], model.max_output_tokens)
+    if chat.stream:
+        body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
+    return orjson.dumps(body)
+
+
+def _parse_object(raw: bytes) -> dict[str, Any]:
+    try:
+        body = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise GatewayError(BAD_REQUEST, f"The request body is not valid JSON: {error}") from None
+    if not isinstance(body, dict):
+        raise GatewayError(BAD_REQUEST, "The request body must be a JSON object.")
+    if raw.count(b"{") + raw.count(b"[") > MAX_DEPTH and _is_too_deep(body):
+        raise GatewayError(BAD_REQUEST, f"The request body is nested deeper than {MAX_DEPTH} levels.")
+    return body
+
+
+def _is_too_deep(body: object) -> bool:
+    level: list[object] = [body]
+    for _ in range(MAX_DEPTH + 1):
+        level = [child for item in level for child in _children(item)]
+        if not level:
+            return False
+    return True
+
+
+def _children(item: object) -> Iterable[object]:
+    if isinstance(item, dict):
+        return item.values()
+    return item if isinstance(item, list) else ()
+
+
+def _check_messages(messages: object) -> None:
+    if not isinstance(messages, list) or not messages:
+        raise bad_field("messages", "messages must be a list with at least one message.")
+    for index, message in enumerate(messages):
+        if not isinstance(message, dict):
+            raise bad_field(f"messages[{index}]", "A message must be an object.")
+        if not isinstance(message.get("role"), str):
+            raise bad_field(f"messages[{index}].role", "A message must have a role, which is a string.")
+        content = message.get("content")
+        if content is None or isinstance(content, str):
+            continue
+        if not isinstance(content, list) or not all(isinstance(part, dict) for part in content):
+            raise bad_field(f"messages[{index}].content", "content must be a string or a list of content parts.")
+
+
+def _parts(messages: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for index, message in enumerate(messages):
+        content = message.get("content")
+        if isinstance(content, list) and message["role"] in ("user", "tool", "system", "developer"):
+            for position, part in enumerate(content):
+                yield f"messages[{index}].content[{position}]", part
+
+
+def _texts(messages: list[dict[str, Any]]) -> Iterator[str]:
+    for message in messages:
+        content = message.get("content")
+        if isinstance(content, str):
+            yield content
+        elif isinstance(content, list):
+            for part in content:
+                text = part.get("text")
+                if isinstance(text, str):
+                    yield text
+
+
+def _number(low: float, high: float) -> Callable[[str, Any], None]:
+    def check(field: str, value: Any) -> None:
+        if type(value) not in (int, float) or not low <= value <= high:
+            raise bad_field(field, f"{field} must be a number from {low:g} to {high:g}.")
+
+    return check
+
+
+def _integer(low: int, high: int | None = None) -> Callable[[str, Any], None]:
+    bounds = f"of {low} or more" if high is None else f"from {low} to {high}"
+
+    def check(field: str, value: Any) -> None:
+        if type(value) is not int or value < low or (high is not None and value > high):
+            raise bad_field(field, f"{field} must be an integer {bounds}.")
+
+    return check
+
+
+def _instance(*types: type, named: str) -> Callable[[str, Any], None]:
+    def check(field: str, value: Any) -> None:
+        if not isinstance(value, types):
+            raise bad_field(field, f"{field} must be {named}.")
+
+    return check
+
+
+def _check_stop(field: str, value: Any) -> None:
+    is_list = isinstance(value, list) and all(isinstance(item, str) for item in value)
+    if not isinstance(value, str) and not is_list:
+        raise bad_field(field, "stop must be a string or a list of strings.")
+
+
+_CHECKS: dict[str, Callable[[str, Any], None]] = {
+    "temperature": _number(0, 2),
+    "top_p": _number(0, 1),
+    "presence_penalty": _number(-2, 2),
+    "frequency_penalty": _number(-2, 2),
+    "n": _integer(1, MAX_CHOICES),
+    "max_tokens": _integer(1),
+    "max_completion_tokens": _integer(1),
+    "stream": _instance(bool, named="true or false"),
+    "stream_options": _instance(dict, named="an object"),
+    "response_format": _instance(dict, named="an object"),
+    "tools": _instance(list, named="a list"),
+    "tool_choice": _instance(str, dict, named="a string or an object"),
+    "stop": _check_stop,
+    "user": _instance(str, named="a string"),
+}

@@ -1,0 +1,80 @@
+"""Failures of the data path and their public form: one table for status, type and code. Pure.
+
+GatewayError
+    raised anywhere between the door and the first byte; becomes the answer
+    after the first byte it becomes an event in the stream (`stream_event`)
+"""
+
+from typing import NamedTuple
+
+import orjson
+
+
+class ErrorKind(NamedTuple):
+    """A row of the public error table (docs/errors.md)."""
+
+    status: int
+    type: str
+    code: str | None
+    retry: bool = False
+    """Whether the same request can succeed later; otherwise clients are told not to try again."""
+
+
+BAD_REQUEST = ErrorKind(400, "invalid_request_error", None)
+UNSUPPORTED_MODALITY = ErrorKind(400, "invalid_request_error", "unsupported_modality")
+INVALID_API_KEY = ErrorKind(401, "invalid_request_error", "invalid_api_key")
+NOT_FOUND = ErrorKind(404, "invalid_request_error", "not_found")
+MODEL_NOT_FOUND = ErrorKind(404, "invalid_request_error", "model_not_found")
+METHOD_NOT_ALLOWED = ErrorKind(405, "invalid_request_error", "method_not_allowed")
+BODY_TOO_LARGE = ErrorKind(413, "invalid_request_error", "request_too_large")
+UNSUPPORTED_ENCODING = ErrorKind(415, "invalid_request_error", "unsupported_content_encoding")
+UNPRICED = ErrorKind(503, "service_unavailable_error", "model_not_priced")
+UPSTREAM_OVERLOADED = ErrorKind(503, "service_unavailable_error", "upstream_overloaded", retry=True)
+UPSTREAM_FAILED = ErrorKind(502, "upstream_error", "upstream_failed", retry=True)
+UPSTREAM_UNAUTHORIZED = ErrorKind(502, "upstream_error", "upstream_unauthorized")
+UPSTREAM_TIMEOUT = ErrorKind(504, "timeout_error", "upstream_timeout", retry=True)
+STORE_AWAY = ErrorKind(503, "service_unavailable_error", "store_unavailable", retry=True)
+DRAINING = ErrorKind(503, "service_unavailable_error", "draining", retry=True)
+SERVER_ERROR = ErrorKind(500, "server_error", "internal_error")
+
+RETRY_AFTER_S = 1
+
+
+class GatewayError(Exception):
+    """A failure with its public form. The message is shown to the caller: nothing internal belongs in it."""
+
+    def __init__(
+        self,
+        kind: ErrorKind,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after_s: int = 0,
+    ) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.message = message
+        self.param = param
+        self.code = code or kind.code
+        self.retry_after_s = retry_after_s or (RETRY_AFTER_S if kind.retry else 0)
+
+    def body(self) -> bytes:
+        """OpenAI's error object."""
+        error = {"message": self.message, "type": self.kind.type, "param": self.param, "code": self.code}
+        return orjson.dumps({"error": error})
+
+    def stream_event(self) -> bytes:
+        """The same object as the last event of a broken stream; no `[DONE]` follows it."""
+        return b"data: " + self.body() + b"\n\n"
+
+    def headers(self) -> dict[str, str]:
+        """What tells clients whether and when to try again."""
+        if self.kind.retry:
+            return {"retry-after": str(self.retry_after_s), "retry-after-ms": str(self.retry_after_s * 1000)}
+        return {"x-should-retry": "false"} if self.kind.status >= 500 or self.kind.status == 429 else {}
+
+
+def bad_field(param: str, message: str) -> GatewayError:
+    """400 that names the field."""
+    return GatewayError(BAD_REQUEST, message, param=param)

@@ -1,0 +1,24 @@
+"""Liveness and readiness: whether the process runs, and whether a new request would be served."""
+
+import orjson
+
+from apps.core.errors import Unavailable
+from apps.gateway.runtime import current_runtime
+
+Answer = tuple[int, dict[str, str], bytes]
+"""Status, headers, body."""
+JSON = {"content-type": "application/json"}
+
+
+def health_answer(path: str) -> Answer:
+    """Status, headers and body for /healthz and /readyz."""
+    reason = _why_not_ready() if path == "/readyz" else None
+    content = {"status": "ok"} if reason is None else {"status": "unavailable", "reason": reason}
+    return 200 if reason is None else 503, {**JSON, "cache-control": "no-store"}, orjson.dumps(content)
+
+
+def _why_not_ready() -> str | None:
+    try:
+        return current_runtime().why_not_ready()
+    except Unavailable as error:
+        return error.message

@@ -1,0 +1,90 @@
+"""The record of one request: opened before the upstream is called, closed exactly once, whatever happens. No awaits."""
+
+import time
+
+import msgspec
+
+from apps.billing.rating import cost_nanos
+from apps.catalog.contracts import Target
+from apps.usage.contracts import Outcome, RequestClosed, RequestOpened, RequestProgress, TokenCounts
+from apps.usage.journal import Journal
+
+CHECKPOINT_S = 1.0
+CHECKPOINT_BYTES = 64 << 10
+
+
+class Meter:
+    """Counts one request into the journal."""
+
+    def __init__(self, journal: Journal, opened: RequestOpened) -> None:
+        """Write the intent. Raises JournalFull: then nothing may be sent upstream."""
+        journal.open_request(opened)
+        self._journal = journal
+        self._opened = opened
+        self._started = time.monotonic()
+        self._first_byte_ms: int | None = None
+        self._checkpoint_due = 0.0
+        self._unsaved_bytes = 0
+        self.closed: RequestClosed | None = None
+
+    def route_to(self, target: Target) -> None:
+        """The record names the route that was tried last: the one that answered, if any did."""
+        if target.provider != self._opened.provider or target.upstream_model != self._opened.upstream_model:
+            self._opened = msgspec.structs.replace(
+                self._opened, provider=target.provider, upstream_model=target.upstream_model
+            )
+
+    def sent(self, size: int, output_count: int) -> None:
+        """Note output received from the upstream: `size` bytes more, `output_count` pieces in all.
+
+        The first piece, and then every second or 64 KiB, is written to the journal."""
+        now = time.monotonic()
+        if self._first_byte_ms is None:
+            self._first_byte_ms = int((now - self._started) * 1000)
+        self._unsaved_bytes += size
+        if output_count and (now >= self._checkpoint_due or self._unsaved_bytes >= CHECKPOINT_BYTES):
+            self._checkpoint_due = now + CHECKPOINT_S
+            self._unsaved_bytes = 0
+            self._journal.checkpoint(RequestProgress(self._opened.request_id, output_count))
+
+    def close(
+        self,
+        outcome: Outcome,
+        tokens: TokenCounts,
+        *,
+        estimated: bool = False,
+        http_status: int = 200,
+        error_code: str = "",
+        finish_reason: str = "",
+    ) -> RequestClosed:
+        """Rate and write the end. Closing again changes nothing and returns the first end."""
+        if self.closed is None:
+            self.closed = RequestClosed(
+                opened=self._opened,
+                outcome=outcome,
+                http_status=http_status,
+                tokens=tokens,
+                cost_nanos=cost_nanos(tokens, self._opened.price),
+                estimated=estimated,
+                duration_ms=int((time.monotonic() - self._started) * 1000),
+                first_byte_ms=self._first_byte_ms,
+                finish_reason=finish_reason[:40],
+                error_code=error_code[:60],
+            )
+            self._journal.close_request(self.closed)
+        return self.closed
+
+    def close_partial(
+        self, outcome: Outcome, tokens: TokenCounts | None, output_count: int, *, error_code: str
+    ) -> None:
+        """The end of an answer that is not whole, by the published table.
+
+        The upstream told its usage: that. The client left: the input and what had arrived. The upstream broke after
+        some output: the input and that output; before any: nothing."""
+        if tokens is not None:
+            self.close(outcome, tokens, error_code=error_code)
+        elif outcome is Outcome.FAILED and not output_count:
+            self.close(outcome, TokenCounts(), error_code=error_code)
+        else:
+            estimate = TokenCounts(input=self._opened.input_estimate, output=output_count)
+            self.close(outcome, estimate, estimated=True, error_code=error_code)

@@ -1,0 +1,101 @@
+"""What one gateway worker owns while it lives: connections, journal, caches and the tasks that keep them current."""
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from functools import partial
+from typing import Any, Final
+from weakref import WeakKeyDictionary
+
+from django.conf import settings
+
+from apps.catalog.contracts import CatalogSnapshot
+from apps.core.errors import Unavailable
+from apps.gateway.bridge import DatabaseBridge
+from apps.gateway.catalog_feed import CatalogFeed
+from apps.gateway.changes import listen
+from apps.gateway.providers.transport import Transport
+from apps.keys.lookup import KeyLookup
+from apps.keys.reading import read_grant
+from apps.usage.journal import Journal
+
+JOURNAL_CHECK_S: Final = 1.0
+log = logging.getLogger(__name__)
+_runtimes: "WeakKeyDictionary[asyncio.AbstractEventLoop, Runtime]" = WeakKeyDictionary()
+
+
+class Runtime:
+    """Made on the event loop that it serves."""
+
+    def __init__(self) -> None:
+        self.bridge = DatabaseBridge()
+        self.catalog = CatalogFeed(self.bridge)
+        self.keys = KeyLookup(lambda digests: self.bridge.read(partial(read_grant, digests)), settings.KEY_PEPPERS)
+        self.transport = Transport(connect_timeout_s=settings.UPSTREAM_CONNECT_TIMEOUT_S)
+        self.journal = Journal(
+            settings.JOURNAL_DIR,
+            max_bytes=settings.JOURNAL_MAX_BYTES,
+            fsync=settings.JOURNAL_FSYNC == "always",
+        )
+        self._tasks = [
+            self._start(listen(self.keys, self.catalog), "announcements"),
+            self._start(self.catalog.run(), "catalog"),
+            self._start(self._watch_journal(), "journal"),
+        ]
+
+    @property
+    def snapshot(self) -> CatalogSnapshot:
+        """The catalog in force. Raises Unavailable until the first one is loaded."""
+        if self.catalog.snapshot is None:
+            raise Unavailable("the catalog is not loaded yet")
+        return self.catalog.snapshot
+
+    def why_not_ready(self) -> str | None:
+        """What a new request would miss; None when it can be served."""
+        if self.catalog.snapshot is None:
+            return "the catalog is not loaded yet"
+        dead = [task.get_name() for task in self._tasks if task.done()]
+        return f"stopped working: {', '.join(dead)}" if dead else None
+
+    async def close(self) -> None:
+        """Stop the tasks, close the connections, hand the journal over to the shipper."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.transport.close()
+        self.bridge.close()
+        self.journal.close()
+
+    async def _watch_journal(self) -> None:
+        """Learn what the shipper freed, and write what the disk refused."""
+        while True:
+            try:
+                self.journal.measure()
+                self.journal.retry_unwritten()
+            except OSError as error:
+                log.error("the journal cannot be written: %s", error)
+            await asyncio.sleep(JOURNAL_CHECK_S)
+
+    def _start(self, work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
+        return asyncio.create_task(work, name=name)
+
+
+async def start_runtime() -> Runtime:
+    """Make the runtime of the running loop."""
+    runtime = _runtimes[asyncio.get_running_loop()] = Runtime()
+    return runtime
+
+
+async def stop_runtime() -> None:
+    """Close the runtime of the running loop, if there is one."""
+    runtime = _runtimes.pop(asyncio.get_running_loop(), None)
+    if runtime is not None:
+        await runtime.close()
+
+
+def current_runtime() -> Runtime:
+    """The runtime of the running loop. Raises Unavailable when none was started."""
+    runtime = _runtimes.get(asyncio.get_running_loop())
+    if runtime is None:
+        raise Unavailable("the gateway is not running in this process")
+    return runtime

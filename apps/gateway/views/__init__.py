@@ -1,0 +1,1 @@
+"""One file an endpoint: read, admit, dispatch, relay."""

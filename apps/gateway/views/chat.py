@@ -1,0 +1,28 @@
+"""POST /chat/completions."""
+
+from django.http.response import HttpResponseBase
+from rest_framework.request import Request
+
+from apps.core.money import format_usd
+from apps.gateway import dispatch, relay
+from apps.gateway.admission import admit
+from apps.gateway.chat import parse_chat
+from apps.gateway.http import AsyncAPIView, EventStream, JsonBytes
+from apps.gateway.runtime import current_runtime
+
+
+class ChatCompletions(AsyncAPIView):
+    """OpenAI's Chat Completions on every model of the catalog."""
+
+    async def post(self, request: Request) -> HttpResponseBase:
+        runtime = current_runtime()
+        chat = parse_chat(request._request.body)
+        admission = admit(self.grant, chat, runtime.snapshot, request_id=self.request_id)
+        exchange = await dispatch.open_exchange(runtime.transport, runtime.journal, admission)
+        if chat.stream:
+            response: HttpResponseBase = EventStream(relay.stream(exchange), exchange)
+        else:
+            body, closed = await relay.whole(exchange)
+            response = JsonBytes(body, headers={"x-crun-cost": format_usd(closed.cost_nanos)})
+        response.headers["x-crun-generation-id"] = self.request_id
+        return response

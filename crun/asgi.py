@@ -1,0 +1,22 @@
+"""ASGI entries: `application` serves everything, `gateway` the data path alone, `web` the pages alone."""
+
+import os
+from typing import Any
+
+from django.core.asgi import get_asgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "crun.settings")
+
+web = get_asgi_application()
+
+from apps.gateway.asgi import Gateway, serves  # noqa: E402 - Django must be set up before its apps are imported
+
+gateway = Gateway()
+
+
+async def application(scope: Any, receive: Any, send: Any) -> None:
+    """The data path for its own paths and for the process's lifespan, Django for all other pages."""
+    if scope["type"] == "lifespan" or serves(scope):
+        await gateway(scope, receive, send)
+    else:
+        await web(scope, receive, send)

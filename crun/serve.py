@@ -1,0 +1,43 @@
+"""One ASGI worker process on an inherited listening socket: `python -m crun.serve --fd N --worker I`."""
+
+import argparse
+import gc
+import os
+import socket
+
+import uvicorn
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "crun.settings")
+
+KEEP_ALIVE_S = 30
+BACKLOG = 2048
+
+
+def main() -> None:
+    """Serve until SIGTERM; then finish what is under way, within the drain limit."""
+    parser = argparse.ArgumentParser(prog="crun.serve", description=__doc__)
+    parser.add_argument("--fd", type=int, required=True, help="descriptor of the listening socket")
+    parser.add_argument("--worker", type=int, default=0, help="number of this worker, for its name in logs")
+    parser.add_argument("--app", default="crun.asgi:application", help="ASGI application to serve")
+    options = parser.parse_args()
+    config = uvicorn.Config(
+        options.app,
+        loop="uvloop",
+        http="httptools",
+        lifespan="on",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=int(float(os.environ.get("CRUN_DRAIN_TIMEOUT_S", "30"))),
+    )
+    config.load()
+    gc.collect()
+    gc.freeze()
+    listening = socket.socket(fileno=options.fd)
+    uvicorn.Server(config).run(sockets=[listening])
+
+
+if __name__ == "__main__":
+    main()
