@@ -1,0 +1,61 @@
+"""`crun key`: API keys."""
+
+import click
+
+from apps.accounts.models import Organization, Project
+from apps.accounts.organizations import DEFAULT_PROJECT
+from apps.core.errors import NotFound
+from apps.keys.issuing import create_key, revoke_key
+from apps.keys.models import ApiKey
+
+
+@click.group()
+def key() -> None:
+    """API keys."""
+
+
+@key.command()
+@click.option("--organization", "slug", required=True, help="Slug of the organization, such as `demo`.")
+@click.option("--project", default=DEFAULT_PROJECT, show_default=True, help="Slug of the project.")
+@click.option("--name", required=True, help="What the key is for.")
+def create(slug: str, project: str, name: str) -> None:
+    """Create a key. Standard output is the key alone, which cannot be shown again; its id goes to standard error."""
+    issued = create_key(_project(organization(slug), project), name=name)
+    click.echo(issued.secret)
+    click.echo(f"id: {issued.key.id}", err=True)
+
+
+@key.command()
+@click.argument("key_id", metavar="ID")
+def revoke(key_id: str) -> None:
+    """Revoke the key with this ID: every gateway refuses it within a second."""
+    found = ApiKey.objects.filter(pk=key_id).first()
+    if found is None:
+        raise NotFound(f"there is no key with the id {key_id!r}")
+    revoke_key(found)
+    click.echo(f"{found.id} is revoked")
+
+
+@key.command("list")
+@click.option("--organization", "slug", required=True, help="Slug of the organization.")
+def list_keys(slug: str) -> None:
+    """List an organization's keys: id, name, project, what is shown of the key, state."""
+    keys = ApiKey.objects.for_organization(organization(slug).id).select_related("project")
+    for row in keys:
+        state = "revoked" if row.revoked_at else "active"
+        click.echo("\t".join([row.id, row.name, row.project.slug, row.redacted, state]))
+
+
+def organization(slug: str) -> Organization:
+    """The organization with this slug. Raises NotFound."""
+    found = Organization.objects.filter(slug=slug).first()
+    if found is None:
+        raise NotFound(f"there is no organization with the slug {slug!r}")
+    return found
+
+
+def _project(owner: Organization, slug: str) -> Project:
+    found: Project | None = Project.objects.for_organization(owner.id).filter(slug=slug).first()
+    if found is None:
+        raise NotFound(f"the organization {owner.slug!r} has no project with the slug {slug!r}")
+    return found

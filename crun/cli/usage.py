@@ -1,0 +1,46 @@
+"""`crun usage`: usage records as files."""
+
+import csv
+import sys
+from datetime import UTC, datetime
+
+import click
+import orjson
+
+from apps.usage.export import COLUMNS, iter_rows, spreadsheet_safe
+from crun.cli.keys import organization
+
+_MOMENTS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ"]
+
+
+@click.group()
+def usage() -> None:
+    """What was used."""
+
+
+@usage.command()
+@click.option("--organization", "slug", required=True, help="Slug of the organization.")
+@click.option("--format", "form", type=click.Choice(["csv", "jsonl"]), default="csv", show_default=True)
+@click.option("--since", type=click.DateTime(_MOMENTS), help="From this UTC moment on.")
+@click.option("--until", type=click.DateTime(_MOMENTS), help="Before this UTC moment.")
+def export(slug: str, form: str, since: datetime | None, until: datetime | None) -> None:
+    """Write one row a request to standard output, oldest first. Token columns are disjoint; costs are exact USD."""
+    rows = iter_rows(organization(slug).id, since=_utc(since), until=_utc(until))
+    if form == "jsonl":
+        for row in rows:
+            sys.stdout.buffer.write(orjson.dumps(row) + b"\n")
+        return
+    writer = csv.DictWriter(sys.stdout, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({name: _cell(value) for name, value in row.items()})
+
+
+def _utc(moment: datetime | None) -> datetime | None:
+    return moment.replace(tzinfo=UTC) if moment else None
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "" if value is None else spreadsheet_safe(value)
