@@ -8,6 +8,7 @@ from apps.accounts.roles import Role
 from apps.core.errors import Conflict, InvalidInput
 
 DEFAULT_PROJECT = "default"
+MAX_NAME_LENGTH = 100
 _SLUG_TRIES = 50
 
 
@@ -17,7 +18,7 @@ def create_organization(name: str, *, slug: str | None = None, owner: User | Non
     Without `slug` one is made from the name and numbered until it is free. Raises InvalidInput for a name without
     letters or digits and Conflict for a slug that is taken."""
     name = name.strip()
-    if not name or len(name) > Organization._meta.get_field("name").max_length:
+    if not 1 <= len(name) <= MAX_NAME_LENGTH:
         raise InvalidInput("an organization's name has 1 to 100 characters")
     with transaction.atomic():
         organization = _insert(name, slug) if slug else _insert_numbered(name)

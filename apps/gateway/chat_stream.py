@@ -1,8 +1,8 @@
 """A Chat Completions stream on its way through: watched for output, usage, errors and its end. Pure.
 
 Every event is parsed (about 1 us) to be watched, but its own bytes go on: only the upstream's model name, completion
-id and fingerprint are replaced, as byte sequences. Quotes inside JSON strings are escaped, so such a sequence can only be a
-key of the chunk itself.
+id and fingerprint are replaced, as byte sequences. Quotes inside JSON strings are escaped, so such a sequence can only
+be a key of the chunk itself.
 """
 
 import json
@@ -62,7 +62,7 @@ class ChatStream:
 
     def closing_events(self, usage: dict[str, Any]) -> bytes:
         """The last two events of a whole answer: usage in a chunk of its own, and `[DONE]`."""
-        chunk = {
+        chunk: dict[str, Any] = {
             "id": self._ours["id"],
             "object": "chat.completion.chunk",
             "created": self._created,

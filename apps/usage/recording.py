@@ -4,16 +4,19 @@ from collections.abc import Sequence
 
 from django.db import connection, transaction
 
-from apps.core.ids import created_at
+from apps.core.ids import created_at, utc_day
 from apps.usage.contracts import RequestClosed
 from apps.usage.partitions import ensure_partitions
 
 _COLUMNS = (
     "day, request_id, created_at, organization_id, project_id, key_id, model, provider, upstream_model, streamed,"
-    " status, http_status, error_code, finish_reason, input_tokens, cache_read_tokens, cache_write_tokens, output_tokens,"
-    " reasoning_tokens, estimated, price_version_id, cost_nanos, duration_ms, first_byte_ms"
+    " status, http_status, error_code, finish_reason, input_tokens, cache_read_tokens, cache_write_tokens,"
+    " output_tokens, reasoning_tokens, estimated, price_version_id, cost_nanos, duration_ms, first_byte_ms"
 )
-_STAGE = "CREATE TEMP TABLE arriving (LIKE usage_usagerecord INCLUDING DEFAULTS) ON COMMIT DROP"
+_STAGE = """
+CREATE TEMP TABLE IF NOT EXISTS arriving (LIKE usage_usagerecord INCLUDING DEFAULTS) ON COMMIT DELETE ROWS;
+TRUNCATE arriving
+"""
 _INSERT = f"""
 WITH arrived AS (
     INSERT INTO usage_usagerecord ({_COLUMNS})
@@ -33,7 +36,7 @@ def record(closed: Sequence[RequestClosed]) -> int:
     if not closed:
         return 0
     rows = [_row(entry) for entry in closed]
-    ensure_partitions(row[0] for row in rows)
+    ensure_partitions(utc_day(entry.opened.request_id) for entry in closed)
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(_STAGE)
         with cursor.copy(f"COPY arriving ({_COLUMNS}) FROM STDIN") as copy:

@@ -1,0 +1,122 @@
+"""How long files and functions may be, and what no file may contain. Raising a budget takes a decision record."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+FILES = sorted(
+    path for top in ("apps", "crun", "bench") for path in (ROOT / top).rglob("*.py") if "migrations" not in path.parts
+)
+
+MAX_FILE_LINES = 600
+MAX_FUNCTION_LINES = 70
+MAX_PARAMETERS = 6
+FORBIDDEN_NAMES = {"utils.py", "helpers.py", "common.py"}
+
+BROAD_HANDLERS = {
+    "apps/gateway/http.py": "process edge: a bug becomes a 500 that tells nothing but its request id",
+}
+"""Files that may catch Exception or everything, each with its reason."""
+RELEASING_HANDLERS = {
+    "apps/gateway/dispatch.py": "closes the record whatever ended the attempt, and raises again",
+    "crun/embedded/postgres.py": "ends the initdb that it started, and raises again",
+    "crun/sandbox/server.py": "closes the truth log of a server that could not start, and raises again",
+}
+"""Files that may catch BaseException: they give something back and raise again."""
+BRIDGES = {"apps/portal/streaming.py": "long downloads are read row by row in a thread"}
+"""Files that may hop between threads and the event loop. None is on the data path."""
+
+
+def trees() -> Iterator[tuple[str, ast.Module]]:
+    for path in FILES:
+        yield str(path.relative_to(ROOT)), ast.parse(path.read_text(encoding="utf-8"))
+
+
+def functions() -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
+    for name, tree in trees():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                yield name, node
+
+
+def parameters(node: ast.FunctionDef | ast.AsyncFunctionDef) -> list[ast.arg]:
+    every = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+    return [argument for argument in every if argument.arg not in ("self", "cls")]
+
+
+def test_there_are_files_to_look_at() -> None:
+    assert len(FILES) > 70
+
+
+def test_no_file_is_longer_than_its_budget() -> None:
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
+    assert {name: lines for name, lines in lengths.items() if lines > MAX_FILE_LINES} == {}
+
+
+def test_no_function_is_longer_than_its_budget() -> None:
+    long = [
+        f"{name}:{node.lineno} {node.name}"
+        for name, node in functions()
+        if (node.end_lineno or 0) - node.lineno + 1 > MAX_FUNCTION_LINES
+    ]
+    assert long == []
+
+
+def test_no_function_has_more_parameters_than_its_budget() -> None:
+    many = [f"{name}:{node.lineno} {node.name}" for name, node in functions() if len(parameters(node)) > MAX_PARAMETERS]
+    assert many == []
+
+
+def test_no_import_hides_in_a_function() -> None:
+    hidden = [
+        f"{name}:{inner.lineno}"
+        for name, node in functions()
+        for inner in ast.walk(node)
+        if isinstance(inner, ast.Import | ast.ImportFrom)
+    ]
+    assert hidden == []
+
+
+def test_no_global_statement() -> None:
+    found = [
+        f"{name}:{node.lineno}" for name, tree in trees() for node in ast.walk(tree) if isinstance(node, ast.Global)
+    ]
+    assert found == []
+
+
+def test_no_file_has_a_name_that_accepts_anything() -> None:
+    assert [str(path) for path in FILES if path.name in FORBIDDEN_NAMES] == []
+
+
+def caught(tree: ast.Module) -> set[str]:
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ExceptHandler):
+            kinds = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
+            names |= {kind.id for kind in kinds if isinstance(kind, ast.Name)} | (
+                {"everything"} if None in kinds else set()
+            )
+    return names
+
+
+def test_everything_is_caught_only_at_listed_process_edges() -> None:
+    broad = {name for name, tree in trees() if caught(tree) & {"Exception", "everything"}}
+    assert broad <= set(BROAD_HANDLERS)
+
+
+def test_base_exceptions_are_caught_only_where_something_is_given_back() -> None:
+    assert {name for name, tree in trees() if "BaseException" in caught(tree)} <= set(RELEASING_HANDLERS)
+
+
+@pytest.mark.parametrize("word", ["sync_to_async", "async_to_sync", "database_sync_to_async"])
+def test_no_hidden_thread_hops(word: str) -> None:
+    users = [str(path.relative_to(ROOT)) for path in FILES if word in path.read_text(encoding="utf-8")]
+    assert [name for name in users if name not in BRIDGES] == []
+
+
+def test_every_module_opens_with_a_line_that_says_what_lives_there() -> None:
+    silent = [name for name, tree in trees() if not ast.get_docstring(tree)]
+    assert silent == []

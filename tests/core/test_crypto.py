@@ -1,0 +1,52 @@
+"""Sealed credentials and keyed digests."""
+
+import base64
+
+import pytest
+
+from apps.core.crypto import keyed_digests, parse_key_ring, seal, unseal
+from apps.core.errors import ConfigurationError
+
+OLD = {"e1": b"1" * 32}
+NEW = {"e2": b"2" * 32, **OLD}
+
+
+def test_a_sealed_credential_opens_with_its_binding() -> None:
+    assert unseal(seal("sk-secret", bound_to="provider:a", ring=OLD), bound_to="provider:a", ring=OLD) == "sk-secret"
+
+
+def test_a_credential_moved_to_another_row_does_not_open() -> None:
+    sealed = seal("sk-secret", bound_to="provider:a", ring=OLD)
+    with pytest.raises(ConfigurationError):
+        unseal(sealed, bound_to="provider:b", ring=OLD)
+
+
+def test_a_new_key_in_the_ring_still_opens_what_the_old_one_sealed() -> None:
+    sealed = seal("sk-secret", bound_to="provider:a", ring=OLD)
+    assert unseal(sealed, bound_to="provider:a", ring=NEW) == "sk-secret"
+    assert seal("x", bound_to="b", ring=NEW).startswith("e2$")
+
+
+def test_without_its_key_a_credential_stays_closed_and_the_error_names_no_secret() -> None:
+    sealed = seal("sk-secret", bound_to="provider:a", ring=OLD)
+    with pytest.raises(ConfigurationError) as caught:
+        unseal(sealed, bound_to="provider:a", ring={"e9": b"9" * 32})
+    assert "sk-secret" not in caught.value.message
+
+
+@pytest.mark.parametrize("damaged", ["", "e1$", "e1$!!", "e1$AAAA", "nothing"])
+def test_a_damaged_credential_is_an_error_not_a_crash(damaged: str) -> None:
+    with pytest.raises(ConfigurationError):
+        unseal(damaged, bound_to="provider:a", ring=OLD)
+
+
+def test_digests_say_which_pepper_made_them() -> None:
+    newest, older = keyed_digests("ak_x", {"p2": b"b" * 32, "p1": b"a" * 32})
+    assert newest.startswith("p2$") and older.startswith("p1$")
+    assert newest.partition("$")[2] != older.partition("$")[2]
+
+
+@pytest.mark.parametrize("text", ["", "e1", "e1:", "e1:????", "e1:" + base64.b64encode(b"short").decode(), ":AAAA"])
+def test_an_unusable_key_ring_is_refused_by_the_name_of_its_variable(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="CRUN_ENCRYPTION_KEYS"):
+        parse_key_ring(text, variable="CRUN_ENCRYPTION_KEYS")

@@ -1,0 +1,51 @@
+"""The environment of a test run: a home of its own with real PostgreSQL and Valkey, set before Django.
+
+Loaded as a pytest plugin (`-p tests.environment` in pyproject.toml). With xdist the controller owns the servers."""
+
+import base64
+import os
+import shutil
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from crun.embedded import embedded_servers
+from crun.home import Home
+
+OUTSIDE = ("DATABASE_URL", "REDIS_URL", "OPENAI_API_KEY", "ANTHROPIC_API_KEY", "CRUN_JOURNAL_DIR", "PORT", "WORKERS")
+IS_XDIST_WORKER = "PYTEST_XDIST_WORKER" in os.environ
+
+
+def _fixed_key(letter: str) -> str:
+    return base64.b64encode(letter.encode() * 32).decode()
+
+
+if not IS_XDIST_WORKER:
+    # Short and open to others: sockets fit into their 107 bytes, and as root PostgreSQL's own user gets in.
+    home_path = Path(tempfile.mkdtemp(prefix="crun-tests-"))
+    home_path.chmod(0o755)
+    os.environ["CRUN_HOME"] = str(home_path / "home")
+    os.environ["CRUN_SECRET_KEY"] = "only-for-tests-" + "x" * 50
+    os.environ["CRUN_KEY_PEPPERS"] = f"t1:{_fixed_key('p')}"
+    os.environ["CRUN_ENCRYPTION_KEYS"] = f"t1:{_fixed_key('e')}"
+    os.environ["CRUN_LOG_LEVEL"] = "WARNING"
+    for name in OUTSIDE:
+        os.environ.pop(name, None)
+
+_servers = ExitStack()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Start the servers before the first test needs them."""
+    if not IS_XDIST_WORKER and not config.option.collectonly:
+        _servers.enter_context(embedded_servers(Home(Path(os.environ["CRUN_HOME"])), durable=False))
+
+
+def pytest_unconfigure() -> None:
+    """Nothing stays behind: no process, no folder."""
+    _servers.close()
+    if not IS_XDIST_WORKER:
+        shutil.rmtree(Path(os.environ["CRUN_HOME"]).parent, ignore_errors=True)

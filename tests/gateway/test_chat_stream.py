@@ -1,0 +1,172 @@
+"""A stream on its way through: our names, true counts, honest endings."""
+
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from apps.gateway.chat_stream import ChatStream
+from apps.gateway.errors import GatewayError
+from apps.usage.contracts import TokenCounts
+
+USAGE = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
+
+
+def chunk(**changes: Any) -> bytes:
+    content = {
+        "id": "chatcmpl-theirs",
+        "object": "chat.completion.chunk",
+        "created": 1700000000,
+        "model": "gpt-x-2024",
+        "system_fingerprint": "fp_secret",
+        "choices": [{"index": 0, "delta": {"content": "Hi"}, "finish_reason": None}],
+    }
+    return b"data: " + orjson.dumps({**content, **changes}) + b"\n\n"
+
+
+FINISH = chunk(choices=[{"index": 0, "delta": {}, "finish_reason": "stop"}])
+LAST = chunk(choices=[], usage=USAGE)
+DONE = b"data: [DONE]\n\n"
+
+
+def new_stream() -> ChatStream:
+    return ChatStream(completion_id="chatcmpl-ours", model="bench-model", token_bound=1_000)
+
+
+def run(*received: bytes) -> tuple[ChatStream, bytes]:
+    stream = new_stream()
+    sent = b"".join(stream.feed(piece) for piece in received)
+    return stream, sent + stream.end()
+
+
+def parsed(sent: bytes) -> list[dict[str, Any]]:
+    return [orjson.loads(line[6:]) for line in sent.split(b"\n\n") if line]
+
+
+def test_the_upstreams_names_become_ours_and_the_text_stays() -> None:
+    _, sent = run(chunk(), FINISH, LAST, DONE)
+    for event in parsed(sent):
+        assert (event["id"], event["model"], event["system_fingerprint"]) == ("chatcmpl-ours", "bench-model", None)
+    assert b"theirs" not in sent and b"gpt-x" not in sent and b"fp_secret" not in sent
+    assert parsed(sent)[0]["choices"][0]["delta"] == {"content": "Hi"}
+
+
+def test_text_that_looks_like_the_upstreams_identity_is_not_touched() -> None:
+    text = '"model":"gpt-x-2024" "id":"chatcmpl-theirs"'
+    _, sent = run(chunk(choices=[{"index": 0, "delta": {"content": text}}]), FINISH, DONE)
+    assert parsed(sent)[0]["choices"][0]["delta"]["content"] == text
+
+
+def test_an_upstream_that_changes_its_names_midway_does_not_leak_them() -> None:
+    _, sent = run(chunk(), chunk(id="chatcmpl-other", model="gpt-y"), FINISH, DONE)
+    assert b"other" not in sent and b"gpt-y" not in sent
+
+
+def test_usage_is_taken_out_and_comes_back_once_at_the_end() -> None:
+    stream, sent = run(chunk(), chunk(usage=USAGE), FINISH, LAST, DONE)
+    assert stream.tokens == TokenCounts(input=5, output=2)
+    assert all("usage" not in event or event["usage"] is None for event in parsed(sent))
+    closing = stream.closing_events({"prompt_tokens": 5})
+    assert closing.endswith(b"\n\ndata: [DONE]\n\n")
+    assert orjson.loads(closing.split(b"\n\n")[0][6:])["choices"] == []
+
+
+def test_the_last_usage_counts_because_vendors_repeat_it() -> None:
+    stream, _ = run(chunk(usage={**USAGE, "completion_tokens": 1}), FINISH, LAST, DONE)
+    assert stream.tokens == TokenCounts(input=5, output=2)
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {"prompt_tokens": -1, "completion_tokens": 2},
+        {"prompt_tokens": 1.0, "completion_tokens": 2},
+        {"prompt_tokens": "1", "completion_tokens": 2},
+        {"prompt_tokens": True, "completion_tokens": 2},
+        {"completion_tokens": 2},
+        {"prompt_tokens": 1, "completion_tokens": 10**9},
+        {"prompt_tokens": 1, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 5}},
+        {"prompt_tokens": 1, "completion_tokens": 2, "completion_tokens_details": {"reasoning_tokens": 3}},
+        {"prompt_tokens": 1, "completion_tokens": 2, "prompt_tokens_details": 7},
+        [],
+        "many",
+    ],
+)
+def test_usage_that_cannot_be_billed_counts_as_none(usage: Any) -> None:
+    stream, _ = run(chunk(), FINISH, chunk(choices=[], usage=usage), DONE)
+    assert stream.tokens is None
+    assert stream.output_count == 1
+
+
+def test_zero_usage_is_usage() -> None:
+    stream, _ = run(chunk(), FINISH, chunk(choices=[], usage={"prompt_tokens": 0, "completion_tokens": 0}), DONE)
+    assert stream.tokens == TokenCounts()
+
+
+def test_a_stream_that_just_ends_is_an_error_and_nothing_looks_like_an_end() -> None:
+    stream = new_stream()
+    stream.feed(chunk())
+    with pytest.raises(GatewayError) as caught:
+        stream.end()
+    event = caught.value.stream_event()
+    assert orjson.loads(event[6:])["error"]["type"] == "upstream_error"
+    assert b"[DONE]" not in event
+
+
+def test_a_whole_answer_without_done_is_whole() -> None:
+    stream, _ = run(chunk(), FINISH, LAST)
+    assert stream.finish_reason == "stop"
+
+
+def test_a_last_event_without_its_empty_line_still_counts() -> None:
+    stream, _ = run(chunk(), FINISH, LAST[:-2])
+    assert stream.tokens == TokenCounts(input=5, output=2)
+
+
+def test_garbage_between_good_events_is_skipped_and_counted() -> None:
+    stream, sent = run(chunk(), b"data: {broken\n\n", b"data: 5\n\n", b"data: \xff\n\n", FINISH, DONE)
+    assert stream.skipped_events == 3
+    assert len(parsed(sent)) == 2
+
+
+def test_nothing_after_done_is_sent() -> None:
+    _, sent = run(chunk(), FINISH, DONE, chunk(choices=[{"index": 0, "delta": {"content": "late"}}]))
+    assert b"late" not in sent
+
+
+def test_comments_are_not_relayed_as_data() -> None:
+    _, sent = run(b": keep-alive\n\n", chunk(), b"\n\n: again\n\n", FINISH, DONE)
+    assert len(parsed(sent)) == 2
+
+
+def test_an_error_event_ends_the_answer_without_the_upstreams_words() -> None:
+    stream = new_stream()
+    stream.feed(chunk())
+    with pytest.raises(GatewayError) as caught:
+        stream.feed(b'data: {"error": {"message": "host 10.0.0.7 out of memory, key sk-abc"}}\n\n')
+    assert "10.0.0.7" not in caught.value.message
+
+
+def test_half_an_emoji_in_an_event_is_relayed_as_it_came() -> None:
+    half = b'data: {"id":"a","choices":[{"index":0,"delta":{"content":"\\ud83d"}}]}\n\n'
+    _, sent = run(half, FINISH, DONE)
+    assert b"\\ud83d" in sent
+
+
+@pytest.mark.parametrize("field", ["content", "tool_calls", "reasoning_content", "reasoning", "refusal"])
+def test_every_kind_of_output_counts_and_empty_pieces_do_not(field: str) -> None:
+    full = chunk(choices=[{"index": 0, "delta": {field: [{"index": 0}] if field == "tool_calls" else "x"}}])
+    empty = chunk(choices=[{"index": 0, "delta": {field: [] if field == "tool_calls" else ""}}])
+    stream, _ = run(empty, full, full, empty, FINISH, DONE)
+    assert stream.output_count == 2
+
+
+@given(st.data())
+def test_any_split_of_the_bytes_sends_the_same(data: st.DataObject) -> None:
+    whole = b"".join([chunk(), chunk(choices=[{"index": 0, "delta": {"content": "é🙂"}}]), FINISH, LAST, DONE])
+    cuts = sorted(data.draw(st.sets(st.integers(0, len(whole)))))
+    pieces = [whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
+    stream, sent = run(*pieces)
+    assert (sent, stream.tokens, stream.output_count) == (run(whole)[1], TokenCounts(input=5, output=2), 2)
