@@ -1,0 +1,386 @@
+"""The catalog as a YAML document: frozen values, a validating parser that names lines, a stable renderer."""
+
+import json
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from urllib.parse import urlsplit
+
+from apps.catalog.nodes import (
+    Findings,
+    Items,
+    Key,
+    Node,
+    Problem,
+    Reader,
+    Refusal,
+    Scalar,
+    Spot,
+    SyntaxProblem,
+    Table,
+    compose,
+    hint,
+    integer,
+    items,
+    matching,
+    one_of,
+    read_table,
+    scalar,
+    shown,
+    text,
+    true_or_false,
+)
+
+DIALECTS = ("openai", "anthropic")
+MODALITIES = ("text", "image", "audio", "file", "video")
+_MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
+_PROVIDER_ID = re.compile(r"[A-Za-z0-9_-]{1,60}")
+_ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
+_OWN_SECRET = re.compile(r"CRUN_.*|DATABASE_URL|REDIS_URL", re.IGNORECASE)
+_API_KEY = re.compile(r"[!-~]{1,4096}")
+_UPSTREAM_MODEL = re.compile(r"[!-~]{1,200}")
+_AMOUNT = re.compile(r"[0-9]{1,11}(\.[0-9]{1,9})?")
+_MOMENT = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?"
+    r"(?P<zone>[Zz]|[+-][0-9]{2}:[0-9]{2})?"
+)
+_MAX_INTEGER = 2_147_483_647
+_MAX_WEIGHT = 1_000
+_MAX_DESCRIPTION_CHARACTERS = 10_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProviderEntry:
+    """An upstream account. Its API key is named by an environment variable or given; it is never rendered."""
+
+    id: str
+    name: str
+    dialect: str
+    base_url: str
+    api_key_env: str = ""
+    api_key: str = field(default="", repr=False)
+    enabled: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class RouteEntry:
+    """One way to serve a model; `weight` is 1 to 1000."""
+
+    provider: str
+    upstream_model: str
+    weight: int = 1
+    enabled: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class PriceEntry:
+    """A price from a moment (UTC) on, in USD per million tokens.
+
+    An absent bucket costs what the bucket that contains it costs."""
+
+    starts_at: datetime
+    input: Decimal
+    output: Decimal
+    cache_read: Decimal | None = None
+    cache_write: Decimal | None = None
+    reasoning: Decimal | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelEntry:
+    """A model under its public id; lengths in tokens."""
+
+    id: str
+    name: str
+    vendor: str = ""
+    description: str = ""
+    context_length: int
+    max_output_tokens: int
+    input_modalities: tuple[str, ...] = ("text",)
+    output_modalities: tuple[str, ...] = ("text",)
+    tokenizer: str = ""
+    enabled: bool = True
+    routes: tuple[RouteEntry, ...] = ()
+    prices: tuple[PriceEntry, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class CatalogDocument:
+    """Providers and models of one document; `warnings` are no part of what it says."""
+
+    providers: tuple[ProviderEntry, ...] = ()
+    models: tuple[ModelEntry, ...] = ()
+    warnings: tuple[str, ...] = field(default=(), compare=False)
+
+
+class CatalogDocumentError(ValueError):
+    """The document cannot be used; `problems` holds all of them in order of lines, `str` one a line."""
+
+    def __init__(self, source: str, problems: Collection[Problem]) -> None:
+        self.source = source
+        self.problems = tuple(sorted(problems, key=lambda problem: problem.line))
+        super().__init__("\n".join(f"{source}:{problem}" for problem in self.problems))
+
+
+def parse_catalog(
+    source_text: str, *, source: str = "catalog", known_providers: Collection[str] = ()
+) -> CatalogDocument:
+    """The document in `source_text`; `source` is the file's name for messages.
+
+    Routes may name providers of the document or of `known_providers`. Raises CatalogDocumentError with every
+    problem found."""
+    try:
+        root = compose(source_text)
+    except SyntaxProblem as error:
+        raise CatalogDocumentError(source, [error.problem]) from error
+    findings = Findings()
+    known = {*known_providers, *_provider_ids(root)}
+    keys = {
+        "providers": Key(items(_read_provider, identity=lambda entry: entry.id, described="id"), "providers"),
+        "models": Key(items(_model_reader(known), identity=lambda entry: entry.id, described="id"), "models"),
+    }
+    values = read_table(Spot(root, "", findings), keys)
+    if values is None:
+        raise CatalogDocumentError(source, findings.problems)
+    return CatalogDocument(**values, warnings=tuple(f"{source}:{warning}" for warning in findings.warnings))
+
+
+def _provider_ids(root: Node) -> Iterator[str]:
+    """Ids as written: a provider with another mistake in it must not make its routes look wrong too."""
+    listed = root.get("providers") if isinstance(root, Table) else None
+    for node in listed.nodes if isinstance(listed, Items) else ():
+        written = node.get("id") if isinstance(node, Table) else None
+        if isinstance(written, Scalar):
+            yield written.text
+
+
+def _read_provider(spot: Spot) -> ProviderEntry | None:
+    values = read_table(spot, _PROVIDER_KEYS)
+    if values is None:
+        return None
+    if "api_key" in values and "api_key_env" in values:
+        spot.refuse("has both api_key and api_key_env; keep one")
+        return None
+    return ProviderEntry(**{"name": values["id"], **values})
+
+
+def _model_reader(known_providers: Collection[str]) -> Reader:
+    def provider(written: Scalar) -> str:
+        if written.text not in known_providers:
+            message = f"{shown(written.text)} is no provider of this catalog{hint(written.text, known_providers)}"
+            raise Refusal(message, repeats_value=False)
+        return written.text
+
+    def read_route(spot: Spot) -> RouteEntry | None:
+        values = read_table(spot, route_keys)
+        return None if values is None else RouteEntry(**values)
+
+    def read(spot: Spot) -> ModelEntry | None:
+        values = read_table(spot, model_keys)
+        if values is None:
+            return None
+        entry = ModelEntry(**{"name": values["id"], **values})
+        _warn_about(entry, spot)
+        return entry
+
+    route_keys = {"provider": Key(scalar(provider), "provider", required=True), **_ROUTE_KEYS}
+    routes = items(read_route, identity=lambda entry: (entry.provider, entry.upstream_model), described="route")
+    model_keys = {**_MODEL_KEYS, "routes": Key(routes, "routes"), "prices": Key(_read_prices, "prices")}
+    return read
+
+
+def _read_price(spot: Spot) -> PriceEntry | None:
+    values = read_table(spot, _PRICE_KEYS)
+    return None if values is None else PriceEntry(**values)
+
+
+def _warn_about(entry: ModelEntry, spot: Spot) -> None:
+    named = replace(spot, path=f"{spot.path} ({entry.id})")
+    if not entry.prices:
+        named.warn("has no price: requests are refused until it has one")
+    if not any(route.enabled for route in entry.routes):
+        named.warn("has no enabled route: nobody can call it")
+    if entry.max_output_tokens > entry.context_length:
+        named.warn("max_output_tokens is above context_length: are they swapped?")
+
+
+def _amount(written: Scalar) -> Decimal:
+    if not _AMOUNT.fullmatch(written.text):
+        raise Refusal("must be a decimal number of USD per million tokens, 0 or more, at most 9 decimals")
+    return Decimal(written.text)
+
+
+def _moment(written: Scalar) -> datetime:
+    match = _MOMENT.fullmatch(written.text)
+    if match and not match["zone"]:
+        raise Refusal(
+            'must name its time zone, as in "2026-01-01T00:00:00Z": without one, the moment at which '
+            "the price starts would depend on the reader"
+        )
+    try:
+        if match is None:
+            raise ValueError
+        return datetime.fromisoformat(written.text.upper()).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise Refusal('must be an ISO 8601 moment with time zone, as in "2026-01-01T00:00:00Z"') from None
+
+
+def _base_url(written: Scalar) -> str:
+    """The URL without slashes at its end."""
+    address = written.text
+    try:
+        parts = urlsplit(address)
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_address = False
+    if not is_address or not re.fullmatch(r"[!-~]{1,500}", address) or re.search(r"[@?#\\]", address):
+        expectation = "must be an http or https address up to and with /v1, without user, query or fragment"
+        raise Refusal(expectation, repeats_value="@" not in address)
+    return address.rstrip("/")
+
+
+def _environment_name(written: Scalar) -> str:
+    if not _ENVIRONMENT_NAME.fullmatch(written.text):
+        raise Refusal("must be the name of an environment variable, such as OPENAI_API_KEY", repeats_value=False)
+    if _OWN_SECRET.fullmatch(written.text):
+        raise Refusal(
+            f"{written.text} belongs to this installation; it would be sent to the provider",
+            repeats_value=False,
+        )
+    return written.text
+
+
+_read_prices = items(_read_price, identity=lambda entry: entry.starts_at, described="from")
+_read_modalities = items(
+    scalar(one_of(MODALITIES)), identity=lambda name: name, described="modality", may_be_empty=False
+)
+_PROVIDER_KEYS = {
+    "id": Key(
+        scalar(matching(_PROVIDER_ID, "1 to 60 letters, digits, hyphens and underscores")),
+        "id",
+        required=True,
+    ),
+    "name": Key(scalar(text(100)), "name"),
+    "dialect": Key(scalar(one_of(DIALECTS)), "dialect", required=True),
+    "base_url": Key(scalar(_base_url), "base_url", required=True),
+    "api_key_env": Key(scalar(_environment_name), "api_key_env"),
+    "api_key": Key(
+        scalar(matching(_API_KEY, "1 to 4096 printable ASCII characters without spaces", is_secret=True)),
+        "api_key",
+    ),
+    "enabled": Key(scalar(true_or_false), "enabled"),
+}
+_MODEL_KEYS = {
+    "id": Key(
+        scalar(matching(_MODEL_ID, "1 to 128 letters, digits and . _ - / : with a letter or digit first")),
+        "id",
+        required=True,
+    ),
+    "name": Key(scalar(text(200)), "name"),
+    "vendor": Key(scalar(text(100, may_be_empty=True)), "vendor"),
+    "description": Key(scalar(text(_MAX_DESCRIPTION_CHARACTERS, may_be_empty=True, has_lines=True)), "description"),
+    "context_length": Key(scalar(integer(1, _MAX_INTEGER)), "context_length", required=True),
+    "max_output_tokens": Key(scalar(integer(1, _MAX_INTEGER)), "max_output_tokens", required=True),
+    "input_modalities": Key(_read_modalities, "input_modalities"),
+    "output_modalities": Key(_read_modalities, "output_modalities"),
+    "tokenizer": Key(scalar(text(50, may_be_empty=True)), "tokenizer"),
+    "enabled": Key(scalar(true_or_false), "enabled"),
+}
+_ROUTE_KEYS = {
+    "upstream_model": Key(
+        scalar(matching(_UPSTREAM_MODEL, "1 to 200 printable ASCII characters without spaces")),
+        "upstream_model",
+        required=True,
+    ),
+    "weight": Key(scalar(integer(1, _MAX_WEIGHT)), "weight"),
+    "enabled": Key(scalar(true_or_false), "enabled"),
+}
+_PRICE_KEYS = {
+    "from": Key(scalar(_moment), "starts_at", required=True),
+    "input": Key(scalar(_amount), "input", required=True),
+    "output": Key(scalar(_amount), "output", required=True),
+    "cache_read": Key(scalar(_amount), "cache_read"),
+    "cache_write": Key(scalar(_amount), "cache_write"),
+    "reasoning": Key(scalar(_amount), "reasoning"),
+    "note": Key(scalar(text(300, may_be_empty=True)), "note"),
+}
+
+
+_PLAIN = re.compile(r"[A-Za-z]([A-Za-z0-9 ._/()+-]*[A-Za-z0-9._/()+-])?")
+_YAML_WORDS = {"null", "true", "false", "yes", "no", "on", "off", "y", "n"}
+_HEADING = "# Prices are in USD per million tokens. API keys are not exported: name a variable with api_key_env."
+
+
+def render_catalog(document: CatalogDocument, *, heading: str = _HEADING) -> str:
+    """The document as YAML, without API keys: parsing it gives an equal document if that had none.
+
+    `heading` is put on top as it is and must consist of comment lines."""
+    blocks = (
+        ("providers", [_render_provider(entry) for entry in document.providers]),
+        ("models", [_render_model(entry) for entry in document.models]),
+    )
+    lines = [heading, ""]
+    for name, entries in blocks:
+        lines.append(f"{name}:" if entries else f"{name}: []")
+        for first, *others in entries:
+            lines += [f"  - {first}", *(f"    {other}" for other in others)]
+    return "\n".join(lines) + "\n"
+
+
+def _render_provider(entry: ProviderEntry) -> Iterator[str]:
+    yield f"id: {_render_text(entry.id)}"
+    yield f"name: {_render_text(entry.name)}"
+    yield f"dialect: {entry.dialect}"
+    yield f"base_url: {_render_text(entry.base_url)}"
+    if entry.api_key_env:
+        yield f"api_key_env: {_render_text(entry.api_key_env)}"
+    if not entry.enabled:
+        yield "enabled: false"
+
+
+def _render_model(entry: ModelEntry) -> Iterator[str]:
+    yield f"id: {_render_text(entry.id)}"
+    yield f"name: {_render_text(entry.name)}"
+    if entry.vendor:
+        yield f"vendor: {_render_text(entry.vendor)}"
+    if entry.description:
+        yield f"description: {_render_text(entry.description)}"
+    yield f"context_length: {entry.context_length}"
+    yield f"max_output_tokens: {entry.max_output_tokens}"
+    yield f"input_modalities: [{', '.join(entry.input_modalities)}]"
+    yield f"output_modalities: [{', '.join(entry.output_modalities)}]"
+    if entry.tokenizer:
+        yield f"tokenizer: {_render_text(entry.tokenizer)}"
+    if not entry.enabled:
+        yield "enabled: false"
+    yield "routes:" if entry.routes else "routes: []"
+    for route in entry.routes:
+        pairs = [
+            f"provider: {_render_text(route.provider)}",
+            f"upstream_model: {_render_text(route.upstream_model)}",
+        ]
+        pairs += [f"weight: {route.weight}"] + ([] if route.enabled else ["enabled: false"])
+        yield f"  - {{{', '.join(pairs)}}}"
+    yield "prices:" if entry.prices else "prices: []"
+    for price in entry.prices:
+        yield f"  - {{{', '.join(_price_pairs(price))}}}"
+
+
+def _price_pairs(price: PriceEntry) -> Iterator[str]:
+    yield f'from: "{price.starts_at.astimezone(UTC).isoformat().replace("+00:00", "Z")}"'
+    for bucket in ("input", "output", "cache_read", "cache_write", "reasoning"):
+        amount: Decimal | None = getattr(price, bucket)
+        if amount is not None:
+            whole, _, fraction = f"{amount:f}".partition(".")
+            yield f'{bucket}: "{whole}.{fraction.rstrip("0"):0<2}"'
+    if price.note:
+        yield f"note: {_render_text(price.note)}"
+
+
+def _render_text(value: str) -> str:
+    """Plain where no YAML reader could take it for something else, else quoted as JSON, which YAML reads."""
+    is_plain = _PLAIN.fullmatch(value) and value.lower() not in _YAML_WORDS
+    return value if is_plain else json.dumps(value, ensure_ascii=False)

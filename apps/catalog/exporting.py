@@ -1,0 +1,60 @@
+"""The catalog in the database as a document. Credentials stay where they are."""
+
+from django.db import transaction
+from django.db.models import Prefetch
+
+from apps.catalog.document import CatalogDocument, ModelEntry, PriceEntry, ProviderEntry, RouteEntry
+from apps.catalog.models import Model, PriceVersion, Provider, Route
+
+
+def export_catalog() -> CatalogDocument:
+    """Everything in the catalog, in a stable order: importing it again changes nothing.
+
+    Of credentials it has the names of environment variables only."""
+    with transaction.atomic():
+        providers = tuple(_provider(row) for row in Provider.objects.order_by("id"))
+        rows = Model.objects.order_by("vendor", "id").prefetch_related(
+            Prefetch("routes", Route.objects.order_by("id")),
+            Prefetch("prices", PriceVersion.objects.order_by("starts_at")),
+        )
+        models = tuple(_model(row) for row in rows)
+    return CatalogDocument(providers=providers, models=models)
+
+
+def _provider(row: Provider) -> ProviderEntry:
+    return ProviderEntry(
+        id=row.id,
+        name=row.name,
+        dialect=row.dialect,
+        base_url=row.base_url,
+        api_key_env=row.api_key_env,
+        enabled=row.enabled,
+    )
+
+
+def _model(row: Model) -> ModelEntry:
+    return ModelEntry(
+        id=row.id,
+        name=row.name,
+        vendor=row.vendor,
+        description=row.description,
+        context_length=row.context_length,
+        max_output_tokens=row.max_output_tokens,
+        input_modalities=tuple(row.input_modalities),
+        output_modalities=tuple(row.output_modalities),
+        tokenizer=row.tokenizer,
+        enabled=row.enabled,
+        routes=tuple(_route(route) for route in row.routes.all()),
+        prices=tuple(_price(price) for price in row.prices.all()),
+    )
+
+
+def _route(row: Route) -> RouteEntry:
+    return RouteEntry(
+        provider=row.provider_id, upstream_model=row.upstream_model, weight=row.weight, enabled=row.enabled
+    )
+
+
+def _price(row: PriceVersion) -> PriceEntry:
+    amounts = {bucket: getattr(row, bucket) for bucket in PriceVersion.BUCKETS}
+    return PriceEntry(starts_at=row.starts_at, **amounts, note=row.note)

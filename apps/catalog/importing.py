@@ -1,0 +1,214 @@
+"""Bringing a catalog document into the database: in one transaction, prices append-only."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from django.db import models, transaction
+
+from apps.catalog.credentials import is_bound_to, open_credential, store_credential
+from apps.catalog.document import CatalogDocument, ModelEntry, PriceEntry, ProviderEntry, RouteEntry
+from apps.catalog.models import CatalogVersion, Model, PriceVersion, Provider, Route
+from apps.core.changes import announce_on_commit
+from apps.core.errors import ConfigurationError, Conflict, InvalidInput
+
+
+@dataclass
+class Tally:
+    """How many rows of one kind were what."""
+
+    created: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    removed: int = 0
+
+    @property
+    def is_change(self) -> bool:
+        return bool(self.created or self.updated or self.removed)
+
+
+@dataclass
+class ImportReport:
+    """What an import did; `notes` are sentences for the operator."""
+
+    providers: Tally = field(default_factory=Tally)
+    models: Tally = field(default_factory=Tally)
+    routes: Tally = field(default_factory=Tally)
+    prices: Tally = field(default_factory=Tally)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def is_change(self) -> bool:
+        return any(tally.is_change for tally in (self.providers, self.models, self.routes, self.prices))
+
+
+def import_catalog(document: CatalogDocument, *, actor: str = "") -> ImportReport:
+    """Make the database say what the document says of its providers and models; others are left alone.
+
+    A listed model gets exactly the document's routes. Prices are only added: one that is stored already with
+    other numbers raises Conflict. A stored credential stays, unless the provider moves to another host or the
+    document brings a key. A route to a provider that is neither in the document nor stored raises
+    InvalidInput. Nothing is changed when this raises. `actor` is kept with new prices."""
+    report = ImportReport()
+    with transaction.atomic():
+        # One import at a time: every write of the catalog moves this row, so whoever holds it writes alone.
+        CatalogVersion.objects.select_for_update().get_or_create(id=1)
+        _import_providers(document.providers, report)
+        _refuse_unknown_providers(document.models)
+        _import_models(document.models, report.models)
+        _import_routes(document.models, report.routes)
+        _import_prices(document.models, report.prices, actor=actor)
+        if report.is_change:
+            announce_on_commit("catalog")
+    return report
+
+
+def _import_providers(entries: Iterable[ProviderEntry], report: ImportReport) -> None:
+    stored = Provider.objects.in_bulk([entry.id for entry in entries])
+    for entry in entries:
+        provider = stored.get(entry.id)
+        values = {name: getattr(entry, name) for name in ("name", "dialect", "base_url", "api_key_env", "enabled")}
+        if provider is None:
+            provider = Provider(id=entry.id, **values)
+            store_credential(provider, entry.api_key)
+            provider.save(force_insert=True)
+            report.providers.created += 1
+        elif _update_provider(provider, entry, values=values, notes=report.notes):
+            provider.save()
+            report.providers.updated += 1
+        else:
+            report.providers.unchanged += 1
+
+
+def _update_provider(provider: Provider, entry: ProviderEntry, *, values: Mapping[str, Any], notes: list[str]) -> bool:
+    """Whether the provider is another one now. A credential is never taken along to another host."""
+    stays = is_bound_to(provider, entry.base_url)
+    holds_key = stays and bool(entry.api_key) and _holds(provider, entry.api_key)
+    is_changed = _assign(provider, values)
+    if provider.credential and not stays:
+        store_credential(provider, "")
+        if not entry.api_key:
+            notes.append(f"provider {provider.id} moved to another host: its stored API key was dropped")
+    if entry.api_key and not holds_key:
+        store_credential(provider, entry.api_key)
+        is_changed = True
+    return is_changed
+
+
+def _holds(provider: Provider, api_key: str) -> bool:
+    try:
+        return bool(provider.credential) and open_credential(provider) == api_key
+    except ConfigurationError:
+        return False
+
+
+def _refuse_unknown_providers(entries: Iterable[ModelEntry]) -> None:
+    named = {route.provider for entry in entries for route in entry.routes}
+    unknown = named - set(Provider.objects.filter(id__in=named).values_list("id", flat=True))
+    if unknown:
+        raise InvalidInput(f"no such provider: {', '.join(sorted(unknown))}")
+
+
+def _import_models(entries: Iterable[ModelEntry], tally: Tally) -> None:
+    stored = Model.objects.in_bulk([entry.id for entry in entries])
+    created = []
+    for entry in entries:
+        values = {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(entry).items()
+            if name not in ("id", "routes", "prices")
+        }
+        model = stored.get(entry.id)
+        if model is None:
+            created.append(Model(id=entry.id, **values))
+        else:
+            _update(model, values, tally=tally)
+    Model.objects.bulk_create(created)
+    tally.created += len(created)
+
+
+def _import_routes(entries: Iterable[ModelEntry], tally: Tally) -> None:
+    stored: dict[str, dict[tuple[str, str], Route]] = {entry.id: {} for entry in entries}
+    for route in Route.objects.filter(model__in=list(stored)):
+        stored[route.model_id][route.provider_id, route.upstream_model] = route
+    created = []
+    for entry in entries:
+        left = stored[entry.id]
+        for wanted in entry.routes:
+            known = left.pop((wanted.provider, wanted.upstream_model), None)
+            if known is None:
+                created.append(_new_route(entry.id, wanted))
+            else:
+                _update(known, {"weight": wanted.weight, "enabled": wanted.enabled}, tally=tally)
+    stale = [route.pk for left in stored.values() for route in left.values()]
+    if stale:
+        Route.objects.filter(pk__in=stale).delete()
+    Route.objects.bulk_create(created)
+    tally.created += len(created)
+    tally.removed += len(stale)
+
+
+def _new_route(model_id: str, entry: RouteEntry) -> Route:
+    return Route(
+        model_id=model_id,
+        provider_id=entry.provider,
+        upstream_model=entry.upstream_model,
+        weight=entry.weight,
+        enabled=entry.enabled,
+    )
+
+
+def _import_prices(entries: Iterable[ModelEntry], tally: Tally, *, actor: str) -> None:
+    stored: dict[tuple[str, datetime], PriceVersion] = {
+        (version.model_id, version.starts_at): version
+        for version in PriceVersion.objects.filter(model__in=[entry.id for entry in entries])
+    }
+    created, conflicts = [], []
+    for entry in entries:
+        for price in entry.prices:
+            version = stored.get((entry.id, price.starts_at))
+            if version is None:
+                created.append(PriceVersion(model_id=entry.id, **asdict(price), created_by=actor))
+            elif _amounts(version) != _amounts(price):
+                conflicts.append(_conflict(version, price))
+            else:
+                tally.unchanged += 1
+    if conflicts:
+        raise Conflict("\n".join(conflicts))
+    PriceVersion.objects.bulk_create(created)
+    tally.created += len(created)
+
+
+def _amounts(price: PriceVersion | PriceEntry) -> dict[str, Decimal]:
+    amounts = {bucket: getattr(price, bucket) for bucket in PriceVersion.BUCKETS}
+    return {bucket: amount for bucket, amount in amounts.items() if amount is not None}
+
+
+def _conflict(version: PriceVersion, price: PriceEntry) -> str:
+    start = version.starts_at.isoformat().replace("+00:00", "Z")
+    return (
+        f"{version.model_id}: the price from {start} is stored as {_sentence(_amounts(version))}, the document says "
+        f"{_sentence(_amounts(price))}. A price version is never edited: add one with another start"
+    )
+
+
+def _sentence(amounts: Mapping[str, Decimal]) -> str:
+    return ", ".join(f"{bucket} {amount.normalize():f}" for bucket, amount in amounts.items())
+
+
+def _assign(row: models.Model, values: Mapping[str, Any]) -> bool:
+    """Set the fields that differ; whether any did."""
+    differing = {name: value for name, value in values.items() if getattr(row, name) != value}
+    for name, value in differing.items():
+        setattr(row, name, value)
+    return bool(differing)
+
+
+def _update(row: Model | Route, values: Mapping[str, Any], *, tally: Tally) -> None:
+    if _assign(row, values):
+        row.save()
+        tally.updated += 1
+    else:
+        tally.unchanged += 1
