@@ -6,6 +6,7 @@ Django's handler is not involved: it would cost a thread pool, signals and a doz
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import aclosing
 from typing import Any
 
 from django.http.response import HttpResponseBase
@@ -106,11 +107,9 @@ async def _read_body(scope: Scope, receive: Receive) -> bytes:
             raise GatewayError(UNSUPPORTED_ENCODING, "Compressed request bodies are not accepted.")
         if name == b"content-length" and value.isdigit() and int(value) > MAX_BODY_BYTES:
             raise _too_large()
-    message = await receive()
-    if message["type"] == "http.request" and not message.get("more_body"):
-        return bytes(message.get("body", b""))
     parts, size = [], 0
     while True:
+        message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientGone
         parts.append(message.get("body", b""))
@@ -118,8 +117,7 @@ async def _read_body(scope: Scope, receive: Receive) -> bytes:
         if size > MAX_BODY_BYTES:
             raise _too_large()
         if not message.get("more_body"):
-            return b"".join(parts)
-        message = await receive()
+            return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def _refusal(error: GatewayError, request_id: str) -> Answer:
@@ -133,10 +131,11 @@ def _too_large() -> GatewayError:
 
 async def _send(response: HttpResponseBase, send: Send) -> None:
     if isinstance(response, EventStream):
-        await send(_start(response.status_code, response.items()))
-        async for part in response.source:
-            await send({"type": "http.response.body", "body": part, "more_body": True})
-        await send({"type": "http.response.body", "body": b""})
+        async with aclosing(response.source):
+            await send(_start(response.status_code, response.items()))
+            async for part in response.source:
+                await send({"type": "http.response.body", "body": part, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
     else:
         content: bytes = response.content  # type: ignore[attr-defined]  # every other view returns an HttpResponse
         await _send_whole((response.status_code, dict(response.items()), content), send)

@@ -4,13 +4,28 @@ import asyncio
 import logging
 from typing import Final
 
+import msgspec
+
 from apps.catalog.contracts import CatalogSnapshot
 from apps.catalog.snapshot import load_snapshot, read_version
 from apps.core.errors import Unavailable
 from apps.gateway.bridge import DatabaseBridge
+from apps.gateway.providers import PROVIDERS
 
 POLL_S: Final = 1.0
 log = logging.getLogger(__name__)
+
+
+def servable(snapshot: CatalogSnapshot) -> CatalogSnapshot:
+    """The snapshot without routes in a dialect that this gateway does not speak, and without models that need one."""
+    models = {}
+    for model in snapshot.models.values():
+        targets = tuple(target for target in model.targets if target.dialect in PROVIDERS)
+        if targets:
+            models[model.id] = msgspec.structs.replace(model, targets=targets)
+        else:
+            log.warning("model left out: no route in a dialect that is spoken here", extra={"model": model.id})
+    return CatalogSnapshot(version=snapshot.version, models=models)
 
 
 class CatalogFeed:
@@ -43,5 +58,5 @@ class CatalogFeed:
         """Load the snapshot if its version changed. Raises Unavailable."""
         version = await self._bridge.read(read_version)
         if self.snapshot is None or version != self.snapshot.version:
-            self.snapshot = await self._bridge.read(load_snapshot)
+            self.snapshot = servable(await self._bridge.read(load_snapshot))
             log.info("catalog loaded", extra={"version": version, "models": len(self.snapshot.models)})

@@ -7,10 +7,12 @@ from typing import Any
 import orjson
 
 from apps.catalog.contracts import OfferedModel
-from apps.gateway.errors import BAD_REQUEST, UNSUPPORTED_MODALITY, GatewayError, bad_field
+from apps.gateway.errors import BAD_REQUEST, BODY_TOO_LARGE, UNSUPPORTED_MODALITY, GatewayError, bad_field
 from apps.gateway.token_usage import estimate_tokens
 
 MAX_DEPTH = 64
+MAX_TEXT_BYTES = 2 << 20
+"""A body without media is no larger than this; with media the door's own limit counts."""
 MAX_CHOICES = 8
 MAX_MODEL_ID = 128
 OWN_FIELDS = ("models", "provider", "session_id", "metadata")
@@ -46,6 +48,8 @@ def parse_chat(raw: bytes) -> ChatRequest:
     if not isinstance(model, str) or not 1 <= len(model) <= MAX_MODEL_ID:
         raise bad_field("model", f"model must be a string of 1 to {MAX_MODEL_ID} characters.")
     _check_messages(body.get("messages"))
+    if len(raw) > MAX_TEXT_BYTES and not _has_media(body["messages"]):
+        raise GatewayError(BODY_TOO_LARGE, f"A request without media may have {MAX_TEXT_BYTES >> 20} MB.")
     for field, check in _CHECKS.items():
         value = body.get(field)
         if value is not None:
@@ -130,6 +134,10 @@ def _parts(messages: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]
         if isinstance(content, list) and message["role"] in ("user", "tool", "system", "developer"):
             for position, part in enumerate(content):
                 yield f"messages[{index}].content[{position}]", part
+
+
+def _has_media(messages: list[dict[str, Any]]) -> bool:
+    return any(part.get("type") != "text" for _, part in _parts(messages))
 
 
 def _texts(messages: list[dict[str, Any]]) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """A DRF view on the event loop: authentication, handler and errors are awaited, and nothing is sent to a thread."""
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import orjson
@@ -43,7 +43,7 @@ class JsonBytes(HttpResponse):
 class EventStream(StreamingHttpResponse):
     """Server-sent events. Whoever sends it calls `close` at the end, also when nothing was sent."""
 
-    def __init__(self, source: AsyncIterator[bytes], exchange: Exchange) -> None:
+    def __init__(self, source: AsyncGenerator[bytes, None], exchange: Exchange) -> None:
         super().__init__(source, content_type="text/event-stream; charset=utf-8")
         self.headers["cache-control"] = "no-cache"
         self.headers["x-accel-buffering"] = "no"

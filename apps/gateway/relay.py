@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import orjson
@@ -19,7 +19,7 @@ from apps.usage.contracts import Outcome, RequestClosed, TokenCounts
 log = logging.getLogger(__name__)
 
 
-async def stream(exchange: Exchange) -> AsyncIterator[bytes]:
+async def stream(exchange: Exchange) -> AsyncGenerator[bytes, None]:
     """The answer as server-sent events. A failure on the way is the last event, and no `[DONE]` follows it.
 
     When the client leaves, this is cancelled or closed: the upstream is cut and the record closed all the same."""

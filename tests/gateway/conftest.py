@@ -1,0 +1,197 @@
+"""The gateway in this process, with a real sandbox upstream on real sockets; its ASGI side is driven by hand."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import orjson
+import pytest
+import pytest_asyncio
+from django.conf import settings
+
+from apps.core.crypto import keyed_digests
+from apps.gateway.asgi import Gateway
+from apps.gateway.runtime import Runtime, start_runtime, stop_runtime
+from apps.keys.contracts import KeyGrant
+from apps.keys.keyformat import new_key
+from apps.keys.lookup import KeyLookup
+from apps.usage.contracts import JournalEntry, RequestClosed
+from apps.usage.journal import read_entries
+from crun.sandbox.server import Options, Sandbox
+from crun.sandbox.truth import TruthEntry, read_truth
+from tests.factories import TARGET, offered, snapshot
+
+UPSTREAM_KEY = "sk-upstream-canary-0123456789"
+MODELS = {"echo": "sandbox-echo", "tools": "sandbox-tools", "json": "sandbox-json", "vision": "sandbox-vision"}
+
+
+@dataclass
+class Call:
+    """One request through the ASGI entry, with the messages that the gateway sent."""
+
+    sent: list[dict[str, Any]] = field(default_factory=list)
+    task: "asyncio.Task[None] | None" = None
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def status(self) -> int:
+        return int(self.sent[0]["status"])
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {name.decode(): value.decode() for name, value in self.sent[0]["headers"]}
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(message.get("body", b"") for message in self.sent[1:])
+
+    @property
+    def json(self) -> Any:
+        return orjson.loads(self.body)
+
+    @property
+    def events(self) -> list[Any]:
+        lines = [line[6:] for line in self.body.split(b"\n\n") if line.startswith(b"data: ")]
+        return [line.decode() if line == b"[DONE]" else orjson.loads(line) for line in lines]
+
+    @property
+    def request_id(self) -> str:
+        return self.headers["x-request-id"]
+
+    def leave(self) -> None:
+        """The client closes its connection."""
+        self.gone.set()
+
+    async def until(self, condition: Callable[["Call"], bool]) -> None:
+        """Wait until the gateway has sent enough."""
+        async with asyncio.timeout(10):
+            while not condition(self):  # noqa: ASYNC110 - it looks from outside, as a client does
+                await asyncio.sleep(0.002)
+
+
+@dataclass
+class Bench:
+    """A started gateway with its upstream and the means to look at both."""
+
+    app: Gateway
+    runtime: Runtime
+    key: str
+    truth_file: Path
+    models: dict[str, Any]
+
+    def start(self, path: str, body: Any = None, *, headers: dict[str, str] | None = None, method: str = "") -> Call:
+        """Send a request; the answer collects in the returned call."""
+        call = Call()
+        raw = body if isinstance(body, bytes) else b"" if body is None else orjson.dumps(body)
+        given = (
+            {"authorization": f"Bearer {self.key}", "content-type": "application/json"} if headers is None else headers
+        )
+        scope = {
+            "type": "http",
+            "method": method or ("GET" if body is None else "POST"),
+            "path": path,
+            "query_string": b"",
+            "headers": [(name.encode(), value.encode("latin-1")) for name, value in given.items()],
+            "client": ("127.0.0.1", 1),
+        }
+        messages = iter([{"type": "http.request", "body": raw, "more_body": False}])
+
+        async def receive() -> dict[str, Any]:
+            message = next(messages, None)
+            if message is None:
+                await call.gone.wait()
+                return {"type": "http.disconnect"}
+            return message
+
+        async def send(message: dict[str, Any]) -> None:
+            call.sent.append(message)
+
+        call.task = asyncio.create_task(self.app(scope, receive, send))
+        return call
+
+    async def call(self, path: str, body: Any = None, **kwargs: Any) -> Call:
+        """Send a request and wait for its whole answer."""
+        call = self.start(path, body, **kwargs)
+        assert call.task is not None
+        async with asyncio.timeout(20):
+            await call.task
+        return call
+
+    async def chat(self, model: str, text: str = "one two three", *, sandbox: Any = None, **fields: Any) -> Call:
+        """A whole chat completion."""
+        return await self.call("/api/v1/chat/completions", self.chat_body(model, text, sandbox=sandbox, **fields))
+
+    def chat_body(
+        self, model: str, text: str = "one two three", *, sandbox: Any = None, **fields: Any
+    ) -> dict[str, Any]:
+        self.offer(model)
+        body = {"model": model, "messages": [{"role": "user", "content": text}], **fields}
+        return body | ({"sandbox": sandbox} if sandbox is not None else {})
+
+    def offer(self, model: str) -> None:
+        """Put a sandbox model on offer under its own name."""
+        if model not in self.models and model.startswith("sandbox-"):
+            self.models[model] = offered(id=model, targets=(self.target(model),), input_modalities=("text", "image"))
+            self.runtime.catalog.snapshot = snapshot(*self.models.values())
+
+    def target(self, upstream_model: str) -> Any:
+        return msgspec.structs.replace(
+            TARGET,
+            base_url=self.models["base"].targets[0].base_url,
+            upstream_model=upstream_model,
+            api_key=UPSTREAM_KEY,
+        )
+
+    def journal(self) -> list[JournalEntry]:
+        segments = sorted(self.runtime.journal.folder.glob("*.seg"))
+        return [entry for segment in segments for entry, _ in read_entries(segment.read_bytes())]
+
+    def record(self, call: Call) -> RequestClosed:
+        """The one end of this request in the journal."""
+        ends = [entry for entry in self.journal() if isinstance(entry, RequestClosed)]
+        (found,) = [entry for entry in ends if entry.opened.request_id == call.request_id]
+        return found
+
+    def truth(self) -> dict[str, TruthEntry]:
+        return read_truth(self.truth_file)
+
+    async def truth_of(self, call: Call) -> TruthEntry:
+        """What the upstream says it did for this request, once it has said all."""
+        async with asyncio.timeout(10):
+            while (entry := self.truth().get(call.request_id)) is None or entry.outcome is None:  # noqa: ASYNC110 - the log is a file
+                await asyncio.sleep(0.01)
+        return entry
+
+
+@pytest_asyncio.fixture
+async def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
+    """A gateway without a database: its catalog and its one key are given to it."""
+    monkeypatch.setattr(settings, "JOURNAL_DIR", tmp_path / "journal")
+    truth_file = tmp_path / "truth.jsonl"
+    key = new_key()
+    grant = KeyGrant(
+        key_id="key_1", organization_id="org_1", organization_slug="demo", project_id="proj_1",
+        project_slug="default", name="Test", digest=keyed_digests(key, settings.KEY_PEPPERS)[0], created_at=0.0,
+        expires_at=None, revoked_at=None,
+    )  # fmt: skip
+
+    async def read(digests: Sequence[str]) -> KeyGrant | None:
+        return grant if grant.digest in digests else None
+
+    async def no_refresh() -> None:
+        """The catalog is given by hand."""
+
+    async with Sandbox(Options(port=0, truth=truth_file, api_key=UPSTREAM_KEY)) as sandbox:
+        runtime = await start_runtime()
+        monkeypatch.setattr(runtime.catalog, "refresh", no_refresh)
+        runtime.keys = KeyLookup(read, settings.KEY_PEPPERS)
+        base = msgspec.structs.replace(
+            TARGET, base_url=sandbox.url, upstream_model="sandbox-echo", api_key=UPSTREAM_KEY
+        )
+        bench = Bench(Gateway(), runtime, key, truth_file, {"base": offered(id="base", targets=(base,))})
+        runtime.catalog.snapshot = snapshot(*bench.models.values())
+        yield bench
+        await stop_runtime()

@@ -1,0 +1,306 @@
+"""POST /chat/completions end to end: the client's view, the upstream's and the record's, together."""
+
+import asyncio
+import base64
+from typing import Any
+
+import msgspec
+import pytest
+from django.conf import settings
+
+from apps.usage.contracts import Outcome, RequestOpened, TokenCounts
+from tests.factories import offered, snapshot
+from tests.gateway.conftest import UPSTREAM_KEY, Bench
+
+pytestmark = pytest.mark.asyncio
+CHAT = "/api/v1/chat/completions"
+
+
+async def test_an_answer_has_our_names_its_usage_and_its_cost(bench: Bench) -> None:
+    call = await bench.chat("base", "one two three")
+    answer = call.json
+    assert call.status == 200
+    assert answer["choices"][0]["message"]["content"] == "one two three"
+    assert (answer["model"], answer["object"]) == ("base", "chat.completion")
+    assert answer["usage"]["total_tokens"] == 6
+    assert answer["usage"]["cost"] == pytest.approx(3 * 150e-9 + 3 * 600e-9)
+    assert call.headers["x-crun-cost"] == "0.000002250"
+    assert call.headers["x-request-id"].startswith("req_")
+    assert answer["id"] == "chatcmpl-" + call.request_id.removeprefix("req_")
+    assert "sandbox" not in call.body.decode()
+
+
+async def test_the_record_equals_what_the_upstream_did(bench: Bench) -> None:
+    call = await bench.chat("base", "a b c d", sandbox={"cached_tokens": 3, "reasoning_tokens": 1})
+    truth = await bench.truth_of(call)
+    record = bench.record(call)
+    assert record.tokens == TokenCounts(input=1, cache_read=3, output=truth.completion_tokens - 1, reasoning=1)
+    assert record.cost_nanos == 150 + 3 * 75 + truth.completion_tokens * 600
+    assert (record.outcome, record.estimated, record.http_status) == (Outcome.COMPLETED, False, 200)
+
+
+async def test_the_intent_is_written_before_the_upstream_is_called(bench: Bench) -> None:
+    call = bench.start(CHAT, bench.chat_body("sandbox-fault-stall"))
+    await asyncio.sleep(0.2)
+    assert [type(entry) for entry in bench.journal()] == [RequestOpened]
+    call.leave()
+    assert call.task is not None
+    await call.task
+
+
+async def test_a_stream_ends_with_usage_in_its_own_chunk_and_done(bench: Bench) -> None:
+    call = await bench.chat("base", "one two three", stream=True)
+    *chunks, last, done = call.events
+    assert call.headers["content-type"].startswith("text/event-stream")
+    assert done == "[DONE]"
+    assert last["choices"] == [] and last["usage"]["completion_tokens"] == 3
+    assert "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks) == "one two three"
+    assert {chunk["model"] for chunk in chunks} == {"base"}
+    assert bench.record(call).tokens == TokenCounts(input=3, output=3)
+
+
+async def test_an_unknown_model_is_404_and_costs_nothing(bench: Bench) -> None:
+    call = await bench.call(CHAT, {"model": "nobody", "messages": [{"role": "user", "content": "x"}]})
+    assert (call.status, call.json["error"]["code"]) == (404, "model_not_found")
+    assert call.json["error"]["type"] == "invalid_request_error"
+    assert bench.journal() == [] and bench.truth() == {}
+
+
+async def test_a_model_without_a_price_is_refused(bench: Bench) -> None:
+    bench.runtime.catalog.snapshot = snapshot(offered(id="free", targets=bench.models["base"].targets, prices=()))
+    call = await bench.chat("free")
+    assert (call.status, call.json["error"]["code"]) == (503, "model_not_priced")
+    assert bench.truth() == {}
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"authorization": "Bearer"},
+        {"authorization": "Bearer ak_x"},
+        {"x-api-key": "' OR 1=1 --"},
+        {"authorization": "Basic Zm9v"},
+    ],
+)
+async def test_without_a_valid_key_the_answer_is_401(bench: Bench, headers: dict[str, str]) -> None:
+    call = await bench.call(CHAT, {"model": "base"}, headers=headers)
+    assert (call.status, call.json["error"]["code"]) == (401, "invalid_api_key")
+
+
+async def test_x_api_key_works_and_two_different_keys_do_not(bench: Bench) -> None:
+    assert (await bench.call("/api/v1/key", headers={"x-api-key": bench.key})).status == 200
+    both = {"x-api-key": bench.key, "authorization": f"Bearer {bench.key}"}
+    assert (await bench.call("/api/v1/key", headers=both)).status == 200
+    call = await bench.call("/api/v1/key", headers={**both, "authorization": "Bearer ak_other"})
+    assert call.status == 400
+
+
+async def test_an_image_reaches_a_vision_model(bench: Bench) -> None:
+    url = "data:image/png;base64," + base64.b64encode(b"\x89PNG" + b"0" * 60).decode()
+    parts = [{"type": "text", "text": "What?"}, {"type": "image_url", "image_url": {"url": url}}]
+    bench.offer("sandbox-vision")
+    call = await bench.call(CHAT, {"model": "sandbox-vision", "messages": [{"role": "user", "content": parts}]})
+    assert "image/png" in call.json["choices"][0]["message"]["content"]
+
+
+async def test_a_body_of_text_alone_has_a_smaller_limit_than_one_with_media(bench: Bench) -> None:
+    call = await bench.chat("base", "x" * (2 << 20))
+    assert (call.status, call.json["error"]["code"]) == (413, "request_too_large")
+    assert (await bench.call(CHAT, b"x" * (20 << 20) + b"y")).status == 413
+    assert (await bench.call(CHAT, b"{}", headers={"content-encoding": "gzip"})).status == 415
+
+
+async def test_output_is_capped_at_the_models_limit_not_refused(bench: Bench) -> None:
+    call = await bench.chat("base", "word " * 150, max_tokens=5_000)
+    assert call.json["usage"]["completion_tokens"] == 100
+    assert call.json["choices"][0]["finish_reason"] == "length"
+
+
+async def test_a_client_that_leaves_midway_cuts_the_upstream_and_pays_for_what_came(bench: Bench) -> None:
+    body = bench.chat_body("base", "hello " * 50, stream=True, sandbox={"chunk_delay_ms": 20})
+    call = bench.start(CHAT, body)
+    await call.until(lambda seen: len(seen.events) >= 6)
+    call.leave()
+    assert call.task is not None
+    await call.task
+    record = bench.record(call)
+    truth = await bench.truth_of(call)
+    assert (record.outcome, record.estimated, record.error_code) == (Outcome.CANCELLED, True, "client_closed")
+    assert truth.outcome == "client_gone"
+    assert 4 <= record.tokens.output <= truth.completion_tokens < 50
+    assert record.tokens.input > 0
+    assert bench.runtime.transport.open_connections == 0
+
+
+async def test_a_client_that_is_cut_while_it_reads_slowly_pays_for_what_was_sent(bench: Bench) -> None:
+    """The cancellation arrives in `send`, not while waiting for the upstream."""
+    sent: list[dict[str, Any]] = []
+    blocked = asyncio.Event()
+    raw = msgspec.json.encode(bench.chat_body("base", "hello " * 20, stream=True))
+    requests = iter([{"type": "http.request", "body": raw, "more_body": False}])
+
+    async def receive() -> dict[str, Any]:
+        message = next(requests, None)
+        if message is None:
+            await blocked.wait()
+            return {"type": "http.disconnect"}
+        return message
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+        if message["type"] == "http.response.body" and message["body"]:
+            blocked.set()
+            await asyncio.Event().wait()
+
+    headers = [(b"authorization", f"Bearer {bench.key}".encode())]
+    scope = {"type": "http", "method": "POST", "path": CHAT, "headers": headers, "client": None}
+    async with asyncio.timeout(10):
+        await bench.app(scope, receive, send)
+    (record,) = [entry for entry in bench.journal() if hasattr(entry, "outcome")]
+    assert (record.outcome, record.estimated) == (Outcome.CANCELLED, True)
+    assert record.tokens.output > 0
+
+
+async def test_a_client_that_leaves_before_the_answer_cancels_the_upstream(bench: Bench) -> None:
+    call = bench.start(CHAT, bench.chat_body("sandbox-fault-stall"))
+    await asyncio.sleep(0.1)
+    call.leave()
+    assert call.task is not None
+    await call.task
+    (record,) = [entry for entry in bench.journal() if hasattr(entry, "outcome")]
+    assert record.outcome is Outcome.CANCELLED
+    assert bench.runtime.transport.open_connections == 0
+
+
+@pytest.mark.parametrize(
+    ("model", "status", "code"),
+    [
+        ("sandbox-fault-401", 502, "upstream_unauthorized"),
+        ("sandbox-fault-403", 502, "upstream_unauthorized"),
+        ("sandbox-fault-404", 502, "upstream_failed"),
+        ("sandbox-fault-413", 413, "request_too_large"),
+        ("sandbox-fault-429", 503, "upstream_overloaded"),
+        ("sandbox-fault-500", 502, "upstream_failed"),
+        ("sandbox-fault-503", 503, "upstream_overloaded"),
+        ("sandbox-fault-529", 503, "upstream_overloaded"),
+        ("sandbox-fault-refuse", 502, "upstream_failed"),
+        ("sandbox-fault-redirect", 502, "upstream_failed"),
+        ("sandbox-fault-html", 502, "upstream_failed"),
+        ("sandbox-fault-bad-json", 502, "upstream_failed"),
+        ("sandbox-fault-short-body", 502, "upstream_failed"),
+    ],
+)
+async def test_an_upstream_that_fails_is_our_error_costs_nothing_and_leaks_nothing(
+    bench: Bench, model: str, status: int, code: str
+) -> None:
+    call = await bench.chat(model)
+    assert (call.status, call.json["error"]["code"]) == (status, code)
+    assert UPSTREAM_KEY.encode() not in call.body and b"127.0.0.1" not in call.body
+    record = bench.record(call)
+    assert (record.outcome, record.cost_nanos, record.tokens) == (Outcome.FAILED, 0, TokenCounts())
+    if status == 503:
+        assert int(call.headers["retry-after"]) >= 1
+
+
+async def test_a_bad_request_upstream_is_a_bad_request_here(bench: Bench) -> None:
+    call = await bench.chat("sandbox-fault-400")
+    assert (call.status, call.json["error"]["type"]) == (400, "invalid_request_error")
+
+
+@pytest.mark.parametrize(
+    "model", ["sandbox-fault-cut-3", "sandbox-fault-reset-3", "sandbox-fault-error-event-3", "sandbox-fault-big-line"]
+)
+async def test_a_stream_that_breaks_ends_as_an_error_and_bills_what_came(bench: Bench, model: str) -> None:
+    call = await bench.chat(model, "one two three four five six", stream=True)
+    assert call.status == 200
+    assert call.events[-1]["error"]["type"] == "upstream_error"
+    assert b"[DONE]" not in call.body
+    record = bench.record(call)
+    truth = await bench.truth_of(call)
+    assert record.outcome is Outcome.FAILED
+    assert record.tokens.output <= truth.completion_tokens
+    assert record.estimated == (record.tokens.output > 0)
+
+
+@pytest.mark.parametrize(
+    "model",
+    ["no-usage", "negative-usage", "float-usage", "string-usage", "null-usage", "huge-usage", "cached-over-prompt"],
+)
+@pytest.mark.parametrize("stream", [True, False])
+async def test_usage_that_is_missing_or_wrong_is_estimated_and_said_so(bench: Bench, model: str, stream: bool) -> None:
+    call = await bench.chat(f"sandbox-fault-{model}", "one two three", stream=stream)
+    record = bench.record(call)
+    assert (call.status, record.outcome, record.estimated) == (200, Outcome.COMPLETED, True)
+    assert 0 < record.tokens.output <= 4 and 0 < record.tokens.input <= 4
+    usage = call.events[-2]["usage"] if stream else call.json["usage"]
+    assert usage["cost_details"] == {"estimated": True}
+
+
+@pytest.mark.parametrize(
+    "model", ["torn", "crlf", "comments", "garbage", "usage-every-chunk", "usage-twice", "events-after-done", "no-done"]
+)
+async def test_an_odd_but_whole_stream_arrives_whole_and_is_billed_exactly(bench: Bench, model: str) -> None:
+    call = await bench.chat(f"sandbox-fault-{model}", "één twee 🙂 vier", stream=True)
+    text = "".join(c["choices"][0]["delta"].get("content") or "" for c in call.events[:-2])
+    assert text == "één twee 🙂 vier"
+    assert call.events[-1] == "[DONE]"
+    truth = await bench.truth_of(call)
+    record = bench.record(call)
+    assert (record.tokens.input, record.tokens.output) == (truth.prompt_tokens, truth.completion_tokens)
+    assert not record.estimated
+
+
+async def test_an_upstream_that_never_answers_is_504(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "UPSTREAM_FIRST_BYTE_TIMEOUT_S", 0.3)
+    call = await bench.chat("sandbox-fault-stall", stream=True)
+    assert (call.status, call.json["error"]["code"]) == (504, "upstream_timeout")
+    assert bench.record(call).cost_nanos == 0
+
+
+async def test_an_upstream_that_stops_midway_is_cut_at_its_bound(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "UPSTREAM_IDLE_TIMEOUT_S", 0.3)
+    call = await bench.chat("sandbox-fault-stall-after-3", "one two three four five", stream=True)
+    assert call.events[-1]["error"]["code"] == "upstream_timeout"
+    record = bench.record(call)
+    assert (record.outcome, record.tokens.output) == (Outcome.FAILED, 3)
+    assert bench.runtime.transport.open_connections == 0
+
+
+async def test_another_route_answers_when_the_first_cannot_have_charged(bench: Bench) -> None:
+    dead = msgspec.structs.replace(
+        bench.target("sandbox-echo"), provider="dead", base_url="http://127.0.0.1:9/v1", weight=1000
+    )
+    alive = msgspec.structs.replace(bench.target("sandbox-echo"), provider="alive")
+    bench.runtime.catalog.snapshot = snapshot(offered(id="two", targets=(dead, alive)))
+    for _ in range(5):
+        call = await bench.chat("two")
+        assert call.status == 200
+        assert bench.record(call).opened.provider == "alive"
+
+
+async def test_a_full_journal_refuses_new_work_before_any_upstream_call(bench: Bench) -> None:
+    bench.runtime.journal._max_bytes = 0
+    call = await bench.chat("base")
+    assert (call.status, call.json["error"]["code"]) == (503, "store_unavailable")
+    assert bench.truth() == {}
+
+
+async def test_many_aborts_at_random_moments_leak_nothing(bench: Bench) -> None:
+    body = bench.chat_body("base", "hello " * 20, stream=True, sandbox={"chunk_delay_ms": 2})
+
+    async def abort_after(delay_s: float) -> None:
+        call = bench.start(CHAT, body)
+        await asyncio.sleep(delay_s)
+        call.leave()
+        assert call.task is not None
+        await call.task
+
+    for round_number in range(10):
+        await asyncio.gather(*(abort_after(0.0007 * (round_number + number)) for number in range(30)))
+    assert bench.runtime.transport.open_connections == 0
+    assert bench.runtime.journal.open_requests == 0
+    ends = [entry.opened.request_id for entry in bench.journal() if hasattr(entry, "outcome")]
+    starts = [entry.request_id for entry in bench.journal() if isinstance(entry, RequestOpened)]
+    assert sorted(ends) == sorted(starts) and len(set(ends)) == len(ends)
+    assert (await bench.chat("base")).status == 200
