@@ -89,8 +89,8 @@ async def _run(answer: Awaitable[HttpResponseBase], receive: Receive, send: Send
         log.debug("request cancelled: its client left, was too slow, or this process stops")
     finally:
         watcher.cancel()
-        if response is not None:
-            response.close()
+        if isinstance(response, EventStream):
+            response.release()
 
 
 async def _cancel_when_gone(task: "asyncio.Task[None] | None", receive: Receive) -> None:

@@ -34,6 +34,7 @@ class CatalogFeed:
     def __init__(self, bridge: DatabaseBridge) -> None:
         self._bridge = bridge
         self._changed = asyncio.Event()
+        self.is_loaded = asyncio.Event()
         self.snapshot: CatalogSnapshot | None = None
 
     def note_change(self) -> None:
@@ -59,4 +60,5 @@ class CatalogFeed:
         version = await self._bridge.read(read_version)
         if self.snapshot is None or version != self.snapshot.version:
             self.snapshot = servable(await self._bridge.read(load_snapshot))
+            self.is_loaded.set()
             log.info("catalog loaded", extra={"version": version, "models": len(self.snapshot.models)})

@@ -2,8 +2,11 @@
 
 import asyncio
 from enum import StrEnum
+from functools import cache
 
 from django.conf import settings
+
+TICKS_PER_LIMIT = 10
 
 
 class Wait(StrEnum):
@@ -15,8 +18,9 @@ class Wait(StrEnum):
     CLIENT = "client"
 
 
-def limits() -> dict[Wait, float]:
-    """Seconds that each wait may take, as configured."""
+@cache
+def configured_limits() -> dict[Wait, float]:
+    """Seconds that each wait may take."""
     return {
         Wait.FIRST_BYTE: settings.UPSTREAM_FIRST_BYTE_TIMEOUT_S,
         Wait.NEXT_BYTES: settings.UPSTREAM_IDLE_TIMEOUT_S,
@@ -26,21 +30,25 @@ def limits() -> dict[Wait, float]:
 
 
 class Deadline:
-    """Cancels the task that made it when one of its waits takes too long; `expired` then says which.
+    """Cancels the task that made or adopted it when one of its waits takes too long; `expired` then says which.
 
     A wait only notes its time. One timer looks at it ten times per shortest limit, so a bound is kept to within a
     tenth, and thousands of idle streams cost next to nothing."""
 
-    def __init__(self, limits_s: dict[Wait, float]) -> None:
-        self._limits_s = limits_s
-        self._tick_s = min(limits_s.values()) / 10
+    def __init__(self) -> None:
+        self._limits_s = configured_limits()
+        self._tick_s = min(self._limits_s.values()) / TICKS_PER_LIMIT
         self._loop = asyncio.get_running_loop()
         self._task = asyncio.current_task()
-        self._latest = self._loop.time() + limits_s[Wait.WHOLE_ANSWER]
+        self._latest = self._loop.time() + self._limits_s[Wait.WHOLE_ANSWER]
         self._wait = Wait.WHOLE_ANSWER
         self._until = self._latest
         self._timer = self._loop.call_later(self._tick_s, self._look)
         self.expired: Wait | None = None
+
+    def adopt(self) -> None:
+        """From now on it is the running task that waits."""
+        self._task = asyncio.current_task()
 
     def expect(self, wait: Wait) -> None:
         """From now on the task waits for this."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from apps.catalog.contracts import OfferedModel, Target
 from apps.gateway.admission import Admission
-from apps.gateway.deadline import Deadline, Wait, limits
+from apps.gateway.deadline import Deadline, Wait
 from apps.gateway.errors import (
     STORE_AWAY,
     UPSTREAM_FAILED,
@@ -38,9 +38,11 @@ class Exchange:
     admission: Admission
     meter: Meter
     response: UpstreamResponse
+    deadline: Deadline
 
     def abandon(self) -> None:
         """Let go of the upstream and close the record, if nobody did. For every way out."""
+        self.deadline.stop()
         self.response.close()
         self.meter.close_partial(Outcome.CANCELLED, None, 0, error_code="client_closed")
 
@@ -57,21 +59,21 @@ async def open_exchange(transport: Transport, journal: Journal, admission: Admis
     """Call the upstreams in turn. Raises GatewayError when none answers; the record is closed then."""
     targets = in_order(admission.model)[:MAX_ATTEMPTS]
     meter = _open_meter(journal, admission, targets[0])
-    deadline = Deadline(limits())
+    deadline = Deadline()
     try:
         response = await _first_answer(transport, admission, targets, deadline=deadline, meter=meter)
     except GatewayError as error:
+        deadline.stop()
         meter.close(Outcome.FAILED, TokenCounts(), http_status=error.kind.status, error_code=error.code or "")
         raise
     except BaseException:
+        deadline.stop()
         if not deadline.took_effect():
             meter.close_partial(Outcome.CANCELLED, None, 0, error_code="client_closed")
             raise
         meter.close(Outcome.FAILED, TokenCounts(), http_status=504, error_code=UPSTREAM_TIMEOUT.code or "")
         raise GatewayError(UPSTREAM_TIMEOUT, "The upstream took too long to answer.") from None
-    finally:
-        deadline.stop()
-    return Exchange(admission, meter, response)
+    return Exchange(admission, meter, response, deadline)
 
 
 def in_order(model: OfferedModel) -> list[Target]:

@@ -17,7 +17,7 @@ from apps.core.ids import new_id
 from apps.gateway.authentication import KeyAuthentication, presented_key
 from apps.gateway.dispatch import Exchange
 from apps.gateway.errors import METHOD_NOT_ALLOWED, SERVER_ERROR, STORE_AWAY, GatewayError
-from apps.gateway.runtime import current_runtime
+from apps.gateway.runtime import Runtime, current_runtime
 from apps.keys.contracts import KeyGrant
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class JsonBytes(HttpResponse):
 
 
 class EventStream(StreamingHttpResponse):
-    """Server-sent events. Whoever sends it calls `close` at the end, also when nothing was sent."""
+    """Server-sent events. Whoever sends it calls `release` or `close` at the end, also when nothing was sent."""
 
     def __init__(self, source: AsyncGenerator[bytes, None], exchange: Exchange) -> None:
         super().__init__(source, content_type="text/event-stream; charset=utf-8")
@@ -50,15 +50,20 @@ class EventStream(StreamingHttpResponse):
         self.source = source
         self._exchange = exchange
 
-    def close(self) -> None:
+    def release(self) -> None:
+        """Give back what the answer holds. What `close` does more, Django's signals, nobody here listens to."""
         self._exchange.abandon()
+
+    def close(self) -> None:
+        self.release()
         super().close()
 
 
 class AsyncAPIView(APIView):
-    """APIView with an awaited `dispatch`. Handlers find the caller in `self.grant`."""
+    """APIView with an awaited `dispatch`. Handlers find the caller in `self.grant`, the worker in `self.runtime`."""
 
     grant: KeyGrant
+    runtime: Runtime
     request_id: str
 
     authentication_classes = [KeyAuthentication]
@@ -68,7 +73,7 @@ class AsyncAPIView(APIView):
     async def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:  # type: ignore[override]  # awaited here
         self.args, self.kwargs = args, kwargs
         self.request_id = getattr(request, "request_id", None) or new_id("req")
-        self.request = self.initialize_request(request, *args, **kwargs)
+        self.request = self.initialize_request(request)
         try:
             response = await self._answer(request.method or "")
         except GatewayError as error:
@@ -81,7 +86,12 @@ class AsyncAPIView(APIView):
         response.headers["x-request-id"] = self.request_id
         return response
 
+    def initialize_request(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Request:
+        """The DRF request, without the parsers and authenticators that the data path awaits itself."""
+        return Request(request)
+
     async def _answer(self, method: str) -> HttpResponseBase:
+        self.runtime = current_runtime()
         await self.authenticate(self.request)
         name = method.lower()
         handler = getattr(self, name, None) if name in self.http_method_names else None
@@ -94,8 +104,7 @@ class AsyncAPIView(APIView):
 
     async def authenticate(self, request: Request) -> None:
         """Find out who asks. Raises GatewayError (401, 400) or Unavailable."""
-        presented = presented_key(request.META)
-        grant = await current_runtime().keys.find(presented)
+        grant = await self.runtime.keys.find(presented_key(request._request.META))
         self.grant = KeyAuthentication.accept(grant)
 
 

@@ -1,6 +1,7 @@
 """A Django HttpRequest made from an ASGI scope and a whole body, without what the data path never reads."""
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from io import BytesIO
 from typing import Any
 
@@ -34,11 +35,16 @@ def _meta(scope: Mapping[str, Any]) -> dict[str, Any]:
     meta: dict[str, Any] = {"REQUEST_METHOD": scope["method"], "REMOTE_ADDR": client[0] if client else ""}
     headers: Iterable[tuple[bytes, bytes]] = scope["headers"]
     for name, value in headers:
-        if b"_" in name:
-            continue
-        key = name.decode("latin-1").upper().replace("-", "_")
-        if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
-            key = f"HTTP_{key}"
-        text = value.decode("latin-1")
-        meta[key] = f"{meta[key]},{text}" if key in meta else text
+        if key := _wsgi_name(name):
+            text = value.decode("latin-1")
+            meta[key] = f"{meta[key]},{text}" if key in meta else text
     return meta
+
+
+@lru_cache(maxsize=512)
+def _wsgi_name(header: bytes) -> str:
+    """`HTTP_X_API_KEY` for `x-api-key`; "" for a name that is dropped."""
+    if b"_" in header:
+        return ""
+    name = header.decode("latin-1").upper().replace("-", "_")
+    return name if name in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{name}"

@@ -9,7 +9,7 @@ import orjson
 
 from apps.core.money import format_usd
 from apps.gateway.chat_stream import ChatStream
-from apps.gateway.deadline import Deadline, Wait, limits
+from apps.gateway.deadline import Deadline, Wait
 from apps.gateway.dispatch import Exchange
 from apps.gateway.errors import UPSTREAM_FAILED, UPSTREAM_TIMEOUT, GatewayError
 from apps.gateway.providers.transport import UpstreamBroken
@@ -29,7 +29,8 @@ async def stream(exchange: Exchange) -> AsyncGenerator[bytes, None]:
         model=admission.model.id,
         token_bound=admission.token_bound,
     )
-    deadline = Deadline(limits())
+    deadline = exchange.deadline
+    deadline.adopt()
     try:
         deadline.expect(Wait.FIRST_BYTE)
         while received := await exchange.response.read_some():
@@ -50,15 +51,14 @@ async def stream(exchange: Exchange) -> AsyncGenerator[bytes, None]:
         meter.close_partial(Outcome.FAILED, chat_stream.tokens, chat_stream.output_count, error_code=code)
         yield failure.stream_event()
     finally:
-        deadline.stop()
-        exchange.response.close()
         meter.close_partial(Outcome.CANCELLED, chat_stream.tokens, chat_stream.output_count, error_code="client_closed")
+        exchange.abandon()
 
 
 async def whole(exchange: Exchange) -> tuple[bytes, RequestClosed]:
     """A complete answer as JSON in our shape, and its record. Raises GatewayError; the record is closed either way."""
     meter = exchange.meter
-    deadline = Deadline(limits())
+    deadline = exchange.deadline
     try:
         answer = _parse_answer(await exchange.response.read())
         closed = _close_whole_answer(exchange, answer)
@@ -70,7 +70,6 @@ async def whole(exchange: Exchange) -> tuple[bytes, RequestClosed]:
         meter.close(Outcome.FAILED, TokenCounts(), http_status=failure.kind.status, error_code=failure.code or "")
         raise failure from error
     finally:
-        deadline.stop()
         exchange.abandon()
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Coroutine
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 from weakref import WeakKeyDictionary
@@ -20,6 +21,7 @@ from apps.keys.reading import read_grant
 from apps.usage.journal import Journal
 
 JOURNAL_CHECK_S: Final = 1.0
+CATALOG_WAIT_S: Final = 5.0
 log = logging.getLogger(__name__)
 _runtimes: "WeakKeyDictionary[asyncio.AbstractEventLoop, Runtime]" = WeakKeyDictionary()
 
@@ -80,9 +82,14 @@ class Runtime:
         return asyncio.create_task(work, name=name)
 
 
-async def start_runtime() -> Runtime:
-    """Make the runtime of the running loop."""
+async def start_runtime(*, catalog_wait_s: float = CATALOG_WAIT_S) -> Runtime:
+    """Make the runtime of the running loop, with a catalog: requests may be waiting in the queue already.
+
+    Database away: it starts without one after `catalog_wait_s`, and /readyz says why."""
     runtime = _runtimes[asyncio.get_running_loop()] = Runtime()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(catalog_wait_s):
+            await runtime.catalog.is_loaded.wait()
     return runtime
 
 

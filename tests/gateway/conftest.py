@@ -14,6 +14,7 @@ from django.conf import settings
 
 from apps.core.crypto import keyed_digests
 from apps.gateway.asgi import Gateway
+from apps.gateway.catalog_feed import CatalogFeed
 from apps.gateway.runtime import Runtime, start_runtime, stop_runtime
 from apps.keys.contracts import KeyGrant
 from apps.keys.keyformat import new_key
@@ -181,12 +182,13 @@ async def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     async def read(digests: Sequence[str]) -> KeyGrant | None:
         return grant if grant.digest in digests else None
 
-    async def no_refresh() -> None:
+    async def no_refresh(feed: CatalogFeed) -> None:
         """The catalog is given by hand."""
 
+    monkeypatch.setattr(CatalogFeed, "refresh", no_refresh)
+
     async with Sandbox(Options(port=0, truth=truth_file, api_key=UPSTREAM_KEY)) as sandbox:
-        runtime = await start_runtime()
-        monkeypatch.setattr(runtime.catalog, "refresh", no_refresh)
+        runtime = await start_runtime(catalog_wait_s=0)
         runtime.keys = KeyLookup(read, settings.KEY_PEPPERS)
         base = msgspec.structs.replace(
             TARGET, base_url=sandbox.url, upstream_model="sandbox-echo", api_key=UPSTREAM_KEY

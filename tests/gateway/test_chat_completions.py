@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from django.conf import settings
 
+from apps.gateway.deadline import Wait, configured_limits
 from apps.usage.contracts import Outcome, RequestOpened, TokenCounts
 from tests.factories import offered, snapshot
 from tests.gateway.conftest import UPSTREAM_KEY, Bench
@@ -252,14 +252,14 @@ async def test_an_odd_but_whole_stream_arrives_whole_and_is_billed_exactly(bench
 
 
 async def test_an_upstream_that_never_answers_is_504(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settings, "UPSTREAM_FIRST_BYTE_TIMEOUT_S", 0.3)
+    monkeypatch.setitem(configured_limits(), Wait.FIRST_BYTE, 0.3)
     call = await bench.chat("sandbox-fault-stall", stream=True)
     assert (call.status, call.json["error"]["code"]) == (504, "upstream_timeout")
     assert bench.record(call).cost_nanos == 0
 
 
 async def test_an_upstream_that_stops_midway_is_cut_at_its_bound(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settings, "UPSTREAM_IDLE_TIMEOUT_S", 0.3)
+    monkeypatch.setitem(configured_limits(), Wait.NEXT_BYTES, 0.3)
     call = await bench.chat("sandbox-fault-stall-after-3", "one two three four five", stream=True)
     assert call.events[-1]["error"]["code"] == "upstream_timeout"
     record = bench.record(call)

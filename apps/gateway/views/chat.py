@@ -8,14 +8,13 @@ from apps.gateway import dispatch, relay
 from apps.gateway.admission import admit
 from apps.gateway.chat import parse_chat
 from apps.gateway.http import AsyncAPIView, EventStream, JsonBytes
-from apps.gateway.runtime import current_runtime
 
 
 class ChatCompletions(AsyncAPIView):
     """OpenAI's Chat Completions on every model of the catalog."""
 
     async def post(self, request: Request) -> HttpResponseBase:
-        runtime = current_runtime()
+        runtime = self.runtime
         chat = parse_chat(request._request.body)
         admission = admit(self.grant, chat, runtime.snapshot, request_id=self.request_id)
         exchange = await dispatch.open_exchange(runtime.transport, runtime.journal, admission)

@@ -10,7 +10,6 @@ from apps.catalog.contracts import OfferedModel, Price
 from apps.core.money import NANOS_PER_USD, TOKENS_PER_PRICE_UNIT
 from apps.gateway.errors import MODEL_NOT_FOUND, GatewayError
 from apps.gateway.http import AsyncAPIView, json_response
-from apps.gateway.runtime import current_runtime
 
 _PLACES = 15
 """Decimal places that hold any price per token exactly: nano-USD per million tokens."""
@@ -21,7 +20,7 @@ class Models(AsyncAPIView):
 
     async def get(self, request: Request) -> HttpResponse:
         now = time.time()
-        models = sorted(current_runtime().snapshot.models.values(), key=lambda model: model.id)
+        models = sorted(self.runtime.snapshot.models.values(), key=lambda model: model.id)
         return json_response({"object": "list", "data": [present(model, now) for model in models]})
 
 
@@ -29,7 +28,7 @@ class ModelDetail(AsyncAPIView):
     """One model."""
 
     async def get(self, request: Request, model_id: str) -> HttpResponse:
-        model = current_runtime().snapshot.models.get(model_id)
+        model = self.runtime.snapshot.models.get(model_id)
         if model is None:
             raise GatewayError(MODEL_NOT_FOUND, f"The model '{model_id}' does not exist.", param="model")
         return json_response(present(model, time.time()))
