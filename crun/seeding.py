@@ -36,8 +36,8 @@ def seed(*, sandbox_url: str | None, environment: Mapping[str, str]) -> dict[str
     made = _first_start(environment) if is_first else {}
     if sandbox_url:
         _move_sandbox(sandbox_url)
-    nothing = {"operator_email": None, "operator_password": None, "api_key": None}
-    return {"first_start": is_first, **nothing, **made}
+    operator = User.objects.filter(is_superuser=True).order_by("id").values_list("email", flat=True).first()
+    return {"first_start": is_first, "operator_email": operator, "operator_password": None, "api_key": None, **made}
 
 
 def _first_start(environment: Mapping[str, str]) -> dict[str, str]:

@@ -112,8 +112,7 @@ TIME_ZONE = "UTC"
 USE_TZ = True
 STATIC_URL = "static/"
 STATICFILES_DIRS = [BASE_DIR / "static"]
-STATIC_ROOT = HOME.path / "static"
-WHITENOISE_USE_FINDERS = True
+WHITENOISE_USE_FINDERS = True  # static files are served from where they lie; nothing has to be collected
 LOGGING = logging_settings(level=env.str("CRUN_LOG_LEVEL", default="INFO"))
 
 # --- people and their sessions ------------------------------------------------------------------------------------

@@ -1,0 +1,1 @@
+"""Child processes of one installation: started on a leash, kept running, drained and stopped in order."""

@@ -1,0 +1,68 @@
+"""The commands of CRUN's own processes: ASGI workers, Celery worker, beat and the sandbox upstream."""
+
+import os
+import signal
+import sys
+
+from crun.home import Home
+from crun.supervisor.program import Program, StopStep
+
+CELERY = (sys.executable, "-m", "celery", "-A", "crun.celery")
+WORKER_PROCESSES = 2
+DRAIN_SLACK_S = 3.0  # an ASGI worker ends its streams itself when its time is up; this is for the rest
+
+
+def asgi_program(home: Home, *, number: int, listener_fd: int) -> Program:
+    """One ASGI worker on the supervisor's listening socket. SIGTERM lets its streams end, within limits."""
+    name = f"asgi-{number}"
+    return Program(
+        name=name,
+        argv=(sys.executable, "-m", "crun.serve", "--fd", str(listener_fd), "--worker", str(number)),
+        log=home.logs / f"{name}.log",
+        inherited_fds=(listener_fd,),
+        aliases=("asgi",) if number == 0 else (),
+        stop_steps=(StopStep(signal.SIGTERM, drain_limit_s() + DRAIN_SLACK_S),),
+        stop_together="asgi",
+    )
+
+
+def worker_program(home: Home) -> Program:
+    """The Celery worker. SIGTERM lets running tasks end; one that is cut off runs again."""
+    # WARNING: Celery's INFO is two lines for every task, and one runs each second
+    options = f"-c {WORKER_PROCESSES} -n crun@%h --loglevel WARNING --without-gossip --without-mingle".split()
+    return Program(
+        name="worker",
+        argv=(*CELERY, "worker", *options),
+        log=home.logs / "worker.log",
+        stop_steps=(StopStep(signal.SIGTERM, 20.0),),
+    )
+
+
+def beat_program(home: Home) -> Program:
+    """Celery's clock."""
+    schedule = home.path / "beat" / "schedule"
+    schedule.parent.mkdir(parents=True, exist_ok=True)
+    return Program(
+        name="beat",
+        argv=(*CELERY, "beat", "-s", str(schedule), "--loglevel", "WARNING"),
+        log=home.logs / "beat.log",
+    )
+
+
+def sandbox_program(home: Home, *, port: int) -> Program:
+    """The upstream that needs no credential."""
+    return Program(
+        name="sandbox",
+        argv=(sys.executable, "-m", "crun.sandbox", "--host", "127.0.0.1", "--port", str(port)),
+        log=home.logs / "sandbox.log",
+    )
+
+
+def prepare_program(home: Home) -> Program:
+    """Migrations and seed; says on standard output what is new."""
+    return Program(name="prepare", argv=(sys.executable, "-m", "crun.cli", "prepare"), log=home.logs / "prepare.log")
+
+
+def drain_limit_s() -> float:
+    """How long streams may go on after a stop was asked for; the gateway reads the same variable."""
+    return float(os.environ.get("CRUN_DRAIN_TIMEOUT_S") or 30.0)
