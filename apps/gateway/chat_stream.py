@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from apps.gateway.errors import UPSTREAM_FAILED, GatewayError
-from apps.gateway.sse import EventSplitter, EventTooLarge, event_data, events
+from apps.gateway.sse import EventSplitter, event_data, events
 from apps.gateway.token_usage import UsageInvalid, from_openai
 from apps.usage.contracts import TokenCounts
 
@@ -35,6 +35,7 @@ class ChatStream:
         self._replacements: list[tuple[bytes, bytes]] = []
         self._created = 0
         self._is_done = False
+        self.failure: GatewayError | None = None
         self.tokens: TokenCounts | None = None
         self.output_count = 0
         """Pieces of output: one token or more each, so never more than was produced."""
@@ -44,20 +45,22 @@ class ChatStream:
     def feed(self, received: bytes) -> bytes:
         """What to send for these bytes; b"" while an event is incomplete.
 
-        Raises GatewayError when the upstream reports an error or sends what cannot be relayed."""
-        try:
-            block = self._splitter.feed(received)
-        except EventTooLarge as error:
-            raise GatewayError(UPSTREAM_FAILED, "The upstream sent an event that is too large.") from error
-        return b"".join([self._event(event) for event in events(block)]) if block else b""
+        Sets `failure` when the upstream reports an error or sends what cannot be relayed: what came before that in the
+        same read is still to be sent."""
+        block = self._splitter.feed(received)
+        sent = b"".join([self._event(event) for event in events(block)]) if block else b""
+        if self._splitter.is_overfull and self.failure is None:
+            self.failure = GatewayError(UPSTREAM_FAILED, "The upstream sent an event that is too large.")
+        return sent
 
     def end(self) -> bytes:
         """The upstream closed the connection; what remains to be sent of its last event.
 
-        Raises GatewayError when the answer is not whole: neither `[DONE]` nor a finish reason was seen."""
+        Sets `failure` when the answer is not whole: neither `[DONE]` nor a finish reason was seen."""
         sent = self._event(self._splitter.rest())
-        if not self._is_done and not self.finish_reason:
-            raise GatewayError(UPSTREAM_FAILED, "The upstream ended the stream before the answer was complete.")
+        if self.failure is None and not self._is_done and not self.finish_reason:
+            message = "The upstream ended the stream before the answer was complete."
+            self.failure = GatewayError(UPSTREAM_FAILED, message)
         return sent
 
     def closing_events(self, usage: dict[str, Any]) -> bytes:
@@ -74,7 +77,7 @@ class ChatStream:
 
     def _event(self, event: bytes) -> bytes:
         payload = event_data(event)
-        if not payload or self._is_done:
+        if not payload or self._is_done or self.failure is not None:
             return b""
         if payload == _DONE:
             self._is_done = True
@@ -84,7 +87,8 @@ class ChatStream:
             self.skipped_events += 1
             return b""
         if chunk.get("error"):
-            raise GatewayError(UPSTREAM_FAILED, "The upstream reported an error while answering.")
+            self.failure = GatewayError(UPSTREAM_FAILED, "The upstream reported an error while answering.")
+            return b""
         usage = chunk.get("usage")
         if usage is not None:
             self._take_usage(usage)

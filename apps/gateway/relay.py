@@ -38,8 +38,12 @@ async def stream(exchange: Exchange) -> AsyncGenerator[bytes, None]:
                 meter.sent(len(received), chat_stream.output_count)
                 deadline.expect(Wait.CLIENT)
                 yield ready
+            if chat_stream.failure is not None:
+                raise chat_stream.failure
             deadline.expect(Wait.NEXT_BYTES)
         rest = chat_stream.end()
+        if chat_stream.failure is not None:
+            raise chat_stream.failure
         closed = _close_whole_stream(exchange, chat_stream)
         deadline.expect(Wait.CLIENT)
         yield rest + chat_stream.closing_events(usage_for_client(closed))

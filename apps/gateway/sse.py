@@ -4,20 +4,16 @@ MAX_EVENT_BYTES = 1 << 20
 _DATA = b"data:"
 
 
-class EventTooLarge(Exception):
-    """An upstream sent one event of more than MAX_EVENT_BYTES."""
-
-
 class EventSplitter:
     """Collects bytes and gives back blocks of whole events. Borders are an empty line, with LF or CRLF."""
 
     def __init__(self) -> None:
         self._buffer = b""
+        self.is_overfull = False
+        """An event of more than MAX_EVENT_BYTES came; it is dropped, and nothing after it makes sense."""
 
     def feed(self, received: bytes) -> bytes:
-        """All whole events that are complete now, as one block of bytes with LF line ends; b"" when there is none.
-
-        Raises EventTooLarge when an unfinished event outgrows the bound."""
+        """All whole events that are complete now, as one block of bytes with LF line ends; b"" when there is none."""
         buffer = self._buffer + received if self._buffer else received
         if b"\r" in buffer:
             buffer = _with_plain_line_ends(buffer)
@@ -34,9 +30,8 @@ class EventSplitter:
         return rest.replace(b"\r", b"")
 
     def _keep(self, rest: bytes) -> None:
-        if len(rest) > MAX_EVENT_BYTES:
-            raise EventTooLarge(f"an event of more than {MAX_EVENT_BYTES} bytes")
-        self._buffer = rest
+        self.is_overfull = len(rest) > MAX_EVENT_BYTES
+        self._buffer = b"" if self.is_overfull else rest
 
 
 def events(block: bytes) -> list[bytes]:
