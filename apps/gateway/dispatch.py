@@ -109,7 +109,7 @@ async def _first_answer(
         meter.route_to(target)
         deadline.expect(Wait.FIRST_BYTE if admission.chat.stream else Wait.WHOLE_ANSWER)
         try:
-            return await _attempt(transport, admission, target)
+            return await _attempt(transport, admission, target, meter=meter)
         except _TryNext as failure:
             log.warning(
                 "attempt failed",
@@ -124,12 +124,12 @@ async def _first_answer(
     raise GatewayError(UPSTREAM_FAILED, "No route of this model can be used right now.")
 
 
-async def _attempt(transport: Transport, admission: Admission, target: Target) -> UpstreamResponse:
+async def _attempt(transport: Transport, admission: Admission, target: Target, *, meter: Meter) -> UpstreamResponse:
     """One call. Raises _TryNext when another route may be tried, GatewayError when that would be wrong."""
     provider = PROVIDERS[target.dialect]
     request = provider.chat_request(admission.chat, admission.model, target, request_id=admission.request_id)
     try:
-        response = await transport.post(request)
+        response = await transport.post(request, on_send=meter.note_sent)
     except UpstreamUnreachable as error:
         raise _TryNext(GatewayError(UPSTREAM_FAILED, "The upstream cannot be reached.")) from error
     except UpstreamBroken as error:

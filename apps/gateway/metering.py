@@ -22,6 +22,7 @@ class Meter:
         self._journal = journal
         self._opened = opened
         self._started = time.monotonic()
+        self._was_sent = False
         self._first_byte_ms: int | None = None
         self._checkpoint_due = 0.0
         self._unsaved_bytes = 0
@@ -34,7 +35,11 @@ class Meter:
                 self._opened, provider=target.provider, upstream_model=target.upstream_model
             )
 
-    def sent(self, size: int, output_count: int) -> None:
+    def note_sent(self) -> None:
+        """An upstream has the request: it may charge for it from now on."""
+        self._was_sent = True
+
+    def received(self, size: int, output_count: int) -> None:
         """Note output received from the upstream: `size` bytes more, `output_count` pieces in all.
 
         The first piece, and then every second or 64 KiB, is written to the journal."""
@@ -79,11 +84,11 @@ class Meter:
     ) -> None:
         """The end of an answer that is not whole, by the published table.
 
-        The upstream told its usage: that. The client left: the input and what had arrived. The upstream broke after
-        some output: the input and that output; before any: nothing."""
+        The upstream told its usage: that. It never got the request: nothing. The client left: the input and what had
+        arrived. The upstream broke after some output: the input and that output; before any: nothing."""
         if tokens is not None:
             self.close(outcome, tokens, error_code=error_code)
-        elif outcome is Outcome.FAILED and not output_count:
+        elif not self._was_sent or (outcome is Outcome.FAILED and not output_count):
             self.close(outcome, TokenCounts(), error_code=error_code)
         else:
             estimate = TokenCounts(input=self._opened.input_estimate, output=output_count)

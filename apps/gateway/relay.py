@@ -35,7 +35,7 @@ async def stream(exchange: Exchange) -> AsyncGenerator[bytes, None]:
         deadline.expect(Wait.FIRST_BYTE)
         while received := await exchange.response.read_some():
             if ready := chat_stream.feed(received):
-                meter.sent(len(received), chat_stream.output_count)
+                meter.received(len(received), chat_stream.output_count)
                 deadline.expect(Wait.CLIENT)
                 yield ready
             if chat_stream.failure is not None:
@@ -118,7 +118,7 @@ def _close_whole_answer(exchange: Exchange, answer: dict[str, Any]) -> RequestCl
     admission = exchange.admission
     choices = answer["choices"]
     finish_reason = str(choices[0].get("finish_reason") or "") if choices else ""
-    exchange.meter.sent(0, 0)
+    exchange.meter.received(0, 0)
     try:
         tokens = from_openai(answer.get("usage"), bound=admission.token_bound)
     except UsageInvalid as error:

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import socket
 from typing import Any
 
 import msgspec
@@ -171,6 +172,26 @@ async def test_a_client_that_leaves_before_the_answer_cancels_the_upstream(bench
     (record,) = [entry for entry in bench.journal() if hasattr(entry, "outcome")]
     assert record.outcome is Outcome.CANCELLED
     assert bench.runtime.transport.open_connections == 0
+
+
+async def test_a_client_that_leaves_before_any_upstream_got_the_request_pays_nothing(bench: Bench) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        fillers = [socket.socket() for _ in range(3)]
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex(full.getsockname())
+        url = f"http://127.0.0.1:{full.getsockname()[1]}/v1"
+        target = msgspec.structs.replace(bench.target("sandbox-echo"), base_url=url)
+        bench.runtime.catalog.snapshot = snapshot(offered(id="full", targets=(target,)))
+        call = bench.start(CHAT, bench.chat_body("full"))
+        await asyncio.sleep(0.3)
+        call.leave()
+        assert call.task is not None
+        await call.task
+        for filler in fillers:
+            filler.close()
+    (record,) = [entry for entry in bench.journal() if hasattr(entry, "outcome")]
+    assert (record.outcome, record.cost_nanos, record.tokens) == (Outcome.CANCELLED, 0, TokenCounts())
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,10 @@
 """The HTTP client of the data path: the only file that knows which library it is. Its errors are translated here."""
 
 import asyncio
-from io import BytesIO
+from collections.abc import Callable
 
 import aiohttp
+from aiohttp.abc import AbstractStreamWriter
 from yarl import URL
 
 from apps.gateway.providers.base import UpstreamRequest
@@ -14,7 +15,7 @@ MAX_ANSWER_BYTES = 64 << 20
 """A whole answer (not a stream) that is larger is refused."""
 MAX_ERROR_BYTES = 64 << 10
 READ_BYTES = 64 << 10
-LARGE_BODY_BYTES = 1 << 20
+WRITE_BYTES = 256 << 10
 
 
 class UpstreamUnreachable(Exception):
@@ -83,14 +84,15 @@ class Transport:
         connector = self._session.connector
         return len(connector._acquired) if connector is not None else 0
 
-    async def post(self, request: UpstreamRequest) -> UpstreamResponse:
+    async def post(self, request: UpstreamRequest, *, on_send: Callable[[], None]) -> UpstreamResponse:
         """Send a request and wait for the headers of its answer, which the caller must `close` whatever happens.
 
-        Raises UpstreamUnreachable or UpstreamBroken. Redirects are not followed."""
+        `on_send` is called when a connection takes the request: from then on it may be charged. Redirects are not
+        followed. Raises UpstreamUnreachable or UpstreamBroken."""
         try:
             response = await self._session.post(
                 self._url(request.url),
-                data=_payload(request.body),
+                data=_Body(request.body, on_send),
                 headers=request.headers,
                 allow_redirects=False,
             )
@@ -112,6 +114,19 @@ class Transport:
         return url
 
 
-def _payload(body: bytes) -> bytes | BytesIO:
-    """Large bodies are written in pieces, so that the event loop is not held up by one write."""
-    return body if len(body) < LARGE_BODY_BYTES else BytesIO(body)
+class _Body(aiohttp.payload.Payload):
+    """A request body that says when it is sent, and is written in pieces so that the event loop is not held up."""
+
+    def __init__(self, body: bytes, on_send: Callable[[], None]) -> None:
+        super().__init__(body, content_type="application/json")
+        self._size = len(body)
+        self._on_send = on_send
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        return str(self._value, encoding, errors)
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        self._on_send()
+        body = memoryview(self._value)
+        for start in range(0, len(body), WRITE_BYTES):
+            await writer.write(body[start : start + WRITE_BYTES])
