@@ -4,6 +4,7 @@ import argparse
 import gc
 import os
 import socket
+import warnings
 
 import uvicorn
 
@@ -20,6 +21,8 @@ def main() -> None:
     parser.add_argument("--worker", type=int, default=0, help="number of this worker, for its name in logs")
     parser.add_argument("--app", default="crun.asgi:application", help="ASGI application to serve")
     options = parser.parse_args()
+    # Static files come from WhiteNoise, whose iterators are synchronous; they are small and cached by browsers.
+    warnings.filterwarnings("ignore", message="StreamingHttpResponse must consume synchronous iterators")
     config = uvicorn.Config(
         options.app,
         loop="uvloop",
@@ -36,7 +39,20 @@ def main() -> None:
     gc.collect()
     gc.freeze()
     listening = socket.socket(fileno=options.fd)
+    _give_up_on_dead_clients(listening)
     uvicorn.Server(config).run(sockets=[listening])
+
+
+def _give_up_on_dead_clients(listening: socket.socket) -> None:
+    """Let the kernel end connections whose other side is gone or never reads; accepted ones inherit it.
+
+    Closing waits for unsent bytes, so without a bound such a client would hold a descriptor for as long as it likes."""
+    write_limit_ms = int(float(os.environ.get("CRUN_CLIENT_WRITE_TIMEOUT_S", "30")) * 1000)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, write_limit_ms)
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEP_ALIVE_S)
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from typing import Any
 
 import environ
 
+from apps.console.unfold import UNFOLD as UNFOLD
 from apps.core.crypto import parse_key_ring
 from apps.core.logging import logging_settings
 from crun.home import BASE_DIR, load_environment
@@ -55,6 +56,7 @@ DRAIN_TIMEOUT_S = env.float("CRUN_DRAIN_TIMEOUT_S", default=30.0)
 # --- Django -------------------------------------------------------------------------------------------------------
 INSTALLED_APPS = [
     "unfold",
+    "unfold.contrib.filters",
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -79,6 +81,7 @@ INSTALLED_APPS = [
     "apps.console",
 ]
 MIDDLEWARE = [
+    "apps.portal.security.ContentSecurityPolicy",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",

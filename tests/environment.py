@@ -34,6 +34,11 @@ if not IS_XDIST_WORKER:
     for name in OUTSIDE:
         os.environ.pop(name, None)
 
+else:
+    # Workers have databases of their own; Valkey's are numbered.
+    number = int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw")) + 1
+    os.environ["REDIS_URL"] = Home(Path(os.environ["CRUN_HOME"])).redis_url().replace("db=0", f"db={number}")
+
 _servers = ExitStack()
 
 

@@ -1,6 +1,6 @@
 """Providers, models, routes and dated price versions, as the operator keeps them."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from django.contrib.postgres.fields import ArrayField
 from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
@@ -11,6 +11,10 @@ from django.utils import timezone
 MODALITIES = ["text", "image", "audio", "file", "video"]
 MODEL_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$"
 
+BASE_URL_PATTERN = r"^https?://[A-Za-z0-9.\-\[\]:_]+(/[^\s?#@]*)?$"
+"""Hosts with a single label too: that is how services find each other inside one installation."""
+BASE_URL_HELP = "Enter an http or https address without user, query or fragment."
+
 
 class Dialect(models.TextChoices):
     """The API that a provider speaks."""
@@ -19,7 +23,7 @@ class Dialect(models.TextChoices):
     ANTHROPIC = "anthropic", "Anthropic"
 
 
-def _price(*, optional: bool = False, explanation: str = "") -> "models.DecimalField[object, object]":
+def _price(*, optional: bool = False, explanation: str = "") -> "models.DecimalField[Any, Any]":
     return models.DecimalField(
         max_digits=20,
         decimal_places=9,
@@ -42,7 +46,12 @@ class Provider(models.Model):
     id = models.SlugField(primary_key=True, max_length=60)
     name = models.CharField(max_length=100)
     dialect = models.CharField(max_length=20, choices=Dialect.choices, default=Dialect.OPENAI)
-    base_url = models.URLField(max_length=500, help_text="Up to and with /v1, without a slash at the end.")
+    base_url = models.CharField(
+        "base URL",
+        max_length=500,
+        validators=[RegexValidator(BASE_URL_PATTERN, BASE_URL_HELP)],
+        help_text="Up to and with /v1, without a slash at the end.",
+    )
     credential = models.TextField(blank=True, editable=False)
     api_key_env = models.CharField(
         "API key variable",

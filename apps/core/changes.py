@@ -5,7 +5,7 @@ import logging
 import redis
 from django.db import transaction
 
-from apps.core.redis import CHANNEL, sync_client
+from apps.core.redis import changes_channel, sync_client
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ def announce_on_commit(message: str) -> None:
 def _publish(message: str) -> None:
     client = sync_client()
     try:
-        client.publish(CHANNEL, message)
+        client.publish(changes_channel(client), message)
     except redis.RedisError as error:
         log.warning("change not announced", extra={"change": message.partition(":")[0], "reason": str(error)})
     finally:

@@ -11,8 +11,12 @@ CONNECT_TIMEOUT_S: Final = 0.5
 PROTOCOL: Final = 2
 """RESP2: with RESP3's maintenance notifications redis-py skips the check for unread bytes in pooled connections."""
 
-CHANNEL: Final = "crun:changes"
-"""Every gateway worker listens here: `key:DIGEST` drops a cached key, `catalog` reloads the snapshot."""
+
+def changes_channel(client: "redis.Redis | redis.asyncio.Redis") -> str:
+    """Where every gateway worker listens: `key:DIGEST` drops a cached key, `catalog` reloads the snapshot.
+
+    Channels ignore database numbers, so the name has it: installations that share a server do not hear each other."""
+    return f"crun:changes:{client.connection_pool.connection_kwargs.get('db') or 0}"
 
 
 def async_client() -> "redis.asyncio.Redis":

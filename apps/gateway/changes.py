@@ -7,7 +7,7 @@ from typing import Final
 import redis
 import redis.asyncio
 
-from apps.core.redis import CHANNEL, listening_client
+from apps.core.redis import changes_channel, listening_client
 from apps.gateway.catalog_feed import CatalogFeed
 from apps.keys.lookup import KeyLookup
 
@@ -35,7 +35,7 @@ async def _listen_once(keys: KeyLookup, catalog: CatalogFeed) -> None:
     client = listening_client()
     try:
         async with client.pubsub(ignore_subscribe_messages=True) as subscription:
-            await subscription.subscribe(CHANNEL)
+            await subscription.subscribe(changes_channel(client))
             keys.distrust()
             catalog.note_change()
             while True:

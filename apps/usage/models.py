@@ -104,6 +104,7 @@ class UsageRollup(OrganizationScoped):
                 name="rollup_unique",
             )
         ]
+        indexes: ClassVar[list[models.Index]] = [models.Index(fields=["hour"], name="rollup_by_hour")]
 
     def __str__(self) -> str:
         return f"{self.organization_id} {self.hour:%Y-%m-%d %H}h {self.model}"

@@ -28,7 +28,7 @@ from apps.catalog.importing import ImportReport, Tally, import_catalog
 from apps.catalog.models import CatalogVersion, Model, PriceVersion, Provider, Route
 from apps.catalog.snapshot import load_snapshot
 from apps.core.errors import Conflict, InvalidInput
-from apps.core.redis import CHANNEL, sync_client
+from apps.core.redis import changes_channel, sync_client
 
 pytestmark = pytest.mark.django_db
 
@@ -346,7 +346,7 @@ def test_a_change_is_announced_once_it_is_committed(
     client = sync_client()
     channel = client.pubsub()  # type: ignore[no-untyped-call]  # redis-py annotates its class only
     with channel:
-        channel.subscribe(CHANNEL)
+        channel.subscribe(changes_channel(client))
         assert channel.get_message(timeout=5)["type"] == "subscribe"
         with django_capture_on_commit_callbacks(execute=True):
             import_catalog(CATALOG)

@@ -22,7 +22,7 @@ class Migration(migrations.Migration):
                 ('id', models.SlugField(max_length=60, primary_key=True, serialize=False)),
                 ('name', models.CharField(max_length=100)),
                 ('dialect', models.CharField(choices=[('openai', 'OpenAI'), ('anthropic', 'Anthropic')], default='openai', max_length=20)),
-                ('base_url', models.URLField(help_text='Up to and with /v1, without a slash at the end.', max_length=500)),
+                ('base_url', models.CharField(help_text='Up to and with /v1, without a slash at the end.', max_length=500, validators=[django.core.validators.RegexValidator('^https?://[A-Za-z0-9.\\-\\[\\]:_]+(/[^\\s?#@]*)?$', 'Enter an http or https address without user, query or fragment.')], verbose_name='base URL')),
                 ('credential', models.TextField(blank=True, editable=False)),
                 ('api_key_env', models.CharField(blank=True, help_text='Environment variable of the gateway that holds the API key.', max_length=100, validators=[django.core.validators.RegexValidator('^[A-Za-z_][A-Za-z0-9_]*$')], verbose_name='API key variable')),
                 ('enabled', models.BooleanField(default=True)),

@@ -130,6 +130,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 'constraints': [models.UniqueConstraint(fields=('organization', 'hour', 'project_id', 'key_id', 'model', 'provider'), name='rollup_unique')],
+                'indexes': [models.Index(fields=['hour'], name='rollup_by_hour')],
             },
         ),
     ]

@@ -1,0 +1,125 @@
+"""The connection test: one GET for a provider's list of models, and what came back in one honest sentence."""
+
+import re
+import time
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import httpx
+import msgspec
+
+from apps.catalog.credentials import open_credential
+from apps.catalog.models import Dialect, Provider
+from apps.core.errors import ConfigurationError
+
+TIMEOUT_S = 5.0
+MAX_BODY_BYTES = 4 << 20
+SENDABLE_KEY = re.compile(r"[!-~]*")
+"""What fits into a header: the client library would repeat anything else, readable, in an error message."""
+
+
+@dataclass(frozen=True)
+class ConnectionReport:
+    """`level` is success, warning (reached, but odd) or error. Never contains the API key or the answer."""
+
+    level: str
+    headline: str
+    detail: str = ""
+
+
+class ListedModel(msgspec.Struct):
+    """One entry of the provider's list."""
+
+    id: str
+
+
+class ModelList(msgspec.Struct):
+    """What `GET /models` answers in both dialects."""
+
+    data: list[ListedModel]
+
+
+def check_connection(provider: Provider) -> ConnectionReport:
+    """Ask the provider for its models, as saved, within about 5 s.
+
+    As in the gateway, no proxy of the environment is used. No redirect is followed: the API key goes to the
+    stored host only."""
+    try:
+        api_key = open_credential(provider)
+    except ConfigurationError as error:
+        return ConnectionReport("error", "The stored API key cannot be opened.", error.message)
+    if provider.api_key_env and not api_key:
+        return ConnectionReport("error", f"{provider.api_key_env} is not set.", "Nothing was sent.")
+    if not SENDABLE_KEY.fullmatch(api_key):
+        return ConnectionReport("error", "The API key has characters that no header can carry.")
+    started = time.monotonic()
+    try:
+        status, location, body = _fetch(provider, api_key, deadline=started + TIMEOUT_S)
+    except httpx.TimeoutException:
+        return ConnectionReport("error", f"No answer within {TIMEOUT_S:.0f} seconds.", provider.base_url)
+    except httpx.ConnectError as error:
+        host = urlsplit(provider.base_url).netloc
+        return ConnectionReport("error", f"No connection to {host}.", str(error))
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        return ConnectionReport("error", "The answer is not HTTP as it should be.", type(error).__name__)
+    elapsed_ms = (time.monotonic() - started) * 1000
+    if status == httpx.codes.OK:
+        return _describe_list(provider, body, elapsed_ms)
+    return _describe_refusal(status, location, elapsed_ms)
+
+
+def _fetch(provider: Provider, api_key: str, *, deadline: float) -> tuple[int, str, bytes]:
+    url = f"{provider.base_url.rstrip('/')}/models"
+    headers = {"accept": "application/json", **_credentials(provider, api_key)}
+    parameters = {"limit": "1000"} if provider.dialect == Dialect.ANTHROPIC else None
+    body = bytearray()
+    with (
+        httpx.Client(timeout=TIMEOUT_S, trust_env=False) as client,
+        client.stream("GET", url, headers=headers, params=parameters) as response,
+    ):
+        for chunk in response.iter_bytes():
+            body += chunk
+            if len(body) > MAX_BODY_BYTES:
+                break
+            if time.monotonic() > deadline:
+                raise httpx.ReadTimeout("the answer drips")
+        return response.status_code, response.headers.get("location", ""), bytes(body)
+
+
+def _credentials(provider: Provider, api_key: str) -> dict[str, str]:
+    if provider.dialect == Dialect.ANTHROPIC:
+        version = {"anthropic-version": "2023-06-01"}
+        return {**version, "x-api-key": api_key} if api_key else version
+    return {"authorization": f"Bearer {api_key}"} if api_key else {}
+
+
+def _describe_list(provider: Provider, body: bytes, elapsed_ms: float) -> ConnectionReport:
+    try:
+        listed = {model.id for model in msgspec.json.decode(body, type=ModelList).data}
+    except msgspec.DecodeError:
+        headline = f"Answered 200 in {elapsed_ms:.0f} ms, but not with a list of models."
+        return ConnectionReport("warning", headline, "Does the base URL end with /v1?")
+    headline = f"Connected: {len(listed)} models listed in {elapsed_ms:.0f} ms."
+    wanted = set(provider.routes.filter(enabled=True).values_list("upstream_model", flat=True))
+    missing = sorted(wanted - listed)
+    if not missing:
+        detail = "Every enabled route names a model of the list." if wanted else ""
+        return ConnectionReport("success", headline, detail)
+    names = ", ".join(missing[:10]) + (" …" if len(missing) > 10 else "")
+    return ConnectionReport("warning", headline, f"Routes name models that are not in the list: {names}")
+
+
+def _describe_refusal(status: int, location: str, elapsed_ms: float) -> ConnectionReport:
+    took = f"in {elapsed_ms:.0f} ms"
+    if status in (401, 403):
+        return ConnectionReport("error", f"The provider refuses the API key ({status} {took}).")
+    if status == 404:
+        hint = "Does the base URL end with /v1? Some providers have no such list and work all the same."
+        return ConnectionReport("warning", f"Reached, but there is no /models here (404 {took}).", hint)
+    if status == 429:
+        return ConnectionReport("warning", f"Reached, but the provider limits us right now (429 {took}).")
+    if 300 <= status < 400:
+        target = urlsplit(location).netloc or "another address"
+        hint = f"It points to {target}. Enter the final address: requests are not redirected."
+        return ConnectionReport("error", f"The provider redirects ({status} {took}).", hint)
+    return ConnectionReport("error", f"The provider answered {status} {took}.")

@@ -1,0 +1,186 @@
+"""API keys: a new one is shown once, an old one can be revoked, nothing of it can be edited."""
+
+from datetime import datetime
+from typing import Any, cast
+
+from django import forms
+from django.conf import settings
+from django.contrib import admin, messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib.admin.utils import unquote
+from django.db.models import Case, CharField, Model, Q, QuerySet, Value, When
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.utils import timezone
+from unfold.contrib.filters.admin import AutocompleteSelectFilter, RadioFilter
+from unfold.decorators import action, display
+from unfold.enums import ActionVariant
+
+from apps.accounts.models import User
+from apps.console.access import AppendOnlyPermissions, ConsoleAdmin
+from apps.console.figures import moment
+from apps.console.site import console_site, label
+from apps.keys.issuing import IssuedKey, create_key, revoke_key
+from apps.keys.models import ApiKey
+
+STATES = {"Active": "success", "Expired": "warning", "Revoked": "danger"}
+
+
+class IssuingRequest(HttpRequest):
+    """The request that made a key carries it to its own answer; nothing else ever holds the secret."""
+
+    issued: IssuedKey
+
+
+class LabelledChoiceField(forms.ModelChoiceField):
+    """A select field that calls projects by their organization, too."""
+
+    def label_from_instance(self, obj: Model) -> str:
+        return label(obj)
+
+
+class KeyForm(forms.ModelForm):
+    """What one may decide about a new key."""
+
+    class Meta:
+        model = ApiKey
+        fields = ("project", "name", "expires_at")
+
+    def clean_expires_at(self) -> datetime | None:
+        expires_at: datetime | None = self.cleaned_data["expires_at"]
+        if expires_at is not None and expires_at <= timezone.now():
+            raise forms.ValidationError("A key cannot expire in the past.")
+        return expires_at
+
+
+class StateFilter(RadioFilter):
+    """Keys that work, or no longer do."""
+
+    title = "state"
+    parameter_name = "state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(state, state) for state in STATES]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.filter(state_name=self.value()) if self.value() in STATES else queryset
+
+
+@admin.register(ApiKey, site=console_site)
+class ApiKeyAdmin(AppendOnlyPermissions, ConsoleAdmin):
+    """All keys by their redacted form."""
+
+    form = KeyForm
+    list_display = ("heading", "organization", "project_name", "state", "created", "expires")
+    list_filter = (
+        StateFilter,
+        ("organization", AutocompleteSelectFilter),
+        ("project", AutocompleteSelectFilter),
+    )
+    list_select_related = ("organization", "project", "created_by")
+    search_fields = ("name", "id", "last_four", "organization__name", "organization__slug")
+    autocomplete_fields = ("project",)
+    ordering = ("-created_at",)
+    actions = ("revoke_selected",)
+    actions_detail = ("revoke",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        state = Case(
+            When(Q(revoked_at__isnull=False), then=Value("Revoked")),
+            When(Q(expires_at__lte=timezone.now()), then=Value("Expired")),
+            default=Value("Active"),
+            output_field=CharField(),
+        )
+        return super().get_queryset(request).annotate(state_name=state)
+
+    def get_fieldsets(self, request: HttpRequest, obj: Model | None = None) -> Any:
+        if obj is None:
+            return [(None, {"fields": ("project", "name", "expires_at")})]
+        return [
+            (None, {"fields": (("name", "redacted"), ("organization", "project"), ("id", "state"))}),
+            ("History", {"fields": (("created", "created_by"), ("expires", "revoked"))}),
+        ]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> tuple[str, ...]:
+        return ("redacted", "state", "created", "created_by", "expires", "revoked") if obj else ()
+
+    def formfield_for_foreignkey(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        return super().formfield_for_foreignkey(db_field, request, form_class=LabelledChoiceField, **kwargs)
+
+    def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:
+        operator = cast(User, request.user)
+        issued = create_key(obj.project, name=obj.name, created_by=operator, expires_at=obj.expires_at)
+        obj.pk = issued.key.pk
+        obj.refresh_from_db()
+        cast(IssuingRequest, request).issued = issued
+
+    def response_add(self, request: HttpRequest, obj: ApiKey, post_url_continue: Any = None) -> HttpResponse:
+        """The one page that shows the secret. Like all of the console it is not kept by browsers."""
+        context = {
+            **self.admin_site.each_context(request),
+            "title": "Key created",
+            "opts": self.opts,
+            "key": obj,
+            "secret": cast(IssuingRequest, request).issued.secret,
+            "base_url": f"{settings.PUBLIC_URL}/api/v1",
+        }
+        return TemplateResponse(request, "console/key_issued.html", context)
+
+    def has_revoke_permission(self, request: HttpRequest, object_id: str | None = None) -> bool:
+        """Operators may revoke; a key that is revoked already offers no button."""
+        if object_id is None:
+            return self.has_add_permission(request)
+        working = ApiKey.objects.filter(pk=unquote(object_id), revoked_at=None)
+        return self.has_add_permission(request) and working.exists()
+
+    @action(description="Revoke", icon="block", variant=ActionVariant.DANGER, permissions=["revoke"])
+    def revoke(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Ask, and on POST do it."""
+        return self._revoke(request, ApiKey.objects.filter(pk=unquote(object_id)))
+
+    @admin.action(description="Revoke the selected keys", permissions=["revoke"])
+    def revoke_selected(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> HttpResponse:
+        return self._revoke(request, queryset)
+
+    def _revoke(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> HttpResponse:
+        keys = list(queryset.filter(revoked_at=None).select_related("organization", "project"))
+        if request.method == "POST" and "confirmed" in request.POST:
+            for key in keys:
+                revoke_key(key)
+                self.log_change(request, key, "Revoked.")
+            count = f"{len(keys)} key{'' if len(keys) == 1 else 's'}"
+            messages.success(request, f"{count} revoked: every gateway refuses them within a second.")
+            return HttpResponseRedirect(reverse("console:keys_apikey_changelist"))
+        context = {
+            **self.admin_site.each_context(request),
+            "title": "Revoke keys" if len(keys) != 1 else f"Revoke {keys[0].name}",
+            "opts": self.opts,
+            "keys": keys,
+            "action_checkbox_name": ACTION_CHECKBOX_NAME,
+        }
+        return TemplateResponse(request, "console/revoke_keys.html", context)
+
+    @display(header=True, description="Key", ordering="name")
+    def heading(self, row: ApiKey) -> tuple[str, str]:
+        return row.name, row.redacted
+
+    @display(description="Project", ordering="project__name")
+    def project_name(self, row: ApiKey) -> str:
+        return row.project.name
+
+    @display(description="State", label=STATES)
+    def state(self, row: Any) -> str:
+        return str(row.state_name)
+
+    @display(description="Created (UTC)", ordering="created_at")
+    def created(self, row: ApiKey) -> str:
+        return moment(row.created_at)
+
+    @display(description="Expires (UTC)", ordering="expires_at")
+    def expires(self, row: ApiKey) -> str:
+        return moment(row.expires_at) or "never"
+
+    @display(description="Revoked (UTC)", ordering="revoked_at")
+    def revoked(self, row: ApiKey) -> str:
+        return moment(row.revoked_at) or "no"

@@ -1,0 +1,52 @@
+"""The console's sidebar and its static files; apps.console.unfold names these functions."""
+
+from typing import Any
+
+from django.http import HttpRequest
+from django.templatetags.static import static
+from django.urls import reverse
+
+
+def groups(request: HttpRequest) -> list[dict[str, Any]]:
+    """The sidebar: what an operator looks for, by subject."""
+    return [
+        {"items": [_item("Overview", "monitoring", "index")]},
+        {
+            "title": "Customers",
+            "separator": True,
+            "items": [
+                _item("Organizations", "domain", "accounts_organization_changelist"),
+                _item("Projects", "folder_open", "accounts_project_changelist"),
+                _item("API keys", "key", "keys_apikey_changelist"),
+                _item("Users", "group", "accounts_user_changelist"),
+            ],
+        },
+        {
+            "title": "Catalog",
+            "separator": True,
+            "items": [
+                _item("Providers", "dns", "catalog_provider_changelist"),
+                _item("Models", "neurology", "catalog_model_changelist"),
+                _item("Prices", "sell", "catalog_priceversion_changelist"),
+            ],
+        },
+        {
+            "title": "Usage",
+            "separator": True,
+            "items": [_item("Requests", "receipt_long", "usage_usagerecord_changelist")],
+        },
+    ]
+
+
+def icon(request: HttpRequest) -> str:
+    """The product's mark, beside the console's name."""
+    return static("img/mark.svg")
+
+
+def style_sheet(request: HttpRequest) -> str:
+    """The few rules that the theme lacks."""
+    return static("console/console.css")
+
+
+def _item(title: str, symbol: str, page: str) -> dict[str, Any]:
+    return {"title": title, "icon": symbol, "link": reverse(f"console:{page}")}

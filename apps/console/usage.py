@@ -1,0 +1,200 @@
+"""Usage records: one line a request, to look at. Built for tables far too long to count."""
+
+from datetime import timedelta
+from typing import Any
+
+from django.contrib import admin
+from django.contrib.admin import ShowFacets
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils import timezone
+from unfold.contrib.filters.admin import (
+    AutocompleteSelectFilter,
+    ChoicesDropdownFilter,
+    DropdownFilter,
+    RangeDateFilter,
+)
+from unfold.decorators import display
+from unfold.paginator import InfinitePaginator
+
+from apps.accounts.models import Project
+from apps.catalog.models import Model, Provider
+from apps.console.access import ConsoleAdmin, ReadOnlyPermissions
+from apps.console.figures import exact_usd, moment
+from apps.console.site import console_site
+from apps.core.ids import utc_day
+from apps.keys.models import ApiKey
+from apps.usage.contracts import Outcome
+from apps.usage.models import UsageRecord
+
+KEY_SEARCH_DAYS = 31
+"""How far back the requests of one key are looked for: a bound on the partitions that are read."""
+
+OUTCOMES = {
+    Outcome.COMPLETED.value: "success",
+    Outcome.FAILED.value: "danger",
+    Outcome.CANCELLED.value: "warning",
+    Outcome.INTERRUPTED.value: "warning",
+}
+
+
+class NameFilter(DropdownFilter):
+    """Records that name one row of the catalog; the choice comes from there, not from a scan of the records."""
+
+    catalog: type[Model] | type[Provider]
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(row.pk, row.pk) for row in self.catalog.objects.order_by("pk").only("pk")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.filter(**{self.parameter_name: self.value()}) if self.value() else queryset
+
+
+class ModelFilter(NameFilter):
+    """Requests for one model."""
+
+    title = parameter_name = "model"
+    catalog = Model
+
+
+class ProviderFilter(NameFilter):
+    """Requests that one provider served."""
+
+    title = parameter_name = "provider"
+    catalog = Provider
+
+
+@admin.register(UsageRecord, site=console_site)
+class UsageRecordAdmin(ReadOnlyPermissions, ConsoleAdmin):
+    """Requests, newest first. Day before id in the order: so the newest partition answers alone."""
+
+    list_display = ("heading", "organization", "served", "outcome", "tokens_in", "tokens_out", "cost", "took")
+    list_filter = (
+        ("day", RangeDateFilter),
+        ("organization", AutocompleteSelectFilter),
+        ModelFilter,
+        ProviderFilter,
+        ("status", ChoicesDropdownFilter),
+    )
+    list_select_related = ("organization",)
+    list_fullwidth = True
+    search_fields = ("request_id",)
+    search_help_text = f"A whole request id, or a whole key id (last {KEY_SEARCH_DAYS} days)"
+    ordering = ("-day", "-request_id")
+    sortable_by = ()
+    show_facets = ShowFacets.NEVER
+    show_full_result_count = False
+    paginator = InfinitePaginator
+    actions = None
+    fieldsets = (
+        (None, {"fields": (("request_id", "outcome"), ("created", "organization"), ("project", "key"))}),
+        (
+            "Served by",
+            {
+                "fields": (
+                    ("model", "provider", "upstream_model"),
+                    ("streamed", "http_status"),
+                    ("finish_reason", "error_code"),
+                )
+            },
+        ),
+        (
+            "Tokens",
+            {
+                "fields": (
+                    ("input_tokens", "cache_read_tokens", "cache_write_tokens"),
+                    ("output_tokens", "reasoning_tokens", "counted_by"),
+                )
+            },
+        ),
+        ("Cost and time", {"fields": (("cost", "price_version_id"), ("took", "first_byte", "recorded"))}),
+    )
+    readonly_fields = (
+        "outcome",
+        "created",
+        "project",
+        "key",
+        "cost",
+        "took",
+        "first_byte",
+        "recorded",
+        "counted_by",
+    )
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: Any = None) -> UsageRecord | None:
+        """The day stands in the id, so one partition is asked and not all of them."""
+        try:
+            day = utc_day(object_id)
+        except ValueError:
+            return None
+        record: UsageRecord | None = self.get_queryset(request).filter(day=day, request_id=object_id).first()
+        return record
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        """Whole ids only: a search within texts would read every record there is."""
+        term = search_term.strip()
+        if not term:
+            return queryset, False
+        if term.startswith("key_"):
+            since = timezone.now().date() - timedelta(days=KEY_SEARCH_DAYS)
+            return queryset.filter(key_id=term, day__gte=since), False
+        try:
+            return queryset.filter(day=utc_day(term), request_id=term), False
+        except ValueError:
+            return queryset.none(), False
+
+    @display(header=True, description="Request (UTC)")
+    def heading(self, row: UsageRecord) -> tuple[str, str]:
+        return moment(row.created_at), row.request_id
+
+    @display(header=True, description="Model")
+    def served(self, row: UsageRecord) -> tuple[str, str]:
+        return row.model, row.provider
+
+    @display(description="Counted by")
+    def counted_by(self, row: UsageRecord) -> str:
+        return "CRUN, estimated" if row.estimated else "the provider"
+
+    @display(description="Time (UTC)")
+    def created(self, row: UsageRecord) -> str:
+        return moment(row.created_at)
+
+    @display(description="Status", label=OUTCOMES)
+    def outcome(self, row: UsageRecord) -> str:
+        return row.status
+
+    @display(description="In")
+    def tokens_in(self, row: UsageRecord) -> str:
+        return f"{row.input_tokens + row.cache_read_tokens + row.cache_write_tokens:,}"
+
+    @display(description="Out")
+    def tokens_out(self, row: UsageRecord) -> str:
+        return f"{row.output_tokens + row.reasoning_tokens:,}"
+
+    @display(description="Cost")
+    def cost(self, row: UsageRecord) -> str:
+        return f"{exact_usd(row.cost_nanos)}{' est.' if row.estimated else ''}"
+
+    @display(description="Duration")
+    def took(self, row: UsageRecord) -> str:
+        return f"{row.duration_ms:,} ms"
+
+    @display(description="First byte")
+    def first_byte(self, row: UsageRecord) -> str:
+        return "" if row.first_byte_ms is None else f"{row.first_byte_ms:,} ms"
+
+    @display(description="Project")
+    def project(self, row: UsageRecord) -> str:
+        found = Project.objects.for_organization(row.organization_id).filter(pk=row.project_id).first()
+        return found.name if found else row.project_id
+
+    @display(description="API key")
+    def key(self, row: UsageRecord) -> str:
+        found = ApiKey.objects.for_organization(row.organization_id).filter(pk=row.key_id).first()
+        return str(found) if found else row.key_id
+
+    @display(description="Recorded (UTC)")
+    def recorded(self, row: UsageRecord) -> str:
+        return moment(row.recorded_at)

@@ -1,0 +1,88 @@
+"""What people type into the portal's forms."""
+
+import secrets
+from datetime import datetime, timedelta
+
+from django import forms
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+from django.utils.text import slugify
+
+from apps.accounts.models import Organization, Project
+
+NAME_LENGTH = 100
+_SLUG_LENGTH = 50
+_TAKEN = "A project with this name exists already."
+_LIFETIMES = [
+    ("", "Never"),
+    ("7", "In 7 days"),
+    ("30", "In 30 days"),
+    ("90", "In 90 days"),
+    ("365", "In a year"),
+]
+
+
+class OrganizationForm(forms.Form):
+    """The name of a new or existing organization."""
+
+    name = forms.CharField(
+        label="Organization name",
+        max_length=Organization._meta.get_field("name").max_length,
+        widget=forms.TextInput(attrs={"autocomplete": "organization"}),
+    )
+
+
+class ProjectForm(forms.Form):
+    """A new project of an organization; its slug is made from the name and must be free."""
+
+    name = forms.CharField(label="Project name", max_length=NAME_LENGTH)
+
+    def __init__(self, organization: Organization, *args: object, **options: object) -> None:
+        super().__init__(*args, **options)  # type: ignore[arg-type]  # handed through as they came
+        self._organization = organization
+
+    def clean_name(self) -> str:
+        name: str = self.cleaned_data["name"]
+        if not slugify(name)[:_SLUG_LENGTH]:
+            raise forms.ValidationError("Use at least one letter or digit from a to z and 0 to 9.")
+        projects = Project.objects.for_organization(self._organization.id)
+        if projects.filter(slug=slugify(name)[:_SLUG_LENGTH]).exists():
+            raise forms.ValidationError(_TAKEN)
+        return name
+
+    def save(self) -> Project:
+        """The new project of a valid form. A slug that was taken meanwhile gets a suffix, not an error page."""
+        name = self.cleaned_data["name"]
+        slug = slugify(name)[:_SLUG_LENGTH]
+        try:
+            with transaction.atomic():
+                return self._insert(name, slug)
+        except IntegrityError:
+            return self._insert(name, f"{slug}-{secrets.token_hex(3)}")
+
+    def _insert(self, name: str, slug: str) -> Project:
+        project: Project = Project.objects.create(organization=self._organization, name=name, slug=slug)
+        return project
+
+
+class KeyForm(forms.Form):
+    """A new API key: a name to know it by, the project it belongs to and, if wanted, an end."""
+
+    name = forms.CharField(
+        max_length=NAME_LENGTH,
+        help_text="Where it will be used, so that you know later what a revocation stops.",
+        widget=forms.TextInput(attrs={"placeholder": "Production backend", "autocomplete": "off"}),
+    )
+    expires = forms.ChoiceField(choices=_LIFETIMES, required=False)
+
+    def __init__(self, organization: Organization, *args: object, **options: object) -> None:
+        super().__init__(*args, **options)  # type: ignore[arg-type]  # handed through as they came
+        self.fields["project"] = forms.ModelChoiceField(
+            Project.objects.for_organization(organization.id).order_by("created_at"), empty_label=None
+        )
+        self.order_fields(["name", "project", "expires"])
+
+    def expires_at(self) -> datetime | None:
+        """The end that was chosen, counted from now; None for never."""
+        days = self.cleaned_data["expires"]
+        return timezone.now() + timedelta(days=int(days)) if days else None

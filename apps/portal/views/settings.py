@@ -1,0 +1,67 @@
+"""An organization's name, members and projects."""
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+
+from apps.accounts.models import Membership, Project
+from apps.accounts.roles import CAPABILITIES, Capability
+from apps.portal.access import Access, organization_page
+from apps.portal.forms import OrganizationForm, ProjectForm
+from apps.portal.pages import render_page
+
+ROLE_WORDS = {
+    Capability.VIEW_USAGE: "see usage and models",
+    Capability.MANAGE_KEYS: "create and revoke keys",
+    Capability.MANAGE_MEMBERS: "manage members",
+    Capability.MANAGE_BILLING: "manage billing",
+    Capability.MANAGE_ORGANIZATION: "change the organization and its projects",
+}
+
+
+@organization_page(get=Capability.VIEW_USAGE, post=Capability.MANAGE_ORGANIZATION)
+def settings(request: HttpRequest, access: Access) -> HttpResponse:
+    """The settings; a POST renames the organization. Its slug, and so its address, stays."""
+    if request.method != "POST":
+        return _page(request, access)
+    form = OrganizationForm(request.POST, prefix="organization")
+    if not form.is_valid():
+        return _page(request, access, rename=form, status=422)
+    access.organization.name = form.cleaned_data["name"]
+    access.organization.save(update_fields=["name"])
+    messages.success(request, "The organization has a new name.")
+    return redirect("portal:settings", slug=access.organization.slug)
+
+
+@organization_page(post=Capability.MANAGE_ORGANIZATION)
+def create_project(request: HttpRequest, access: Access) -> HttpResponse:
+    """A new project, for keys and usage to belong to."""
+    form = ProjectForm(access.organization, request.POST, prefix="project")
+    if not form.is_valid():
+        return _page(request, access, project=form, status=422)
+    project = form.save()
+    messages.success(request, f"The project “{project.name}” is there. Choose it when you create a key.")
+    return redirect("portal:settings", slug=access.organization.slug)
+
+
+def _page(
+    request: HttpRequest,
+    access: Access,
+    *,
+    rename: OrganizationForm | None = None,
+    project: ProjectForm | None = None,
+    status: int = 200,
+) -> HttpResponse:
+    organization = access.organization
+    members = Membership.objects.for_organization(organization.id).select_related("user").order_by("user__email")
+    context = {
+        "rename_form": rename or OrganizationForm(initial={"name": organization.name}, prefix="organization"),
+        "project_form": project or ProjectForm(organization, prefix="project"),
+        "members": members,
+        "projects": Project.objects.for_organization(organization.id).order_by("created_at"),
+        "roles": [
+            (role.value.title(), [ROLE_WORDS[capability] for capability in Capability if capability in held])
+            for role, held in CAPABILITIES.items()
+        ],
+    }
+    return render_page(request, access, "portal/settings.html", context, status=status)

@@ -1,0 +1,98 @@
+"""What the console's tests work with: one row of everything that has a page, and ways to make more."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+from django.db.models import Model as DatabaseModel
+
+from apps.accounts.models import Organization, Project, User
+from apps.catalog.models import Model, PriceVersion, Provider
+from apps.core.ids import created_at, new_id
+from apps.keys.models import ApiKey
+from apps.usage.models import UsageRecord, UsageRollup
+from apps.usage.partitions import ensure_upcoming_partitions
+
+
+@dataclass(frozen=True)
+class Rows:
+    """One row of every kind."""
+
+    organization: Organization
+    project: Project
+    customer: User
+    key: ApiKey
+    provider: Provider
+    model: Model
+    price: PriceVersion
+    record: UsageRecord
+
+    def of(self, kind: type[DatabaseModel]) -> Any:
+        return {type(row): row for row in vars(self).values()}[kind]
+
+
+def add_price(model: Model, **fields: Any) -> PriceVersion:
+    return PriceVersion.objects.create(
+        **{
+            "model": model,
+            "input": Decimal("0.15"),
+            "output": Decimal("0.60"),
+            "cache_read": Decimal("0.075"),
+            **fields,
+        }
+    )
+
+
+def add_record(key: ApiKey, model: Model, price: PriceVersion, **fields: Any) -> UsageRecord:
+    ensure_upcoming_partitions()
+    request_id = new_id("req")
+    moment = created_at(request_id)
+    usual = {
+        "organization_id": key.organization_id,
+        "project_id": key.project_id,
+        "key_id": key.pk,
+        "model": model.pk,
+        "provider": "local",
+        "upstream_model": "small-upstream",
+        "streamed": True,
+        "status": "completed",
+        "http_status": 200,
+        "error_code": "",
+        "finish_reason": "stop",
+        "input_tokens": 1000,
+        "cache_read_tokens": 0,
+        "cache_write_tokens": 0,
+        "output_tokens": 20,
+        "reasoning_tokens": 0,
+        "estimated": False,
+        "price_version_id": price.pk,
+        "cost_nanos": 162_000,
+        "duration_ms": 1234,
+        "first_byte_ms": 321,
+        "recorded_at": datetime.now(UTC),
+    }
+    own = {"request_id": request_id, "day": moment.date(), "created_at": moment}
+    return UsageRecord.objects.create(**{**usual, **own, **fields})
+
+
+def price_fields(model: Model, **fields: str) -> dict[str, str]:
+    """What the form of a new price version sends."""
+    empty = {"starts_at_0": "", "starts_at_1": "", "cache_read": "", "cache_write": "", "reasoning": "", "note": ""}
+    return {"model": model.pk, "input": "0.20", "output": "0.80", **empty, **fields}
+
+
+def add_rollup(key: ApiKey, *, hour: datetime, **fields: Any) -> UsageRollup:
+    counts = {
+        "requests": 10,
+        "failed_requests": 0,
+        "estimated_requests": 0,
+        "input_tokens": 100,
+        "cache_read_tokens": 20,
+        "cache_write_tokens": 3,
+        "output_tokens": 50,
+        "reasoning_tokens": 7,
+        "cost_nanos": 1_000_000_000,
+    }
+    names = {"project_id": key.project_id, "key_id": key.pk, "model": "small", "provider": "local"}
+    return UsageRollup.objects.create(hour=hour, organization_id=key.organization_id, **{**names, **counts, **fields})

@@ -1,0 +1,75 @@
+"""The cast of the console's tests: an operator, a customer and their rows; strangers need no fixture."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.utils import timezone
+
+from apps.accounts.models import User
+from apps.accounts.organizations import create_organization, default_project
+from apps.catalog.models import Model, Provider, Route
+from apps.core.redis import changes_channel, sync_client
+from apps.keys.issuing import create_key
+from tests.console.cast import Rows, add_price, add_record
+from tests.console.upstream import ListingServer, running_listing
+
+
+@pytest.fixture
+def operator(db: None) -> User:
+    return User.objects.create_user("operator@example.com", is_staff=True)
+
+
+@pytest.fixture
+def customer(db: None) -> User:
+    return User.objects.create_user("ada@acme.example", first_name="Ada")
+
+
+@pytest.fixture
+def console(operator: User) -> Client:
+    """A browser in which the operator is logged in."""
+    client = Client()
+    client.force_login(operator)
+    return client
+
+
+@pytest.fixture
+def rows(customer: User) -> Rows:
+    organization = create_organization("Acme", owner=customer)
+    project = default_project(organization)
+    key = create_key(project, name="Production", created_by=customer).key
+    provider = Provider.objects.create(id="local", name="Local", base_url="http://127.0.0.1:9/v1")
+    model = Model.objects.create(
+        id="acme/small-1", name="Small", vendor="Acme", context_length=8000, max_output_tokens=1000
+    )
+    Route.objects.create(model=model, provider=provider, upstream_model="small-upstream")
+    price = add_price(model, starts_at=timezone.now() - timedelta(days=10))
+    return Rows(organization, project, customer, key, provider, model, price, add_record(key, model, price))
+
+
+@pytest.fixture
+def announcements() -> Iterator[Any]:
+    """What gateways are told: call it to get the messages since the last call."""
+    client = sync_client()
+    subscription = client.pubsub(ignore_subscribe_messages=True)
+    subscription.subscribe(changes_channel(client))
+    subscription.get_message(timeout=0.1)
+
+    def heard() -> list[str]:
+        messages = []
+        while (message := subscription.get_message(timeout=0.2)) is not None:
+            messages.append(message["data"].decode())
+        return messages
+
+    yield heard
+    subscription.close()
+    client.close()
+
+
+@pytest.fixture
+def listing() -> Iterator[ListingServer]:
+    """A provider that lists its models, or fails to in the ways that the address names."""
+    with running_listing() as server:
+        yield server

@@ -1,0 +1,100 @@
+"""Models and their routes in the console."""
+
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.utils import timezone
+
+from apps.catalog.models import Model, Route
+from tests.console.cast import Rows, add_price
+
+LIST = "/console/catalog/model/"
+CHANGE = "/console/catalog/model/acme_2Fsmall-1/change/"
+
+
+def fields(rows: Rows, **changed: Any) -> dict[str, Any]:
+    route = Route.objects.get()
+    sent = {
+        "name": "Small",
+        "vendor": "Acme",
+        "description": "",
+        "context_length": "8000",
+        "max_output_tokens": "1000",
+        "input_modalities": ["text", "image"],
+        "output_modalities": ["text"],
+        "tokenizer": "",
+        "enabled": "on",
+        "routes-TOTAL_FORMS": "1",
+        "routes-INITIAL_FORMS": "1",
+        "routes-0-id": str(route.pk),
+        "routes-0-model": rows.model.pk,
+        "routes-0-provider": rows.provider.pk,
+        "routes-0-upstream_model": "small-upstream-2",
+        "routes-0-weight": "5",
+        "routes-0-enabled": "on",
+        "prices-TOTAL_FORMS": "1",
+        "prices-INITIAL_FORMS": "1",
+        "prices-0-id": str(rows.price.pk),
+        "prices-0-input": "0.01",
+    }
+    return {**sent, **changed}
+
+
+def test_model_and_routes_are_saved_together_and_prices_are_not(console: Client, rows: Rows) -> None:
+    answer = console.post(CHANGE, fields(rows, id="stolen"))
+    assert answer.status_code == 302
+    model = Model.objects.get()
+    assert (model.pk, model.input_modalities) == ("acme/small-1", ["text", "image"])
+    assert (Route.objects.get().upstream_model, Route.objects.get().weight) == ("small-upstream-2", 5)
+    rows.price.refresh_from_db()
+    assert rows.price.input == Decimal("0.15")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("input_modalities", ["smell"]), ("input_modalities", []), ("context_length", "0")]
+)
+def test_impossible_models_are_refused(console: Client, rows: Rows, field: str, value: Any) -> None:
+    answer = console.post(CHANGE, fields(rows, **{field: value}))
+    assert list(answer.context["adminform"].form.errors) == [field]
+
+
+def test_the_list_shows_the_price_in_force(console: Client, rows: Rows) -> None:
+    add_price(rows.model, input=Decimal("0.039"), output=Decimal(12), starts_at=timezone.now() - timedelta(hours=1))
+    add_price(rows.model, input=Decimal(99), starts_at=timezone.now() + timedelta(hours=1))
+    Model.objects.create(id="free", name="Free", vendor="Acme", context_length=1, max_output_tokens=1)
+    page = console.get(LIST).content.decode()
+    assert "$0.039 / $12.00" in page
+    assert "$99" not in page
+    assert "no price" in page
+
+
+def test_a_model_is_switched_off_in_the_list_and_gateways_are_told(
+    console: Client, rows: Rows, announcements: Any, django_capture_on_commit_callbacks: Any
+) -> None:
+    switch_off = {"form-TOTAL_FORMS": "1", "form-INITIAL_FORMS": "1", "form-0-id": rows.model.pk, "_save": "Save"}
+    with django_capture_on_commit_callbacks(execute=True):
+        assert console.post(LIST, switch_off).status_code == 302
+    assert not Model.objects.get().enabled
+    assert announcements() == ["catalog"]
+
+
+def test_the_list_needs_the_same_number_of_queries_for_any_number_of_models(
+    console: Client, rows: Rows, django_assert_max_num_queries: Any
+) -> None:
+    for number in range(20):
+        model = Model.objects.create(
+            id=f"model-{number}", name="M", vendor="Acme", context_length=1, max_output_tokens=1
+        )
+        add_price(model)
+    with django_assert_max_num_queries(10):
+        console.get(LIST)
+
+
+def test_only_a_model_that_never_had_a_price_can_be_deleted(console: Client, rows: Rows) -> None:
+    assert console.post("/console/catalog/model/acme_2Fsmall-1/delete/", {"post": "yes"}).status_code == 403
+    Model.objects.create(id="free", name="Free", vendor="Acme", context_length=1, max_output_tokens=1)
+    assert console.post("/console/catalog/model/free/delete/", {"post": "yes"}).status_code == 302
+    assert [model.pk for model in Model.objects.all()] == ["acme/small-1"]

@@ -1,0 +1,123 @@
+"""Who may open what: every route of the URLconf against owner, developer, finance, viewer, stranger and nobody."""
+
+from collections.abc import Callable
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+
+from apps.accounts.models import Organization, User
+from apps.accounts.roles import CAPABILITIES, Capability, Role
+from apps.portal.access import OrganizationPage
+from apps.portal.urls import urlpatterns
+from tests.portal.conftest import Cast
+
+OUTSIDE_ORGANIZATIONS = {"start", "create_organization"}
+REQUIRED = {
+    "overview": {"GET": Capability.VIEW_USAGE},
+    "keys": {"GET": Capability.VIEW_USAGE, "POST": Capability.MANAGE_KEYS},
+    "revoke_key": {"GET": Capability.MANAGE_KEYS, "POST": Capability.MANAGE_KEYS},
+    "models": {"GET": Capability.VIEW_USAGE},
+    "usage": {"GET": Capability.VIEW_USAGE},
+    "export_usage": {"GET": Capability.VIEW_USAGE},
+    "usage_request": {"GET": Capability.VIEW_USAGE},
+    "settings": {"GET": Capability.VIEW_USAGE, "POST": Capability.MANAGE_ORGANIZATION},
+    "create_project": {"POST": Capability.MANAGE_ORGANIZATION},
+}
+EVERY_METHOD = [(name, method) for name, methods in REQUIRED.items() for method in methods]
+
+
+def url_of(name: str, cast: Cast, request_id: str, organization: Organization | None = None) -> str:
+    known = {"slug": (organization or cast.organization).slug, "key_id": cast.key.id, "request_id": request_id}
+    pattern = next(pattern for pattern in urlpatterns if pattern.name == name)
+    return reverse(f"portal:{name}", kwargs={word: known[word] for word in pattern.pattern.converters})
+
+
+def test_every_route_stands_in_the_table() -> None:
+    stated = {
+        pattern.name: pattern.callback.requires
+        for pattern in urlpatterns
+        if isinstance(pattern.callback, OrganizationPage)
+    }
+    assert stated == REQUIRED
+    assert {pattern.name for pattern in urlpatterns} == set(REQUIRED) | OUTSIDE_ORGANIZATIONS
+
+
+def test_every_route_below_an_organization_resolves_access() -> None:
+    for pattern in urlpatterns:
+        takes_slug = "slug" in pattern.pattern.converters
+        assert takes_slug == isinstance(pattern.callback, OrganizationPage), pattern.name
+
+
+@pytest.mark.parametrize("role", list(Role))
+@pytest.mark.parametrize(("name", "method"), EVERY_METHOD)
+def test_a_member_may_what_the_role_allows(
+    name: str, method: str, role: Role, cast: Cast, request_id: str, client_of: Callable[[str], Client]
+) -> None:
+    response = client_of(role).generic(method, url_of(name, cast, request_id))
+    allowed = REQUIRED[name][method] in CAPABILITIES[role]
+    assert response.status_code in ((200, 302, 422) if allowed else (403,))
+
+
+@pytest.mark.parametrize(("name", "method"), EVERY_METHOD)
+def test_a_stranger_finds_nothing(
+    name: str, method: str, cast: Cast, request_id: str, client_of: Callable[[str], Client]
+) -> None:
+    assert client_of("stranger").generic(method, url_of(name, cast, request_id)).status_code == 404
+
+
+@pytest.mark.parametrize("name", ["revoke_key", "usage_request"])
+def test_a_strangers_own_organization_does_not_open_our_objects(
+    name: str, cast: Cast, request_id: str, client_of: Callable[[str], Client]
+) -> None:
+    url = url_of(name, cast, request_id, cast.stranger_organization)
+    client = client_of("stranger")
+    assert client.get(url).status_code == 404
+    assert client.post(url).status_code in (404, 405)
+    cast.key.refresh_from_db()
+    assert cast.key.revoked_at is None
+
+
+@pytest.mark.parametrize(("name", "method"), EVERY_METHOD)
+def test_nobody_is_sent_to_the_login(
+    name: str, method: str, cast: Cast, request_id: str, client_of: Callable[[str], Client]
+) -> None:
+    response = client_of("anonymous").generic(method, url_of(name, cast, request_id))
+    assert response.status_code == 302
+    assert response["Location"].startswith(f"{reverse('account_login')}?next=/o/acme/")
+
+
+def test_an_unknown_organization_is_the_same_404_for_everybody(client_of: Callable[[str], Client]) -> None:
+    assert client_of("owner").get("/o/nobody-knows/").status_code == 404
+    assert client_of("anonymous").get("/o/nobody-knows/").status_code == 302
+
+
+def test_staff_are_strangers_too(cast: Cast) -> None:
+    operator = User.objects.create_superuser("operator@example.com")
+    client = Client()
+    client.force_login(operator, backend="django.contrib.auth.backends.ModelBackend")
+    assert client.get(f"/o/{cast.organization.slug}/").status_code == 404
+
+
+@pytest.mark.parametrize(("name", "method"), [pair for pair in EVERY_METHOD if pair[1] == "POST"])
+def test_a_post_without_its_token_is_refused(name: str, method: str, cast: Cast, request_id: str) -> None:
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(cast.people["owner"], backend="django.contrib.auth.backends.ModelBackend")
+    response = client.generic(method, url_of(name, cast, request_id))
+    assert response.status_code == 403
+    assert "This form has expired" in response.content.decode()
+    cast.key.refresh_from_db()
+    assert cast.key.revoked_at is None
+
+
+@pytest.mark.parametrize("name", list(REQUIRED))
+def test_other_methods_are_refused(name: str, cast: Cast, request_id: str, owner: Client) -> None:
+    response = owner.delete(url_of(name, cast, request_id))
+    assert response.status_code == 405
+    assert set(response["Allow"].split(", ")) == set(REQUIRED[name])
+
+
+def test_a_script_whose_session_ended_moves_the_whole_window(cast: Cast) -> None:
+    response = Client().get("/o/acme/models/?q=x", headers={"HX-Request": "true"})
+    assert response.status_code == 204
+    assert response["HX-Redirect"] == f"{reverse('account_login')}?next=/o/acme/models/%3Fq%3Dx"
