@@ -20,7 +20,10 @@ _IDENTITY = {
     name: re.compile(rb'"' + name.encode() + rb'"\s*:\s*"(?:[^"\\]|\\.)*"')
     for name in ("id", "model", "system_fingerprint")
 }
+_CHOICES = b'"choices":'
+_FINGERPRINT = b'"system_fingerprint"'
 _DONE = b"[DONE]"
+_DICT_OR_NONE = (dict, type(None))
 _OUTPUT_FIELDS = ("content", "tool_calls", "reasoning_content", "reasoning", "refusal")
 
 
@@ -31,8 +34,8 @@ class ChatStream:
         self._splitter = EventSplitter()
         self._token_bound = token_bound
         self._ours = {"id": completion_id, "model": model, "system_fingerprint": None}
-        self._theirs: tuple[object, ...] = ()
-        self._replacements: list[tuple[bytes, bytes]] = []
+        self._their_head = b""
+        self._our_head = b""
         self._created = 0
         self._is_done = False
         self.failure: GatewayError | None = None
@@ -99,28 +102,36 @@ class ChatStream:
         return b"data: " + self._as_ours(payload, chunk) + b"\n\n"
 
     def _as_ours(self, payload: bytes, chunk: dict[str, Any]) -> bytes:
-        theirs = (chunk.get("id"), chunk.get("model"), chunk.get("system_fingerprint"), payload[:7])
-        if theirs != self._theirs:
-            self._theirs = theirs
-            self._learn(payload, chunk)
-        for their_bytes, our_bytes in self._replacements:
-            payload = payload.replace(their_bytes, our_bytes)
-        return payload
+        """The payload with our names. Nearly all chunks of a stream begin with the same bytes, up to their choices."""
+        if self._their_head and payload.startswith(self._their_head):
+            tail = payload[len(self._their_head) :]
+            if _FINGERPRINT not in tail:
+                return self._our_head + tail
+        head, border, tail = payload.partition(_CHOICES)
+        if border and b'"id"' in head and b'"model"' in head and _FINGERPRINT not in tail:
+            self._their_head, self._our_head = head + border, self._rename(head, chunk) + border
+            return self._our_head + tail
+        return self._rename(payload, chunk)
 
-    def _learn(self, payload: bytes, chunk: dict[str, Any]) -> None:
-        """Find the exact bytes in which this upstream writes its identity: they are the same in every chunk."""
+    def _rename(self, part: bytes, chunk: dict[str, Any]) -> bytes:
+        """A part of a payload with the upstream's identity replaced by ours: only these values, wherever they stand."""
         self._created = chunk["created"] if isinstance(chunk.get("created"), int) else self._created
-        self._replacements = []
         for name, pattern in _IDENTITY.items():
-            if isinstance(chunk.get(name), str) and (found := pattern.search(payload)):
-                ours = b'"' + name.encode() + b'":' + orjson.dumps(self._ours[name])
-                self._replacements.append((found.group(), ours))
+            for found in pattern.finditer(part):
+                if orjson.loads(b"{" + found.group() + b"}")[name] == chunk.get(name):
+                    ours = b'"' + name.encode() + b'":' + orjson.dumps(self._ours[name])
+                    part = part.replace(found.group(), ours)
+                    break
+        return part
 
     def _watch(self, chunk: dict[str, Any]) -> None:
         for choice in chunk.get("choices") or ():
-            delta = choice.get("delta") or {}
-            if any(delta.get(field) for field in _OUTPUT_FIELDS):
-                self.output_count += 1
+            delta = choice.get("delta")
+            if delta:
+                for field in _OUTPUT_FIELDS:
+                    if delta.get(field):
+                        self.output_count += 1
+                        break
             if choice.get("finish_reason"):
                 self.finish_reason = str(choice["finish_reason"])
 
@@ -150,7 +161,11 @@ def _parse(payload: bytes) -> dict[str, Any] | None:
 
 def _is_chunk(chunk: dict[str, Any]) -> bool:
     choices = chunk.get("choices")
-    return choices is None or (
-        isinstance(choices, list)
-        and all(isinstance(choice, dict) and isinstance(choice.get("delta"), dict | None) for choice in choices)
-    )
+    if choices is None:
+        return True
+    if not isinstance(choices, list):
+        return False
+    for choice in choices:
+        if not isinstance(choice, dict) or not isinstance(choice.get("delta"), _DICT_OR_NONE):
+            return False
+    return True

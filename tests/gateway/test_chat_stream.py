@@ -63,6 +63,18 @@ def test_an_upstream_that_changes_its_names_midway_does_not_leak_them() -> None:
     assert b"other" not in sent and b"gpt-y" not in sent
 
 
+def test_names_behind_the_choices_do_not_leak_and_other_ids_are_not_touched() -> None:
+    call = {"index": 0, "id": "call_7", "type": "function", "function": {"name": "f", "arguments": ""}}
+    first = {"choices": [{"index": 0, "delta": {"tool_calls": [call]}}], "id": "chatcmpl-theirs", "model": "gpt-x-2024"}
+    late = b"data: " + orjson.dumps({**first, "system_fingerprint": "fp_late"}) + b"\n\n"
+    spaced = b"data: " + orjson.dumps(first).replace(b'":"', b'" : "') + b"\n\n"
+    _, sent = run(late, chunk(), chunk(system_fingerprint="fp_new"), late, spaced, FINISH, DONE)
+    assert b"theirs" not in sent and b"gpt-x" not in sent and b"fp_" not in sent
+    for event in (parsed(sent)[0], parsed(sent)[3], parsed(sent)[4]):
+        assert event["choices"][0]["delta"]["tool_calls"][0]["id"] == "call_7"
+        assert (event["id"], event["model"]) == ("chatcmpl-ours", "bench-model")
+
+
 def test_usage_is_taken_out_and_comes_back_once_at_the_end() -> None:
     stream, sent = run(chunk(), chunk(usage=USAGE), FINISH, LAST, DONE)
     assert stream.tokens == TokenCounts(input=5, output=2)
