@@ -12,6 +12,8 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "crun.settings")
 
 KEEP_ALIVE_S = 30
 BACKLOG = 2048
+GC_THRESHOLDS = (20_000, 20, 50)
+"""Requests leave few cycles behind; looking for them every 700 objects costs more than it frees."""
 
 
 def main() -> None:
@@ -38,6 +40,7 @@ def main() -> None:
     config.load()
     gc.collect()
     gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
     listening = socket.socket(fileno=options.fd)
     _give_up_on_dead_clients(listening)
     uvicorn.Server(config).run(sockets=[listening])

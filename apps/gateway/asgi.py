@@ -13,6 +13,7 @@ from django.http.response import HttpResponseBase
 from django.urls import Resolver404, URLPattern, get_resolver
 
 from apps.core.ids import new_id
+from apps.gateway.disconnect import DisconnectWatch, Receive
 from apps.gateway.errors import BODY_TOO_LARGE, NOT_FOUND, UNSUPPORTED_ENCODING, GatewayError
 from apps.gateway.health import JSON, Answer, health_answer
 from apps.gateway.http import EventStream
@@ -25,7 +26,6 @@ API_PREFIX = "/api/v1/"
 HEALTH_PATHS = ("/healthz", "/readyz")
 
 Scope = Mapping[str, Any]
-Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 View = Callable[..., Awaitable[HttpResponseBase]]
 
@@ -80,7 +80,7 @@ def serves(scope: Scope) -> bool:
 
 async def _run(answer: Awaitable[HttpResponseBase], receive: Receive, send: Send) -> None:
     """Await the view and send its response; a client that leaves cancels both. Whatever was taken is given back."""
-    watcher = asyncio.create_task(_cancel_when_gone(asyncio.current_task(), receive))
+    watch = DisconnectWatch(receive)
     response = None
     try:
         response = await answer
@@ -88,16 +88,9 @@ async def _run(answer: Awaitable[HttpResponseBase], receive: Receive, send: Send
     except asyncio.CancelledError:
         log.debug("request cancelled: its client left, was too slow, or this process stops")
     finally:
-        watcher.cancel()
+        watch.stop()
         if isinstance(response, EventStream):
             response.release()
-
-
-async def _cancel_when_gone(task: "asyncio.Task[None] | None", receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    if task is not None:
-        task.cancel()
 
 
 async def _read_body(scope: Scope, receive: Receive) -> bytes:

@@ -1,8 +1,9 @@
 """A Chat Completions stream on its way through: watched for output, usage, errors and its end. Pure.
 
-Every event is parsed (about 1 us) to be watched, but its own bytes go on: only the upstream's model name, completion
-id and fingerprint are replaced, as byte sequences. Quotes inside JSON strings are escaped, so such a sequence can only
-be a key of the chunk itself.
+Events are parsed to be watched, but their own bytes go on: only the upstream's model name, completion id and
+fingerprint are replaced, as byte sequences. Quotes inside JSON strings are escaped, so such a sequence can only be a
+key of the chunk itself. The one event that is not parsed is the common one: the head known from its stream, and a
+piece of text.
 """
 
 import json
@@ -22,6 +23,11 @@ _IDENTITY = {
 }
 _CHOICES = b'"choices":'
 _FINGERPRINT = b'"system_fingerprint"'
+_DATA = b"data: "
+_PLAIN_TAIL = re.compile(
+    rb'\[\{"index":\d+,"delta":\{"content":"(?:[ !#-\[\]-~]|\\["\\/bfnrt])+"\}(?:,"logprobs":null)?'
+    rb',"finish_reason":null\}\](?:,"usage":null)?(?:,"obfuscation":"\w*")?\}\n\n'
+)
 _DONE = b"[DONE]"
 _DICT_OR_NONE = (dict, type(None))
 _OUTPUT_FIELDS = ("content", "tool_calls", "reasoning_content", "reasoning", "refusal")
@@ -50,11 +56,26 @@ class ChatStream:
 
         Sets `failure` when the upstream reports an error or sends what cannot be relayed: what came before that in the
         same read is still to be sent."""
+        if self._is_plain(received):
+            self.output_count += 1
+            return self._our_head + received[len(self._their_head) :]
         block = self._splitter.feed(received)
         sent = b"".join([self._event(event) for event in events(block)]) if block else b""
         if self._splitter.is_overfull and self.failure is None:
             self.failure = GatewayError(UPSTREAM_FAILED, "The upstream sent an event that is too large.")
         return sent
+
+    def _is_plain(self, received: bytes) -> bool:
+        """Whether a read is exactly one chunk like those before it, with nothing but a piece of ASCII text in it."""
+        head = self._their_head
+        return (
+            received.startswith(head)
+            and _PLAIN_TAIL.fullmatch(received, len(head)) is not None
+            and head != b""
+            and self._splitter.is_empty
+            and not self._is_done
+            and self.failure is None
+        )
 
     def end(self) -> bytes:
         """The upstream closed the connection; what remains to be sent of its last event.
@@ -99,19 +120,17 @@ class ChatStream:
                 return b""
             payload = orjson.dumps({name: value for name, value in chunk.items() if name != "usage"})
         self._watch(chunk)
-        return b"data: " + self._as_ours(payload, chunk) + b"\n\n"
+        return self._as_ours(payload, chunk)
 
     def _as_ours(self, payload: bytes, chunk: dict[str, Any]) -> bytes:
-        """The payload with our names. Nearly all chunks of a stream begin with the same bytes, up to their choices."""
-        if self._their_head and payload.startswith(self._their_head):
-            tail = payload[len(self._their_head) :]
-            if _FINGERPRINT not in tail:
-                return self._our_head + tail
-        head, border, tail = payload.partition(_CHOICES)
-        if border and b'"id"' in head and b'"model"' in head and _FINGERPRINT not in tail:
+        """The event with our names. Nearly all chunks of a stream begin with the same bytes, up to their choices."""
+        event = _DATA + payload + b"\n\n"
+        head, border, tail = event.partition(_CHOICES)
+        if self._their_head != head + border or _FINGERPRINT in tail:
+            if not (border and b'"id"' in head and b'"model"' in head) or _FINGERPRINT in tail:
+                return self._rename(event, chunk)
             self._their_head, self._our_head = head + border, self._rename(head, chunk) + border
-            return self._our_head + tail
-        return self._rename(payload, chunk)
+        return self._our_head + tail
 
     def _rename(self, part: bytes, chunk: dict[str, Any]) -> bytes:
         """A part of a payload with the upstream's identity replaced by ours: only these values, wherever they stand."""

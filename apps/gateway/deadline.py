@@ -1,7 +1,7 @@
 """A bound on every wait of a request, with one timer for all of them."""
 
 import asyncio
-from enum import StrEnum
+from enum import IntEnum
 from functools import cache
 
 from django.conf import settings
@@ -9,40 +9,41 @@ from django.conf import settings
 TICKS_PER_LIMIT = 10
 
 
-class Wait(StrEnum):
-    """What a request can be waiting for."""
+class Wait(IntEnum):
+    """What a request can be waiting for. The numbers are places in `configured_limits`."""
 
-    FIRST_BYTE = "first byte"
-    NEXT_BYTES = "next bytes"
-    WHOLE_ANSWER = "whole answer"
-    CLIENT = "client"
+    FIRST_BYTE = 0
+    NEXT_BYTES = 1
+    WHOLE_ANSWER = 2
+    CLIENT = 3
 
 
 @cache
-def configured_limits() -> dict[Wait, float]:
+def configured_limits() -> list[float]:
     """Seconds that each wait may take."""
-    return {
-        Wait.FIRST_BYTE: settings.UPSTREAM_FIRST_BYTE_TIMEOUT_S,
-        Wait.NEXT_BYTES: settings.UPSTREAM_IDLE_TIMEOUT_S,
-        Wait.WHOLE_ANSWER: settings.UPSTREAM_TOTAL_TIMEOUT_S,
-        Wait.CLIENT: settings.CLIENT_WRITE_TIMEOUT_S,
-    }
+    return [
+        settings.UPSTREAM_FIRST_BYTE_TIMEOUT_S,
+        settings.UPSTREAM_IDLE_TIMEOUT_S,
+        settings.UPSTREAM_TOTAL_TIMEOUT_S,
+        settings.CLIENT_WRITE_TIMEOUT_S,
+    ]
 
 
 class Deadline:
     """Cancels the task that made or adopted it when one of its waits takes too long; `expired` then says which.
 
-    A wait only notes its time. One timer looks at it ten times per shortest limit, so a bound is kept to within a
-    tenth, and thousands of idle streams cost next to nothing."""
+    A new wait only changes two numbers. One timer looks at them ten times per shortest limit, so a bound is kept to
+    within two of those looks, and thousands of idle streams cost next to nothing."""
 
     def __init__(self) -> None:
         self._limits_s = configured_limits()
-        self._tick_s = min(self._limits_s.values()) / TICKS_PER_LIMIT
+        self._tick_s = min(self._limits_s) / TICKS_PER_LIMIT
         self._loop = asyncio.get_running_loop()
         self._task = asyncio.current_task()
-        self._latest = self._loop.time() + self._limits_s[Wait.WHOLE_ANSWER]
+        self._since = self._loop.time()
+        self._latest = self._since + self._limits_s[Wait.WHOLE_ANSWER]
         self._wait = Wait.WHOLE_ANSWER
-        self._until = self._latest
+        self._waits = self._waits_seen = 0
         self._timer = self._loop.call_later(self._tick_s, self._look)
         self.expired: Wait | None = None
 
@@ -53,7 +54,7 @@ class Deadline:
     def expect(self, wait: Wait) -> None:
         """From now on the task waits for this."""
         self._wait = wait
-        self._until = self._loop.time() + self._limits_s[wait]
+        self._waits += 1
 
     def stop(self) -> None:
         """No bound any more."""
@@ -61,12 +62,24 @@ class Deadline:
 
     def _look(self) -> None:
         now = self._loop.time()
-        if now < self._until and now < self._latest:
+        if self._waits != self._waits_seen:
+            self._waits_seen, self._since = self._waits, now
+        if now >= self._latest:
+            self._expire(Wait.WHOLE_ANSWER)
+        elif now - self._since >= self._limits_s[self._wait]:
+            self._expire(self._wait)
+        else:
             self._timer = self._loop.call_later(self._tick_s, self._look)
-            return
-        self.expired = self._wait if now >= self._until else Wait.WHOLE_ANSWER
+
+    def _expire(self, wait: Wait) -> None:
+        self.expired = wait
         if self._task is not None:
             self._task.cancel()
+
+    @property
+    def expired_wait(self) -> str:
+        """What took too long, for a sentence: `next bytes`."""
+        return "" if self.expired is None else self.expired.name.lower().replace("_", " ")
 
     def took_effect(self) -> bool:
         """In a handler of CancelledError: whether it was this deadline. The task is then no longer being cancelled."""

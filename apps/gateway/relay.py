@@ -95,7 +95,7 @@ def _failure_of(error: BaseException, deadline: Deadline) -> GatewayError | None
     if isinstance(error, UpstreamBroken):
         return GatewayError(UPSTREAM_FAILED, "The upstream broke off before the answer was complete.")
     if deadline.expired is not Wait.CLIENT and deadline.took_effect():
-        return GatewayError(UPSTREAM_TIMEOUT, f"The upstream took too long (waiting for its {deadline.expired}).")
+        return GatewayError(UPSTREAM_TIMEOUT, f"The upstream took too long ({deadline.expired_wait}).")
     return None
 
 

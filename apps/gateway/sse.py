@@ -12,6 +12,11 @@ class EventSplitter:
         self.is_overfull = False
         """An event of more than MAX_EVENT_BYTES came; it is dropped, and nothing after it makes sense."""
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether the next read begins an event."""
+        return not self._buffer
+
     def feed(self, received: bytes) -> bytes:
         """All whole events that are complete now, as one block of bytes with LF line ends; b"" when there is none."""
         buffer = self._buffer + received if self._buffer else received

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from apps.gateway.deadline import Wait, configured_limits
+from apps.gateway import deadline
 from apps.usage.contracts import Outcome, RequestOpened, TokenCounts
 from tests.factories import offered, snapshot
 from tests.gateway.conftest import UPSTREAM_KEY, Bench
@@ -273,14 +273,14 @@ async def test_an_odd_but_whole_stream_arrives_whole_and_is_billed_exactly(bench
 
 
 async def test_an_upstream_that_never_answers_is_504(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(configured_limits(), Wait.FIRST_BYTE, 0.3)
+    monkeypatch.setattr(deadline, "configured_limits", lambda: [0.3, 60.0, 600.0, 30.0])
     call = await bench.chat("sandbox-fault-stall", stream=True)
     assert (call.status, call.json["error"]["code"]) == (504, "upstream_timeout")
     assert bench.record(call).cost_nanos == 0
 
 
 async def test_an_upstream_that_stops_midway_is_cut_at_its_bound(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(configured_limits(), Wait.NEXT_BYTES, 0.3)
+    monkeypatch.setattr(deadline, "configured_limits", lambda: [60.0, 0.3, 600.0, 30.0])
     call = await bench.chat("sandbox-fault-stall-after-3", "one two three four five", stream=True)
     assert call.events[-1]["error"]["code"] == "upstream_timeout"
     record = bench.record(call)

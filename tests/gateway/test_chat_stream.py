@@ -75,6 +75,24 @@ def test_names_behind_the_choices_do_not_leak_and_other_ids_are_not_touched() ->
         assert (event["id"], event["model"]) == ("chatcmpl-ours", "bench-model")
 
 
+@pytest.mark.parametrize(
+    "delta",
+    [
+        {"content": 'plain text, "quoted" and \\ \n'},
+        {"content": "é🙂"},
+        {"content": ""},
+        {"content": "x", "role": "assistant"},
+        {"reasoning_content": "x"},
+    ],
+)
+def test_the_short_way_for_plain_chunks_gives_what_the_long_way_gives(delta: dict[str, Any]) -> None:
+    one = chunk(choices=[{"index": 0, "delta": delta, "logprobs": None, "finish_reason": None}], usage=None)
+    stream, apart = run(chunk(), one, one, FINISH, DONE)
+    at_once, together = run(b"".join([chunk(), one, one, FINISH, DONE]))
+    assert (apart, stream.output_count) == (together, at_once.output_count)
+    assert parsed(apart)[1]["choices"][0]["delta"] == delta
+
+
 def test_usage_is_taken_out_and_comes_back_once_at_the_end() -> None:
     stream, sent = run(chunk(), chunk(usage=USAGE), FINISH, LAST, DONE)
     assert stream.tokens == TokenCounts(input=5, output=2)
