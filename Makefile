@@ -50,10 +50,10 @@ bench: $(VENV)/dev.lock launcher ## measure the gateway against nginx and a dire
 
 screenshots: $(VENV)/dev.lock launcher ## take the pictures of portal and console that the README shows
 	@deploy/install-test-packages
-	@$(BIN)/python -m tests.browser.screenshots
+	@$(BIN)/python -m docs.take_screenshots
 
-docs: $(VENV)/dev.lock launcher ## write the OpenAPI description of the API to docs/openapi.yaml
-	$(BIN)/python manage.py spectacular --validate --fail-on-warn --file docs/openapi.yaml
+docs: $(VENV)/dev.lock launcher ## check that links, file maps, settings and error tables of the docs are true
+	@$(BIN)/python -m pytest -q tests/architecture -k "doc or decision or configuration"
 
 lock: ## pin all dependencies with hashes again (needs uv)
 	$(COMPILE) --output-file requirements/run.txt pyproject.toml

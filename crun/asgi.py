@@ -1,11 +1,15 @@
 """ASGI entries: `application` serves everything, `gateway` the data path alone, `web` the pages alone."""
 
 import os
+import warnings
 from typing import Any
 
 from django.core.asgi import get_asgi_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "crun.settings")
+
+# Static files come from WhiteNoise, whose iterators are synchronous; they are small and cached by browsers.
+warnings.filterwarnings("ignore", message="StreamingHttpResponse must consume synchronous iterators")
 
 web = get_asgi_application()
 

@@ -70,6 +70,9 @@ def current_home() -> Home:
 def load_environment() -> Home:
     """Read `.env` of the checkout, then the generated secrets of the home; what is set already wins."""
     environ.Env.read_env(BASE_DIR / ".env")
+    for name in SECRET_NAMES:
+        if not os.environ.get(name):
+            os.environ.pop(name, None)  # an empty line in .env must not hide the generated secret
     home = current_home()
     environ.Env.read_env(home.secrets_file)
     return home

@@ -4,7 +4,6 @@ import argparse
 import gc
 import os
 import socket
-import warnings
 
 import uvicorn
 
@@ -23,8 +22,6 @@ def main() -> None:
     parser.add_argument("--worker", type=int, default=0, help="number of this worker, for its name in logs")
     parser.add_argument("--app", default="crun.asgi:application", help="ASGI application to serve")
     options = parser.parse_args()
-    # Static files come from WhiteNoise, whose iterators are synchronous; they are small and cached by browsers.
-    warnings.filterwarnings("ignore", message="StreamingHttpResponse must consume synchronous iterators")
     config = uvicorn.Config(
         options.app,
         loop="uvloop",

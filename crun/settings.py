@@ -143,8 +143,7 @@ ACCOUNT_ADAPTER = "apps.portal.signup.AccountAdapter"
 ACCOUNT_FORMS = {"signup": "apps.portal.signup.SignupForm"}
 ACCOUNT_SESSION_REMEMBER = True
 ACCOUNT_LOGOUT_ON_GET = False
-EMAIL_CONFIG = env.email_url("EMAIL_URL", default="consolemail://")
-EMAIL_BACKEND = EMAIL_CONFIG["EMAIL_BACKEND"]
+vars().update(env.email_url("EMAIL_URL", default="consolemail://"))  # EMAIL_BACKEND, EMAIL_HOST, EMAIL_USE_TLS ...
 DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="CRUN <crun@localhost>")
 SESSION_COOKIE_AGE = int(timedelta(days=14).total_seconds())
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = PUBLIC_URL.startswith("https://")

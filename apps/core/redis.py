@@ -19,16 +19,6 @@ def changes_channel(client: "redis.Redis | redis.asyncio.Redis") -> str:
     return f"crun:changes:{client.connection_pool.connection_kwargs.get('db') or 0}"
 
 
-def async_client() -> "redis.asyncio.Redis":
-    """A client for the data path; its owner closes it."""
-    return redis.asyncio.Redis.from_url(
-        settings.REDIS_URL,
-        protocol=PROTOCOL,
-        socket_timeout=CALL_TIMEOUT_S,
-        socket_connect_timeout=CONNECT_TIMEOUT_S,
-    )
-
-
 def listening_client() -> "redis.asyncio.Redis":
     """A client for a subscription: it may be silent for long, so reads have no timeout of their own."""
     return redis.asyncio.Redis.from_url(

@@ -34,7 +34,6 @@ UPSTREAM_FAILED = ErrorKind(502, "upstream_error", "upstream_failed", retry=True
 UPSTREAM_UNAUTHORIZED = ErrorKind(502, "upstream_error", "upstream_unauthorized")
 UPSTREAM_TIMEOUT = ErrorKind(504, "timeout_error", "upstream_timeout", retry=True)
 STORE_AWAY = ErrorKind(503, "service_unavailable_error", "store_unavailable", retry=True)
-DRAINING = ErrorKind(503, "service_unavailable_error", "draining", retry=True)
 SERVER_ERROR = ErrorKind(500, "server_error", "internal_error")
 
 RETRY_AFTER_S = 1

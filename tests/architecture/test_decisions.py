@@ -1,0 +1,32 @@
+"""What docs/decisions says is enforced here: which libraries the data path may know, and where."""
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def importers(library: str, *, below: str) -> list[str]:
+    """The files that import a library, by their paths from the root."""
+    found = []
+    for path in sorted((ROOT / below).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            if any(name.partition(".")[0] == library for name in names):
+                found.append(str(path.relative_to(ROOT)))
+                break
+    return found
+
+
+def test_one_file_knows_the_upstream_client() -> None:
+    assert importers("aiohttp", below="apps") == ["apps/gateway/providers/transport.py"]
+
+
+def test_httpx_stays_off_the_data_path() -> None:
+    assert importers("httpx", below="apps/gateway") == []
+    assert importers("httpx", below="apps") != []
+
+
+def test_no_request_calls_redis() -> None:
+    assert importers("redis", below="apps/gateway") == ["apps/gateway/changes.py"]

@@ -1,0 +1,41 @@
+"""Fixtures that several rooms share: one running installation, and the upstream that tells the truth."""
+
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from apps.core.ids import new_id
+from tests.acceptance.installing import Installation, running_installation
+from tests.acceptance.upstream import TruthUpstream, catalog, running_upstream
+
+GATEWAY_LIMITS = {
+    "CRUN_UPSTREAM_FIRST_BYTE_TIMEOUT_S": "5",
+    "CRUN_UPSTREAM_IDLE_TIMEOUT_S": "4",
+    "CRUN_UPSTREAM_TOTAL_TIMEOUT_S": "14",
+    "CRUN_CLIENT_WRITE_TIMEOUT_S": "3",
+}
+"""Short enough for tests of upstreams and clients that stall, long enough for a busy machine."""
+
+
+@pytest.fixture(scope="session")
+def truth(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TruthUpstream]:
+    """An upstream in its own process whose log is the oracle."""
+    with running_upstream(tmp_path_factory.mktemp("truth")) as upstream:
+        yield upstream
+
+
+@pytest.fixture(scope="session")
+def installation(truth: TruthUpstream) -> Iterator[Installation]:
+    """A whole `crun up` with two ASGI workers, the upstream `truth` in its catalog."""
+    if sys.platform != "linux":
+        pytest.skip("these tests look at processes in /proc, which only Linux has")
+    with running_installation(WORKERS="2", **GATEWAY_LIMITS) as running:
+        running.import_catalog(catalog(truth))
+        yield running
+
+
+@pytest.fixture
+def mark(truth: TruthUpstream) -> tuple[str, int]:
+    """This moment as a request id and as a number of the truth log: what the test causes comes after both."""
+    return new_id("req"), truth.last_number()
