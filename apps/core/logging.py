@@ -51,6 +51,8 @@ def logging_settings(*, level: str) -> dict[str, Any]:
             "django.server": {"level": "WARNING"},
             "httpx": {"level": "WARNING"},
             "uvicorn": {"level": "WARNING"},
+            # Without a handler in reach uvicorn does not even compose a line for each request.
+            "uvicorn.access": {"handlers": [], "propagate": False},
             # One task a second: only its failures are news.
             "celery.worker.strategy": {"level": "WARNING"},
             "celery.app.trace": {"level": "WARNING"},

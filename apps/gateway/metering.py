@@ -1,5 +1,6 @@
 """The record of one request: opened before the upstream is called, closed exactly once, whatever happens. No awaits."""
 
+import re
 import time
 
 import msgspec
@@ -9,6 +10,7 @@ from apps.catalog.contracts import Target
 from apps.usage.contracts import Outcome, RequestClosed, RequestOpened, RequestProgress, TokenCounts
 from apps.usage.journal import Journal
 
+_WORD = re.compile(r"[A-Za-z0-9_.:-]{1,40}")
 CHECKPOINT_S = 1.0
 CHECKPOINT_BYTES = 64 << 10
 
@@ -73,8 +75,8 @@ class Meter:
                 estimated=estimated,
                 duration_ms=int((time.monotonic() - self._started) * 1000),
                 first_byte_ms=self._first_byte_ms,
-                finish_reason=finish_reason[:40],
-                error_code=error_code[:60],
+                finish_reason=_word(finish_reason),
+                error_code=_word(error_code),
             )
             self._journal.close_request(self.closed)
         return self.closed
@@ -93,3 +95,8 @@ class Meter:
         else:
             estimate = TokenCounts(input=self._opened.input_estimate, output=output_count)
             self.close(outcome, estimate, estimated=True, error_code=error_code)
+
+
+def _word(text: str) -> str:
+    """A vendor's code as it may stand in a record: anything but a short plain word is `other`."""
+    return text if not text or _WORD.fullmatch(text) else "other"

@@ -39,7 +39,8 @@ def record(closed: Sequence[RequestClosed]) -> int:
     ensure_partitions(utc_day(entry.opened.request_id) for entry in closed)
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(_STAGE)
-        with cursor.copy(f"COPY arriving ({_COLUMNS}) FROM STDIN") as copy:
+        copying = f"COPY arriving ({_COLUMNS}) FROM STDIN"
+        with connection.wrap_database_errors, cursor.copy(copying) as copy:  # Django does not wrap COPY by itself
             for row in rows:
                 copy.write_row(row)
         cursor.execute(_INSERT)

@@ -9,11 +9,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
+from django.db import DataError, Error, IntegrityError
+
 from apps.usage.contracts import RequestClosed, RequestOpened, RequestProgress
 from apps.usage.journal import LOCK_NAME, SEGMENT_PATTERN, UNFINISHED_PREFIX, read_entries
 from apps.usage.recording import record
 
 BATCH_ROWS = 5_000
+REFUSED_NAME = "refused.jsonl"
 _SHIPPER_LOCK = "shipper.lock"
 _POSITION = "shipped"
 log = logging.getLogger(__name__)
@@ -73,7 +77,7 @@ def _ship_live(folder: Path, report: ShippingReport) -> None:
             continue
         found = _Segments()
         end = _read(segment, start, found)
-        report.recorded += _record(found.closed)
+        report.recorded += _record(folder, found.closed)
         if segment is not segments[-1]:
             _check_whole(segment, end)
             segment.unlink()
@@ -89,9 +93,9 @@ def _ship_dead(folder: Path, close_orphan: CloseOrphan, report: ShippingReport) 
         end = _read(segment, 0, found)
         if segment is not segments[-1]:
             _check_whole(segment, end)
-    report.recorded += _record(found.closed)
+    report.recorded += _record(folder, found.closed)
     orphans = [close_orphan(opened, progress) for opened, progress in found.open.values()]
-    report.recovered += _record(orphans)
+    report.recovered += _record(folder, orphans)
     if orphans:
         log.warning("settled %d requests of a process that died", len(orphans), extra={"journal": folder.name})
     shutil.rmtree(folder)
@@ -113,8 +117,29 @@ def _read(segment: Path, start: int, found: _Segments) -> int:
     return end
 
 
-def _record(closed: list[RequestClosed]) -> int:
-    return sum(record(closed[at : at + BATCH_ROWS]) for at in range(0, len(closed), BATCH_ROWS))
+def _record(folder: Path, closed: list[RequestClosed]) -> int:
+    """Write them in batches. One that the database refuses for what it is must not hold up all others."""
+    recorded = 0
+    for at in range(0, len(closed), BATCH_ROWS):
+        batch = closed[at : at + BATCH_ROWS]
+        try:
+            recorded += record(batch)
+        except (DataError, IntegrityError) as error:
+            recorded += _record_apart(folder, batch, error)
+    return recorded
+
+
+def _record_apart(folder: Path, batch: list[RequestClosed], error: Error) -> int:
+    """Halve the batch until the refused entry stands alone; that one is kept in a file for a human."""
+    if len(batch) > 1:
+        middle = len(batch) // 2
+        return _record(folder, batch[:middle]) + _record(folder, batch[middle:])
+    with (folder.parent / REFUSED_NAME).open("ab") as file:
+        file.write(msgspec.json.encode(batch[0]) + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    log.error("a usage record was refused: %s", error, extra={"request_id": batch[0].opened.request_id})
+    return 0
 
 
 def _check_whole(segment: Path, end: int) -> None:

@@ -94,6 +94,27 @@ def test_a_living_writer_is_never_taken_for_dead(tmp_path: Path) -> None:
     journal.close()
 
 
+def test_one_record_that_the_database_refuses_holds_up_no_other(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal = Journal(tmp_path, max_bytes=MANY)
+    good = [opened() for _ in range(6)]
+    for entry in good:
+        journal.open_request(entry)
+        journal.close_request(closed(entry))
+    bad = opened()
+    journal.open_request(bad)
+    journal.close_request(closed(bad, finish_reason="nul\x00"))
+    ship(tmp_path, close_orphan=close_orphan)
+    ship(tmp_path, close_orphan=close_orphan)
+    assert ids() == {entry.request_id for entry in good}
+    kept = (tmp_path / "refused.jsonl").read_text().splitlines()
+    assert len(kept) == 1
+    assert bad.request_id in kept[0]
+    assert "refused" in caplog.text
+    journal.close()
+
+
 def test_the_same_request_in_one_batch_and_again_later_is_one_record() -> None:
     entry = closed()
     assert record([entry, entry]) == 1

@@ -1,0 +1,1 @@
+"""The benchmark: what the gateway costs, next to nginx and a direct connection. `make bench`; see README.md here."""
