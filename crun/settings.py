@@ -35,8 +35,8 @@ DATABASES: dict[str, dict[str, Any]] = {
     "default": {
         "ENGINE": "django.db.backends.postgresql",
         **(env.db_url("DATABASE_URL") if env.str("DATABASE_URL", default="") else HOME.database_settings()),
-        "CONN_MAX_AGE": 60,
-        "CONN_HEALTH_CHECKS": True,
+        # Under ASGI every page runs in a thread of its own, so a kept connection would be kept once for each page.
+        "CONN_MAX_AGE": 0,
     }
 }
 DATABASES["default"].setdefault("OPTIONS", {}).setdefault("connect_timeout", 2)

@@ -5,10 +5,13 @@ known keys are served from the cache up to STALE_S, unknown ones get Unavailable
 """
 
 import asyncio
+import logging
+import os
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Final
 
 from apps.core.crypto import keyed_digests
@@ -21,6 +24,8 @@ STALE_S: Final = 600.0
 RETRY_S: Final = 1.0
 """After a failed read the cache is trusted for so long before the database is asked again."""
 MAX_ENTRIES: Final = 50_000
+_NAME_BYTES: Final = 16
+log = logging.getLogger(__name__)
 
 ReadGrant = Callable[[Sequence[str]], Awaitable[KeyGrant | None]]
 """Reads the key with one of these digests from the database. Raises Unavailable."""
@@ -42,31 +47,31 @@ class KeyLookup:
         self._read = read
         self._peppers = peppers
         self._clock = clock
-        self._entries: OrderedDict[str, _Entry] = OrderedDict()
-        self._reading: dict[str, asyncio.Task[KeyGrant | None]] = {}
+        self._cache_key = os.urandom(32)
+        self._entries: OrderedDict[bytes, _Entry] = OrderedDict()
+        self._reading: dict[bytes, asyncio.Task[KeyGrant | None]] = {}
 
     async def find(self, presented: str) -> KeyGrant | None:
         """The grant of a usable key; None for one that is malformed, unknown, revoked or expired.
 
         Raises Unavailable when that cannot be known."""
-        if not is_well_formed(presented):
-            return None
-        digests = keyed_digests(presented, self._peppers)
-        entry = self._entries.get(digests[0])
-        if entry is None or self._clock() >= entry.ask_after:
-            grant = await self._refresh(digests, entry)
-        else:
+        name = self._cache_name(presented)
+        entry = self._entries.get(name)
+        if entry is not None and self._clock() < entry.ask_after:
             grant = entry.grant
-        if grant is None or grant.digest not in digests or not grant.is_usable(time.time()):
+        elif is_well_formed(presented):
+            grant = await self._refresh(name, keyed_digests(presented, self._peppers), entry)
+        else:
             return None
-        return grant
+        return grant if grant is not None and grant.is_usable(time.time()) else None
 
     def forget(self, digest: str) -> None:
         """Something about the key with this stored digest changed: read it again before it is used again."""
         stale = [name for name, entry in self._entries.items() if entry.grant and entry.grant.digest == digest]
-        for name in {*stale, digest}:
-            self._entries.pop(name, None)
-            self._reading.pop(name, None)
+        for name in stale:
+            del self._entries[name]
+        # A read that is under way may have seen the key as it was: its result is used once and not kept.
+        self._reading.clear()
 
     def distrust(self) -> None:
         """Announcements may have been missed: read every key again before its next use."""
@@ -74,12 +79,15 @@ class KeyLookup:
             entry.ask_after = 0.0
         self._reading.clear()
 
-    async def _refresh(self, digests: Sequence[str], entry: _Entry | None) -> KeyGrant | None:
+    def _cache_name(self, presented: str) -> bytes:
+        """What a key is cached under: a hash with a key of this process, so that no API key stands in its memory."""
+        return blake2b(presented.encode("utf-8", "replace"), key=self._cache_key, digest_size=_NAME_BYTES).digest()
+
+    async def _refresh(self, name: bytes, digests: Sequence[str], entry: _Entry | None) -> KeyGrant | None:
         """Read the key; all who ask at the same time share one read, which no caller's leaving cancels."""
-        name = digests[0]
         task = self._reading.get(name)
         if task is None:
-            task = self._reading[name] = asyncio.create_task(self._read_into_cache(digests))
+            task = self._reading[name] = asyncio.create_task(self._read_into_cache(name, digests))
             task.add_done_callback(_retrieve)
         try:
             return await asyncio.shield(task)
@@ -90,8 +98,7 @@ class KeyLookup:
             entry.ask_after = now + RETRY_S
             return entry.grant
 
-    async def _read_into_cache(self, digests: Sequence[str]) -> KeyGrant | None:
-        name = digests[0]
+    async def _read_into_cache(self, name: bytes, digests: Sequence[str]) -> KeyGrant | None:
         task = asyncio.current_task()
         try:
             grant = await self._read(digests)
@@ -99,8 +106,10 @@ class KeyLookup:
             is_current = self._reading.get(name) is task
             if is_current:
                 del self._reading[name]
+        if grant is not None and grant.digest not in digests:
+            log.error("a grant of another key was refused", extra={"key_id": grant.key_id})
+            grant = None
         if is_current:
-            # Otherwise the key changed while it was read: what was read may be old, so it is used once, not kept.
             now = self._clock()
             self._entries[name] = _Entry(grant, now, now + FRESH_S)
             self._entries.move_to_end(name)
