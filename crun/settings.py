@@ -141,6 +141,8 @@ ACCOUNT_USER_MODEL_USERNAME_FIELD = None
 ACCOUNT_EMAIL_VERIFICATION = env.str("CRUN_EMAIL_VERIFICATION", default="none")
 ACCOUNT_ADAPTER = "apps.portal.signup.AccountAdapter"
 ACCOUNT_FORMS = {"signup": "apps.portal.signup.SignupForm"}
+# Guessing is bounded for each address; the bound for each account is high, or anybody could lock anybody out.
+ACCOUNT_RATE_LIMITS = {"login_failed": "10/m/ip,100/5m/key"}
 ACCOUNT_SESSION_REMEMBER = True
 ACCOUNT_LOGOUT_ON_GET = False
 vars().update(env.email_url("EMAIL_URL", default="consolemail://"))  # EMAIL_BACKEND, EMAIL_HOST, EMAIL_USE_TLS ...

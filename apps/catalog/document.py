@@ -48,6 +48,7 @@ _MOMENT = re.compile(
 )
 _MAX_INTEGER = 2_147_483_647
 _MAX_WEIGHT = 1_000
+_MAX_PRICE = 1_000_000
 _MAX_DESCRIPTION_CHARACTERS = 10_000
 
 
@@ -210,7 +211,10 @@ def _warn_about(entry: ModelEntry, spot: Spot) -> None:
 def _amount(written: Scalar) -> Decimal:
     if not _AMOUNT.fullmatch(written.text):
         raise Refusal("must be a decimal number of USD per million tokens, 0 or more, at most 9 decimals")
-    return Decimal(written.text)
+    amount = Decimal(written.text)
+    if amount > _MAX_PRICE:
+        raise Refusal(f"must be at most {_MAX_PRICE} USD per million tokens")
+    return amount
 
 
 def _moment(written: Scalar) -> datetime:

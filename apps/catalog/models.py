@@ -14,6 +14,8 @@ MODEL_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$"
 BASE_URL_PATTERN = r"^https?://[A-Za-z0-9.\-\[\]:_]+(/[^\s?#@]*)?$"
 """Hosts with a single label too: that is how services find each other inside one installation."""
 BASE_URL_HELP = "Enter an http or https address without user, query or fragment."
+MAX_PRICE = 1_000_000
+"""USD per million tokens: far above any real price, and low enough that no cost outgrows 64 bits."""
 
 
 class Dialect(models.TextChoices):
@@ -29,7 +31,7 @@ def _price(*, optional: bool = False, explanation: str = "") -> "models.DecimalF
         decimal_places=9,
         null=optional,
         blank=optional,
-        validators=[MinValueValidator(0)],
+        validators=[MinValueValidator(0), MaxValueValidator(MAX_PRICE)],
         help_text=f"USD per million tokens. {explanation}".strip(),
     )
 
@@ -141,8 +143,8 @@ class PriceVersion(models.Model):
             models.UniqueConstraint(fields=["model", "starts_at"], name="price_start_unique"),
             *(
                 models.CheckConstraint(
-                    condition=Q(**{f"{bucket}__gte": 0}) | Q(**{f"{bucket}__isnull": True}),
-                    name=f"price_{bucket}_not_negative",
+                    condition=Q(**{f"{bucket}__range": (0, MAX_PRICE)}) | Q(**{f"{bucket}__isnull": True}),
+                    name=f"price_{bucket}_in_range",
                 )
                 for bucket in ("input", "output", "cache_read", "cache_write", "reasoning")
             ),

@@ -50,7 +50,11 @@ class ProviderForm(forms.ModelForm):
 
     def clean_base_url(self) -> str:
         base_url = str(self.cleaned_data["base_url"]).rstrip("/")
-        parts = urlsplit(base_url)
+        try:
+            parts = urlsplit(base_url)
+            _ = parts.port
+        except ValueError as error:
+            raise forms.ValidationError(f"This is no address: {error}.") from error
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise forms.ValidationError("Enter an address that starts with https:// or http://.")
         if parts.username or parts.password or parts.query or parts.fragment:

@@ -10,7 +10,7 @@ from contextlib import aclosing
 from typing import Any
 
 from django.http.response import HttpResponseBase
-from django.urls import Resolver404, URLPattern, get_resolver
+from django.urls import Resolver404, URLPattern, URLResolver, get_resolver
 
 from apps.core.ids import new_id
 from apps.gateway.disconnect import DisconnectWatch, Receive
@@ -40,7 +40,8 @@ class Gateway:
     """The ASGI application of the data path. One instance a process."""
 
     def __init__(self) -> None:
-        self._views = _exact_routes()
+        self._resolver = get_resolver("apps.gateway.urls")  # no page of the web process is ever served from here
+        self._views = _exact_routes(self._resolver)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -66,8 +67,10 @@ class Gateway:
         view = self._views.get(path)
         if view is not None:
             return view, {}
+        if not path.startswith(API_PREFIX):
+            raise GatewayError(NOT_FOUND, f"There is no endpoint at {path}.")
         try:
-            match = get_resolver().resolve(path)
+            match = self._resolver.resolve("/" + path.removeprefix(API_PREFIX))
         except Resolver404:
             raise GatewayError(NOT_FOUND, f"There is no endpoint at {path}.") from None
         return match.func, match.kwargs
@@ -145,10 +148,9 @@ def _start(status: int, headers: Any) -> dict[str, Any]:
     return {"type": "http.response.start", "status": status, "headers": encoded}
 
 
-def _exact_routes() -> dict[str, View]:
-    """The routes of apps.gateway.urls that have no parameters, by their whole path."""
-    from_root = get_resolver("apps.gateway.urls")
-    plain = (pattern for pattern in from_root.url_patterns if isinstance(pattern, URLPattern))
+def _exact_routes(resolver: URLResolver) -> dict[str, View]:
+    """The routes that have no parameters, by their whole path."""
+    plain = (pattern for pattern in resolver.url_patterns if isinstance(pattern, URLPattern))
     return {f"{API_PREFIX}{pattern.pattern}": pattern.callback for pattern in plain if "<" not in str(pattern.pattern)}
 
 

@@ -32,11 +32,17 @@ class KeyAuthentication(BaseAuthentication):
 
 def presented_key(meta: Mapping[str, Any]) -> str:
     """The key in the request's headers (WSGI names). Raises GatewayError: 401 for none, 400 for two different ones."""
-    scheme, _, bearer = str(meta.get("HTTP_AUTHORIZATION", "")).partition(" ")
-    bearer = bearer.strip() if scheme.lower() == "bearer" else ""
-    direct = str(meta.get("HTTP_X_API_KEY", "")).strip()
-    if bearer and direct and bearer != direct:
-        raise GatewayError(BAD_REQUEST, "Two different API keys were given, in Authorization and in X-API-KEY.")
-    if not bearer and not direct:
-        raise GatewayError(INVALID_API_KEY, _INVALID if scheme else _MISSING)
-    return bearer or direct
+    authorizations = _values(meta, "HTTP_AUTHORIZATION")
+    keys = {value.partition(" ")[2].strip() for value in authorizations if value[:7].lower() == "bearer "}
+    keys |= _values(meta, "HTTP_X_API_KEY")
+    keys.discard("")
+    if len(keys) > 1:
+        raise GatewayError(BAD_REQUEST, "Two different API keys were given; send one.")
+    if not keys:
+        raise GatewayError(INVALID_API_KEY, _INVALID if authorizations else _MISSING)
+    return keys.pop()
+
+
+def _values(meta: Mapping[str, Any], name: str) -> set[str]:
+    """The values of a header that may have come more than once; they were joined with commas, which no key has."""
+    return {value.strip() for value in str(meta.get(name, "")).split(",")} - {""}

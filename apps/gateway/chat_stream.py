@@ -6,7 +6,6 @@ key of the chunk itself. The one event that is not parsed is the common one: the
 piece of text.
 """
 
-import json
 import re
 from typing import Any
 
@@ -15,12 +14,15 @@ import orjson
 from apps.gateway.errors import UPSTREAM_FAILED, GatewayError
 from apps.gateway.sse import EventSplitter, event_data, events
 from apps.gateway.token_usage import UsageInvalid, from_openai
+from apps.gateway.vendor_json import read_json, write_json
 from apps.usage.contracts import TokenCounts
 
 _IDENTITY = {
     name: re.compile(rb'"' + name.encode() + rb'"\s*:\s*"(?:[^"\\]|\\.)*"')
     for name in ("id", "model", "system_fingerprint")
 }
+PUBLIC_FIELDS = ("id", "object", "created", "model", "choices", "service_tier", "system_fingerprint")
+"""What may leave of an answer's top level; vendors add fields there that tell who they are."""
 _CHOICES = b'"choices":'
 _FINGERPRINT = b'"system_fingerprint"'
 _DATA = b"data: "
@@ -30,20 +32,24 @@ _PLAIN_TAIL = re.compile(
 )
 _DONE = b"[DONE]"
 _DICT_OR_NONE = (dict, type(None))
-_OUTPUT_FIELDS = ("content", "tool_calls", "reasoning_content", "reasoning", "refusal")
+_PUBLIC_FIELDS = frozenset((*PUBLIC_FIELDS, "usage", "obfuscation"))
+OUTPUT_FIELDS = ("content", "tool_calls", "reasoning_content", "reasoning", "refusal")
 
 
 class ChatStream:
     """Turns an upstream's bytes into ours. After `end()` the totals tell what to bill."""
 
-    def __init__(self, *, completion_id: str, model: str, token_bound: int) -> None:
+    def __init__(self, *, completion_id: str, model: str, choices: int, token_bound: int) -> None:
         self._splitter = EventSplitter()
         self._token_bound = token_bound
+        self._choices = choices
+        self._finished: set[object] = set()
         self._ours = {"id": completion_id, "model": model, "system_fingerprint": None}
         self._their_head = b""
         self._our_head = b""
         self._created = 0
-        self._is_done = False
+        self.is_done = False
+        """`[DONE]` came: nothing after it belongs to the answer."""
         self.failure: GatewayError | None = None
         self.tokens: TokenCounts | None = None
         self.output_count = 0
@@ -73,19 +79,24 @@ class ChatStream:
             and _PLAIN_TAIL.fullmatch(received, len(head)) is not None
             and head != b""
             and self._splitter.is_empty
-            and not self._is_done
+            and not self.is_done
             and self.failure is None
         )
 
     def end(self) -> bytes:
         """The upstream closed the connection; what remains to be sent of its last event.
 
-        Sets `failure` when the answer is not whole: neither `[DONE]` nor a finish reason was seen."""
+        Sets `failure` when the answer is not whole: neither `[DONE]` nor a finish reason of every choice came."""
         sent = self._event(self._splitter.rest())
-        if self.failure is None and not self._is_done and not self.finish_reason:
+        if self.failure is None and not self.is_done and len(self._finished) < self._choices:
             message = "The upstream ended the stream before the answer was complete."
             self.failure = GatewayError(UPSTREAM_FAILED, message)
         return sent
+
+    def check(self) -> None:
+        """Raise the failure, if there is one: after what came before it was sent."""
+        if self.failure is not None:
+            raise self.failure
 
     def closing_events(self, usage: dict[str, Any]) -> bytes:
         """The last two events of a whole answer: usage in a chunk of its own, and `[DONE]`."""
@@ -101,10 +112,10 @@ class ChatStream:
 
     def _event(self, event: bytes) -> bytes:
         payload = event_data(event)
-        if not payload or self._is_done or self.failure is not None:
+        if not payload or self.is_done or self.failure is not None:
             return b""
         if payload == _DONE:
-            self._is_done = True
+            self.is_done = True
             return b""
         chunk = _parse(payload)
         if chunk is None:
@@ -118,7 +129,9 @@ class ChatStream:
             self._take_usage(usage)
             if not chunk.get("choices"):
                 return b""
-            payload = orjson.dumps({name: value for name, value in chunk.items() if name != "usage"})
+        if usage is not None or not _PUBLIC_FIELDS.issuperset(chunk):
+            public = {name: value for name, value in chunk.items() if name in _PUBLIC_FIELDS and name != "usage"}
+            payload = write_json(public)
         self._watch(chunk)
         return self._as_ours(payload, chunk)
 
@@ -147,12 +160,13 @@ class ChatStream:
         for choice in chunk.get("choices") or ():
             delta = choice.get("delta")
             if delta:
-                for field in _OUTPUT_FIELDS:
+                for field in OUTPUT_FIELDS:
                     if delta.get(field):
                         self.output_count += 1
                         break
             if choice.get("finish_reason"):
                 self.finish_reason = str(choice["finish_reason"])
+                self._finished.add(choice.get("index"))
 
     def _take_usage(self, usage: object) -> None:
         """The last usage counts: vendors repeat it, cumulatively. One that cannot be billed counts as none."""
@@ -163,19 +177,12 @@ class ChatStream:
 
 
 def _parse(payload: bytes) -> dict[str, Any] | None:
-    """The parsed chunk; None for garbage, which is skipped: one bad line does not spoil a good answer.
-
-    Half an emoji as a lone surrogate escape is legal here and refused by orjson, hence the second parser."""
+    """The parsed chunk; None for garbage, which is skipped: one bad line does not spoil a good answer."""
     try:
-        chunk = orjson.loads(payload)
-    except orjson.JSONDecodeError:
-        try:
-            chunk = json.loads(payload)
-        except (ValueError, RecursionError):
-            return None
-    if not isinstance(chunk, dict) or not _is_chunk(chunk):
+        chunk = read_json(payload)
+    except ValueError:
         return None
-    return chunk
+    return chunk if isinstance(chunk, dict) and _is_chunk(chunk) else None
 
 
 def _is_chunk(chunk: dict[str, Any]) -> bool:

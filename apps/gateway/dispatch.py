@@ -1,5 +1,6 @@
 """The attempt loop: try the routes of a model until one answers. What may have been charged is never tried again."""
 
+import asyncio
 import logging
 import random
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from apps.catalog.contracts import OfferedModel, Target
 from apps.gateway.admission import Admission
 from apps.gateway.deadline import Deadline, Wait
 from apps.gateway.errors import (
+    SERVER_ERROR,
     STORE_AWAY,
     UPSTREAM_FAILED,
     UPSTREAM_OVERLOADED,
@@ -66,13 +68,17 @@ async def open_exchange(transport: Transport, journal: Journal, admission: Admis
         deadline.stop()
         meter.close(Outcome.FAILED, TokenCounts(), http_status=error.kind.status, error_code=error.code or "")
         raise
-    except BaseException:
+    except asyncio.CancelledError:
         deadline.stop()
         if not deadline.took_effect():
             meter.close_partial(Outcome.CANCELLED, None, 0, error_code="client_closed")
             raise
         meter.close(Outcome.FAILED, TokenCounts(), http_status=504, error_code=UPSTREAM_TIMEOUT.code or "")
         raise GatewayError(UPSTREAM_TIMEOUT, "The upstream took too long to answer.") from None
+    except BaseException:
+        deadline.stop()
+        meter.close(Outcome.FAILED, TokenCounts(), http_status=500, error_code=SERVER_ERROR.code or "")
+        raise
     return Exchange(admission, meter, response, deadline)
 
 
@@ -136,6 +142,7 @@ async def _attempt(transport: Transport, admission: Admission, target: Target, *
         raise GatewayError(UPSTREAM_FAILED, "The upstream closed the connection without an answer.") from error
     if response.status == 200:
         return response
+    meter.note_refused()
     try:
         body = await response.read(MAX_ERROR_BYTES)
     except UpstreamBroken:

@@ -67,6 +67,7 @@ class AsyncAPIView(APIView):
     request_id: str
 
     authentication_classes = [KeyAuthentication]
+    http_method_names = ["get", "head", "post", "put", "patch", "delete"]
     content_negotiation_class = OneRenderer
     view_is_async = True
 

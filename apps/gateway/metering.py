@@ -31,7 +31,10 @@ class Meter:
         self.closed: RequestClosed | None = None
 
     def route_to(self, target: Target) -> None:
-        """The record names the route that was tried last: the one that answered, if any did."""
+        """The record names the route that was tried last: the one that answered, if any did.
+
+        What an earlier route got and failed to answer is free for the customer, by the published table."""
+        self._was_sent = False
         if target.provider != self._opened.provider or target.upstream_model != self._opened.upstream_model:
             self._opened = msgspec.structs.replace(
                 self._opened, provider=target.provider, upstream_model=target.upstream_model
@@ -40,6 +43,10 @@ class Meter:
     def note_sent(self) -> None:
         """An upstream has the request: it may charge for it from now on."""
         self._was_sent = True
+
+    def note_refused(self) -> None:
+        """The upstream answered with an error instead: it charges nothing."""
+        self._was_sent = False
 
     def received(self, size: int, output_count: int) -> None:
         """Note output received from the upstream: `size` bytes more, `output_count` pieces in all.

@@ -5,15 +5,14 @@ import logging
 from collections.abc import AsyncGenerator
 from typing import Any
 
-import orjson
-
-from apps.core.money import format_usd
-from apps.gateway.chat_stream import ChatStream
+from apps.core.money import NANOS_PER_USD
+from apps.gateway.chat_stream import OUTPUT_FIELDS, PUBLIC_FIELDS, ChatStream
 from apps.gateway.deadline import Deadline, Wait
 from apps.gateway.dispatch import Exchange
-from apps.gateway.errors import UPSTREAM_FAILED, UPSTREAM_TIMEOUT, GatewayError
+from apps.gateway.errors import SERVER_ERROR, UPSTREAM_FAILED, UPSTREAM_TIMEOUT, GatewayError
 from apps.gateway.providers.transport import UpstreamBroken
 from apps.gateway.token_usage import UsageInvalid, estimate_tokens, from_openai, to_openai
+from apps.gateway.vendor_json import read_json, write_json
 from apps.usage.contracts import Outcome, RequestClosed, TokenCounts
 
 log = logging.getLogger(__name__)
@@ -23,37 +22,38 @@ async def stream(exchange: Exchange) -> AsyncGenerator[bytes, None]:
     """The answer as server-sent events. A failure on the way is the last event, and no `[DONE]` follows it.
 
     When the client leaves, this is cancelled or closed: the upstream is cut and the record closed all the same."""
-    admission, meter = exchange.admission, exchange.meter
+    admission, meter, deadline = exchange.admission, exchange.meter, exchange.deadline
     chat_stream = ChatStream(
         completion_id=completion_id(admission.request_id),
         model=admission.model.id,
+        choices=admission.chat.choices,
         token_bound=admission.token_bound,
     )
-    deadline = exchange.deadline
     deadline.adopt()
+    deadline.expect(Wait.FIRST_BYTE)
     try:
-        deadline.expect(Wait.FIRST_BYTE)
-        while received := await exchange.response.read_some():
+        while not chat_stream.is_done and (received := await exchange.response.read_some()):
             if ready := chat_stream.feed(received):
                 meter.received(len(received), chat_stream.output_count)
                 deadline.expect(Wait.CLIENT)
                 yield ready
-            if chat_stream.failure is not None:
-                raise chat_stream.failure
+            chat_stream.check()
             deadline.expect(Wait.NEXT_BYTES)
         rest = chat_stream.end()
-        if chat_stream.failure is not None:
-            raise chat_stream.failure
+        chat_stream.check()
         closed = _close_whole_stream(exchange, chat_stream)
         deadline.expect(Wait.CLIENT)
         yield rest + chat_stream.closing_events(usage_for_client(closed))
-    except (GatewayError, UpstreamBroken, asyncio.CancelledError) as error:
+        await exchange.response.finish()
+    except asyncio.CancelledError as error:
         failure = _failure_of(error, deadline)
         if failure is None:
             raise
-        code = failure.code or ""
-        meter.close_partial(Outcome.FAILED, chat_stream.tokens, chat_stream.output_count, error_code=code)
-        yield failure.stream_event()
+        yield _close_broken_stream(exchange, chat_stream, failure)
+    except Exception as error:  # noqa: BLE001 - process edge: after the first byte every failure is an event of the stream
+        yield _close_broken_stream(
+            exchange, chat_stream, _failure_of(error, deadline) or _bug(error, admission.request_id)
+        )
     finally:
         meter.close_partial(Outcome.CANCELLED, chat_stream.tokens, chat_stream.output_count, error_code="client_closed")
         exchange.abandon()
@@ -84,8 +84,8 @@ def completion_id(request_id: str) -> str:
 
 def usage_for_client(closed: RequestClosed) -> dict[str, Any]:
     """OpenAI's usage object with what it cost in USD, to the nano-dollar."""
-    cost = orjson.Fragment(format_usd(closed.cost_nanos))
-    return {**to_openai(closed.tokens), "cost": cost, "cost_details": {"estimated": closed.estimated}}
+    cost_usd = closed.cost_nanos / NANOS_PER_USD  # for display: below a million dollars its digits are exact
+    return {**to_openai(closed.tokens), "cost": cost_usd, "cost_details": {"estimated": closed.estimated}}
 
 
 def _failure_of(error: BaseException, deadline: Deadline) -> GatewayError | None:
@@ -97,6 +97,19 @@ def _failure_of(error: BaseException, deadline: Deadline) -> GatewayError | None
     if deadline.expired is not Wait.CLIENT and deadline.took_effect():
         return GatewayError(UPSTREAM_TIMEOUT, f"The upstream took too long ({deadline.expired_wait}).")
     return None
+
+
+def _close_broken_stream(exchange: Exchange, chat_stream: ChatStream, failure: GatewayError) -> bytes:
+    """Close the record of an answer that is not whole; returns the event that tells the client."""
+    code = failure.code or ""
+    exchange.meter.close_partial(Outcome.FAILED, chat_stream.tokens, chat_stream.output_count, error_code=code)
+    return failure.stream_event()
+
+
+def _bug(error: Exception, request_id: str) -> GatewayError:
+    """What a client is told of a mistake of ours."""
+    log.error("bug while relaying", exc_info=error, extra={"request_id": request_id})
+    return GatewayError(SERVER_ERROR, f"Internal error; request id {request_id}.")
 
 
 def _close_whole_stream(exchange: Exchange, chat_stream: ChatStream) -> RequestClosed:
@@ -123,7 +136,7 @@ def _close_whole_answer(exchange: Exchange, answer: dict[str, Any]) -> RequestCl
         tokens = from_openai(answer.get("usage"), bound=admission.token_bound)
     except UsageInvalid as error:
         log.warning("usage cannot be billed: %s", error, extra={"request_id": admission.request_id})
-        output = sum(_text_bytes(choice) for choice in choices)
+        output = sum(_output_bytes(choice) for choice in choices)
         tokens = TokenCounts(input=admission.chat.input_estimate(), output=estimate_tokens(output))
         return exchange.meter.close(Outcome.COMPLETED, tokens, estimated=True, finish_reason=finish_reason)
     return exchange.meter.close(Outcome.COMPLETED, tokens, finish_reason=finish_reason)
@@ -131,25 +144,30 @@ def _close_whole_answer(exchange: Exchange, answer: dict[str, Any]) -> RequestCl
 
 def _parse_answer(body: bytes) -> dict[str, Any]:
     try:
-        answer = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
+        answer = read_json(body)
+    except ValueError as error:
         raise GatewayError(UPSTREAM_FAILED, "The upstream's answer is not valid JSON.") from error
     choices = answer.get("choices") if isinstance(answer, dict) else None
-    if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
+    if not isinstance(choices, list) or not choices or not all(isinstance(choice, dict) for choice in choices):
         raise GatewayError(UPSTREAM_FAILED, "The upstream's answer is no chat completion.")
     return dict(answer)
 
 
 def _as_ours(answer: dict[str, Any], exchange: Exchange, closed: RequestClosed) -> bytes:
     """The answer under our names: nothing that tells which upstream it came from."""
-    answer.pop("system_fingerprint", None)
-    answer["id"] = completion_id(exchange.admission.request_id)
-    answer["model"] = exchange.admission.model.id
-    answer["usage"] = usage_for_client(closed)
-    return orjson.dumps(answer)
+    ours = {name: answer[name] for name in PUBLIC_FIELDS if name in answer and name != "system_fingerprint"}
+    ours["id"] = completion_id(exchange.admission.request_id)
+    ours["model"] = exchange.admission.model.id
+    ours["usage"] = usage_for_client(closed)
+    return write_json(ours)
 
 
-def _text_bytes(choice: dict[str, Any]) -> int:
+def _output_bytes(choice: dict[str, Any]) -> int:
+    """The size of everything in a message that is output: text, tool calls, reasoning, a refusal."""
     message = choice.get("message")
-    content = message.get("content") if isinstance(message, dict) else None
-    return len(content.encode()) if isinstance(content, str) else 0
+    if not isinstance(message, dict):
+        return 0
+    parts = (message.get(field) for field in OUTPUT_FIELDS)
+    return sum(
+        len(part.encode("utf-8", "replace") if isinstance(part, str) else write_json(part)) for part in parts if part
+    )

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.core.exceptions import SuspiciousOperation
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
@@ -18,7 +19,10 @@ AsyncNext = Callable[[HttpRequest], Awaitable[HttpResponseBase]]
 
 
 class ContentSecurityPolicy:
-    """Middleware, native in both worlds so that no request changes threads for a header."""
+    """Middleware, native in both worlds so that no request changes threads for a header.
+
+    It also refuses addresses with a NUL in them: PostgreSQL cannot store or compare one, so no page means anything
+    by it."""
 
     sync_capable = True
     async_capable = True
@@ -29,6 +33,8 @@ class ContentSecurityPolicy:
             markcoroutinefunction(self)
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
+        if "\0" in request.path or "%00" in request.META.get("QUERY_STRING", ""):
+            raise SuspiciousOperation("a NUL in the address")
         answer = self._get_response(request)
         if isinstance(answer, HttpResponseBase):
             return protect(request, answer)

@@ -52,8 +52,14 @@ def iter_rows(
         yield row
 
 
-def spreadsheet_safe(value: object) -> object:
-    """The value for a CSV cell: text that a spreadsheet would run as a formula gets an apostrophe in front."""
+def csv_cell(value: object) -> object:
+    """The value as it stands in a CSV file: `true`, `false`, "" for none.
+
+    Text that a spreadsheet would run as a formula gets an apostrophe in front."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, str) and value.startswith(_FORMULA_STARTS):
         return f"'{value}"
     return value

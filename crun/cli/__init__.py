@@ -54,6 +54,10 @@ def main() -> None:
         _fail(error.message)
     except ImproperlyConfigured as error:
         _fail(str(error))
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader has seen enough; nobody is there to be told
+    except OSError as error:
+        _fail(str(error))
     except OperationalError as error:
         _fail(f"{DATABASE_AWAY}\n({str(error).splitlines()[0]})")
 

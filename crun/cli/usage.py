@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import click
 import orjson
 
-from apps.usage.export import COLUMNS, iter_rows, spreadsheet_safe
+from apps.usage.export import COLUMNS, csv_cell, iter_rows
 from crun.cli.keys import organization
 
 _MOMENTS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ"]
@@ -33,14 +33,8 @@ def export(slug: str, form: str, since: datetime | None, until: datetime | None)
     writer = csv.DictWriter(sys.stdout, COLUMNS, lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        writer.writerow({name: _cell(value) for name, value in row.items()})
+        writer.writerow({name: csv_cell(value) for name, value in row.items()})
 
 
 def _utc(moment: datetime | None) -> datetime | None:
     return moment.replace(tzinfo=UTC) if moment else None
-
-
-def _cell(value: object) -> object:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return "" if value is None else spreadsheet_safe(value)

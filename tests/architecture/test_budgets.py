@@ -17,6 +17,7 @@ MAX_PARAMETERS = 6
 FORBIDDEN_NAMES = {"utils.py", "helpers.py", "common.py"}
 
 BROAD_HANDLERS = {
+    "apps/gateway/relay.py": "process edge: after the first byte every failure is an event of the stream",
     "apps/gateway/http.py": "process edge: a bug becomes a 500 that tells nothing but its request id",
 }
 """Files that may catch Exception or everything, each with its reason."""

@@ -32,7 +32,7 @@ paragraph = st.just("") | st.text(
     | st.sampled_from("\n\t"),
     max_size=80,
 ).filter(lambda text: bool(text.strip()))
-amounts = st.decimals(min_value=0, max_value=Decimal("99999999999.999999999"), places=9)
+amounts = st.decimals(min_value=0, max_value=Decimal(1_000_000), places=9)
 moments = st.datetimes(
     min_value=datetime.fromisoformat("1900-01-01"),
     max_value=datetime.fromisoformat("2200-01-01"),

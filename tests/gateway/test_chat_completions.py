@@ -325,3 +325,96 @@ async def test_many_aborts_at_random_moments_leak_nothing(bench: Bench) -> None:
     starts = [entry.request_id for entry in bench.journal() if isinstance(entry, RequestOpened)]
     assert sorted(ends) == sorted(starts) and len(set(ends)) == len(ends)
     assert (await bench.chat("base")).status == 200
+
+
+class VendorPort:
+    """A vendor's side of a connection, written out byte by byte."""
+
+    def __init__(self, answer: bytes, *, then_wait: bool = False) -> None:
+        self.answer, self.then_wait = answer, then_wait
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(65_536)
+        writer.write(self.answer)
+        await writer.drain()
+        if self.then_wait:
+            await reader.read()
+        writer.close()
+
+
+def chunked(*events: bytes, end: bool = True) -> bytes:
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+    return head + b"".join(b"%x\r\n%s\r\n" % (len(event), event) for event in events) + (b"0\r\n\r\n" if end else b"")
+
+
+def whole(body: bytes) -> bytes:
+    return b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)
+
+
+async def answer_of(bench: Bench, vendor: VendorPort, **fields: Any) -> Any:
+    """What the client gets when the vendor answers so."""
+    server = await asyncio.start_server(vendor, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+    target = msgspec.structs.replace(bench.target("gpt-x"), base_url=url)
+    bench.runtime.catalog.snapshot = snapshot(offered(id="vendor", targets=(target,)))
+    call = await bench.chat("vendor", **fields)
+    server.close()
+    return call
+
+
+TEXT = b'data: {"id":"a","model":"gpt-x","choices":[{"index":0,"delta":{"content":"Hi"}}]}\n\n'
+STOP = b'data: {"id":"a","model":"gpt-x","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
+USAGE = b'data: {"id":"a","model":"gpt-x","choices":[],"usage":{"prompt_tokens":5,"completion_tokens":1}}\n\n'
+DONE = b"data: [DONE]\n\n"
+
+
+async def test_an_upstream_that_stays_open_after_done_keeps_nobody_waiting(bench: Bench) -> None:
+    vendor = VendorPort(chunked(TEXT, STOP, USAGE, DONE, end=False), then_wait=True)
+    call = await answer_of(bench, vendor, stream=True)
+    assert call.events[-1] == "[DONE]"
+    record = bench.record(call)
+    assert (record.outcome, record.duration_ms < 2_000) == (Outcome.COMPLETED, True)
+    assert bench.runtime.transport.open_connections == 0
+
+
+async def test_half_an_emoji_in_a_whole_answer_is_delivered_and_billed(bench: Bench) -> None:
+    body = (
+        b'{"id":"a","object":"chat.completion","model":"gpt-x","provider":"SecretVendor","choices":[{"index":0,"message":'
+        b'{"role":"assistant","content":"hi \\ud83d"},"finish_reason":"length"}],'
+        b'"usage":{"prompt_tokens":5,"completion_tokens":2}}'
+    )
+    call = await answer_of(bench, VendorPort(whole(body)))
+    assert call.status == 200
+    assert b"hi \\ud83d" in call.body and b"SecretVendor" not in call.body
+    assert bench.record(call).tokens == TokenCounts(input=5, output=2)
+
+
+async def test_tool_calls_without_usage_are_estimated_by_their_size(bench: Bench) -> None:
+    arguments = b"x" * 400
+    body = (
+        b'{"choices":[{"index":0,"message":{"role":"assistant","content":null,"tool_calls":[{"id":"c","type":"function",'
+        b'"function":{"name":"f","arguments":"' + arguments + b'"}}]},"finish_reason":"tool_calls"}]}'
+    )
+    call = await answer_of(bench, VendorPort(whole(body)))
+    record = bench.record(call)
+    assert record.estimated and 100 <= record.tokens.output < 140
+
+
+async def test_a_strange_retry_after_is_only_ignored(bench: Bench) -> None:
+    answer = b"HTTP/1.1 429 Too Many\r\nretry-after: " + b"9" * 5_000 + b"\r\ncontent-length: 0\r\n\r\n"
+    call = await answer_of(bench, VendorPort(answer))
+    assert (call.status, call.headers["retry-after"]) == (503, "1")
+    assert bench.record(call).cost_nanos == 0
+
+
+async def test_a_bug_while_relaying_is_an_event_and_a_failed_record(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> bytes:
+        raise KeyError("secret detail")
+
+    monkeypatch.setattr("apps.gateway.chat_stream.ChatStream.feed", broken)
+    call = await bench.chat("base", stream=True)
+    assert call.events[-1]["error"]["code"] == "internal_error"
+    assert b"secret" not in call.body
+    assert bench.record(call).outcome is Outcome.FAILED

@@ -30,8 +30,8 @@ LAST = chunk(choices=[], usage=USAGE)
 DONE = b"data: [DONE]\n\n"
 
 
-def new_stream() -> ChatStream:
-    return ChatStream(completion_id="chatcmpl-ours", model="bench-model", token_bound=1_000)
+def new_stream(choices: int = 1) -> ChatStream:
+    return ChatStream(completion_id="chatcmpl-ours", model="bench-model", choices=choices, token_bound=1_000)
 
 
 def run(*received: bytes) -> tuple[ChatStream, bytes]:
@@ -149,6 +149,22 @@ def test_a_whole_answer_without_done_is_whole() -> None:
     assert stream.finish_reason == "stop"
 
 
+def test_an_answer_is_not_whole_before_all_its_choices_are() -> None:
+    stream = new_stream(choices=2)
+    stream.feed(chunk() + FINISH)
+    stream.end()
+    assert stream.failure is not None
+    stream = new_stream(choices=2)
+    stream.feed(FINISH + chunk(choices=[{"index": 1, "delta": {}, "finish_reason": "stop"}]))
+    stream.end()
+    assert stream.failure is None
+
+
+def test_fields_that_tell_who_answered_do_not_leave() -> None:
+    _, sent = run(chunk(provider="SecretVendor", x_groq={"id": "req_1"}), chunk(), FINISH, DONE)
+    assert b"SecretVendor" not in sent and b"x_groq" not in sent
+
+
 def test_a_last_event_without_its_empty_line_still_counts() -> None:
     stream, _ = run(chunk(), FINISH, LAST[:-2])
     assert stream.tokens == TokenCounts(input=5, output=2)
@@ -179,10 +195,12 @@ def test_an_error_event_ends_the_answer_without_the_upstreams_words() -> None:
     assert "10.0.0.7" not in stream.failure.message
 
 
-def test_half_an_emoji_in_an_event_is_relayed_as_it_came() -> None:
-    half = b'data: {"id":"a","choices":[{"index":0,"delta":{"content":"\\ud83d"}}]}\n\n'
-    _, sent = run(half, FINISH, DONE)
+@pytest.mark.parametrize("usage", ["", ',"usage":{"prompt_tokens":5,"completion_tokens":1}'])
+def test_half_an_emoji_in_an_event_is_relayed_as_it_came(usage: str) -> None:
+    half = 'data: {"id":"a","choices":[{"index":0,"delta":{"content":"\\ud83d"}}]%s}\n\n' % usage  # noqa: UP031 - braces
+    stream, sent = run(half.encode(), FINISH, DONE)
     assert b"\\ud83d" in sent
+    assert stream.failure is None
 
 
 @pytest.mark.parametrize("field", ["content", "tool_calls", "reasoning_content", "reasoning", "refusal"])

@@ -56,3 +56,20 @@ async def test_a_bug_is_a_500_that_tells_only_its_request_id(bench: Bench, monke
     assert call.status == 500
     assert call.request_id in call.json["error"]["message"]
     assert "secret" not in call.body.decode()
+
+
+@pytest.mark.parametrize("path", ["/", "/accounts/login/", "/console/", "/o/demo/", "/static/css/portal.css"])
+async def test_no_page_of_the_web_process_is_served_here(bench: Bench, path: str) -> None:
+    assert (await bench.call(path)).status == 404
+
+
+@pytest.mark.parametrize("method", ["OPTIONS", "TRACE", "DELETE", "FOO"])
+async def test_other_methods_are_405_not_a_bug(bench: Bench, method: str) -> None:
+    assert (await bench.call("/api/v1/models", method=method)).status == 405
+
+
+async def test_the_same_key_twice_is_one_key_and_two_different_ones_are_400(bench: Bench) -> None:
+    bearer = f"Bearer {bench.key}"
+    assert (await bench.call("/api/v1/key", headers={"authorization": f"{bearer},{bearer}"})).status == 200
+    call = await bench.call("/api/v1/key", headers={"authorization": f"{bearer},Bearer ak_other"})
+    assert call.status == 400

@@ -84,4 +84,6 @@ def _presentable(message: object, *, target: Target, model: str) -> str:
 
 
 def _seconds(retry_after: str | None) -> int:
-    return min(int(retry_after), MAX_RETRY_AFTER_S) if retry_after and retry_after.isdecimal() else 0
+    if not retry_after or not re.fullmatch(r"[0-9]{1,9}", retry_after):
+        return 0
+    return min(int(retry_after), MAX_RETRY_AFTER_S)

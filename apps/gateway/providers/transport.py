@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
@@ -14,6 +15,7 @@ KEEP_ALIVE_S = 15.0
 MAX_ANSWER_BYTES = 64 << 20
 """A whole answer (not a stream) that is larger is refused."""
 MAX_ERROR_BYTES = 64 << 10
+FINISH_S = 0.05
 READ_BYTES = 64 << 10
 WRITE_BYTES = 256 << 10
 
@@ -57,6 +59,15 @@ class UpstreamResponse:
             return await self._response.content.readany()
         except (aiohttp.ClientError, OSError) as error:
             raise UpstreamBroken(type(error).__name__) from error
+
+    async def finish(self) -> None:
+        """Read what is left of an answer whose content is known to be over, so that its connection can be used again.
+
+        Waits FINISH_S at most, and tells nothing: whoever calls has all that it needs."""
+        with suppress(UpstreamBroken, TimeoutError):
+            async with asyncio.timeout(FINISH_S):
+                while await self.read_some():
+                    pass
 
     def close(self) -> None:
         """Give the connection up. One whose answer was read to its end is back in the pool already and stays there."""

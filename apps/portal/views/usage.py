@@ -142,7 +142,7 @@ def _csv_lines(rows: Iterator[dict[str, object]]) -> Iterator[str]:
     writer = csv.writer(line)
     writer.writerow(columns)
     for row in rows:
-        writer.writerow([usage_export.spreadsheet_safe(row[column]) for column in columns])
+        writer.writerow([usage_export.csv_cell(row[column]) for column in columns])
         yield line.getvalue()
         line.seek(0)
         line.truncate()
