@@ -39,7 +39,15 @@ DATABASES: dict[str, dict[str, Any]] = {
         "CONN_MAX_AGE": 0,
     }
 }
-DATABASES["default"].setdefault("OPTIONS", {}).setdefault("connect_timeout", 2)
+DATABASES["default"]["OPTIONS"] = {
+    "connect_timeout": 2,
+    # A server that a network took away is noticed in seconds, not hours.
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+    **DATABASES["default"].get("OPTIONS", {}),
+}
 CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL}}
 JOURNAL_DIR = Path(env.str("CRUN_JOURNAL_DIR", default="") or HOME.journal)
 JOURNAL_MAX_BYTES = env.int("CRUN_JOURNAL_MAX_BYTES", default=1 << 30)
@@ -139,6 +147,7 @@ ACCOUNT_LOGIN_METHODS = {"email"}
 ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*"]
 ACCOUNT_USER_MODEL_USERNAME_FIELD = None
 ACCOUNT_EMAIL_VERIFICATION = env.str("CRUN_EMAIL_VERIFICATION", default="none")
+SIGNUP_IS_OPEN = env.bool("CRUN_SIGNUP", default=True)
 ACCOUNT_ADAPTER = "apps.portal.signup.AccountAdapter"
 ACCOUNT_FORMS = {"signup": "apps.portal.signup.SignupForm"}
 # Guessing is bounded for each address; the bound for each account is high, or anybody could lock anybody out.

@@ -1,13 +1,12 @@
 """Posting: unposted records are rated again from their stored price version and added to the hourly rollups."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 from django.db import connection, transaction
 
 from apps.billing.rating import cost_nanos
-from apps.catalog.contracts import Price
 from apps.catalog.models import PriceVersion
 from apps.catalog.snapshot import price_from_version
 from apps.usage.contracts import TokenCounts
@@ -44,17 +43,17 @@ def post_batch() -> int:
     return len(rows)
 
 
-def _check_rating(rows: Iterable[dict[str, Any]]) -> None:
-    """Rate again what the gateway rated. A difference is never posted away silently."""
-    prices: dict[int, Price] = {}
+def _check_rating(rows: Sequence[dict[str, Any]]) -> None:
+    """Rate again what the gateway rated. A difference is reported and what was recorded is posted: it was agreed at
+    admission, and one odd record must not hold up all others."""
+    versions = PriceVersion.objects.in_bulk({row["price_version_id"] for row in rows})
+    prices = {version_id: price_from_version(version) for version_id, version in versions.items()}
     for row in rows:
-        version_id = row["price_version_id"]
-        if version_id not in prices:
-            prices[version_id] = price_from_version(PriceVersion.objects.get(pk=version_id))
-        expected = cost_nanos(_tokens(row), prices[version_id])
+        price = prices.get(row["price_version_id"])
+        expected = None if price is None else cost_nanos(_tokens(row), price)
         if expected != row["cost_nanos"]:
             log.error(
-                "cost differs from its price version",
+                "cost differs from its price version" if price else "the price version of a record does not exist",
                 extra={"request_id": row["request_id"], "recorded": row["cost_nanos"], "expected": expected},
             )
 

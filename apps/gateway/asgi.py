@@ -12,16 +12,28 @@ from typing import Any
 from django.http.response import HttpResponseBase
 from django.urls import Resolver404, URLPattern, URLResolver, get_resolver
 
+from apps.core.errors import Unavailable
 from apps.core.ids import new_id
+from apps.gateway.authentication import KeyAuthentication, presented_key
 from apps.gateway.disconnect import DisconnectWatch, Receive
-from apps.gateway.errors import BODY_TOO_LARGE, NOT_FOUND, UNSUPPORTED_ENCODING, GatewayError
+from apps.gateway.errors import (
+    BODY_TOO_LARGE,
+    NOT_FOUND,
+    REQUEST_TIMEOUT,
+    STORE_AWAY,
+    UNSUPPORTED_ENCODING,
+    GatewayError,
+)
 from apps.gateway.health import JSON, Answer, health_answer
 from apps.gateway.http import EventStream
-from apps.gateway.lean_request import LeanRequest
-from apps.gateway.runtime import start_runtime, stop_runtime
+from apps.gateway.lean_request import LeanRequest, headers_meta
+from apps.gateway.runtime import current_runtime, start_runtime, stop_runtime
 
 MAX_BODY_BYTES = 20 << 20
 """No request body is larger, with media in it or without."""
+CLIENT_BODY_TIMEOUT_S = 60.0
+EARLY_CHECK_BYTES = 256 << 10
+"""Whoever sends more than this, or does not say how much, shows a valid key before it is read."""
 API_PREFIX = "/api/v1/"
 HEALTH_PATHS = ("/healthz", "/readyz")
 
@@ -55,6 +67,7 @@ class Gateway:
         request_id = new_id("req")
         try:
             view, arguments = self._route(scope["path"])
+            await _refuse_large_from_strangers(scope)
             body = await _read_body(scope, receive)
         except GatewayError as error:
             await _send_whole(_refusal(error, request_id), send)
@@ -96,6 +109,17 @@ async def _run(answer: Awaitable[HttpResponseBase], receive: Receive, send: Send
             response.release()
 
 
+async def _refuse_large_from_strangers(scope: Scope) -> None:
+    """Memory is for those who are known. Raises GatewayError (401, 400, 503)."""
+    sizes = [value for name, value in scope["headers"] if name == b"content-length"]
+    is_open_ended = any(name == b"transfer-encoding" for name, _ in scope["headers"])
+    if is_open_ended or any(not size.isdigit() or int(size) > EARLY_CHECK_BYTES for size in sizes):
+        try:
+            KeyAuthentication.accept(await current_runtime().keys.find(presented_key(headers_meta(scope))))
+        except Unavailable as error:
+            raise GatewayError(STORE_AWAY, f"Not available right now: {error.message}.") from error
+
+
 async def _read_body(scope: Scope, receive: Receive) -> bytes:
     """The whole body. Raises GatewayError for a compressed or too large one, ClientGone for one that never ends."""
     for name, value in scope["headers"]:
@@ -103,6 +127,14 @@ async def _read_body(scope: Scope, receive: Receive) -> bytes:
             raise GatewayError(UNSUPPORTED_ENCODING, "Compressed request bodies are not accepted.")
         if name == b"content-length" and value.isdigit() and int(value) > MAX_BODY_BYTES:
             raise _too_large()
+    try:
+        async with asyncio.timeout(CLIENT_BODY_TIMEOUT_S):
+            return await _read_parts(receive)
+    except TimeoutError:
+        raise GatewayError(REQUEST_TIMEOUT, "The request body did not arrive in time.") from None
+
+
+async def _read_parts(receive: Receive) -> bytes:
     parts, size = [], 0
     while True:
         message = await receive()

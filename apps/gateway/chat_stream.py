@@ -27,7 +27,7 @@ _CHOICES = b'"choices":'
 _FINGERPRINT = b'"system_fingerprint"'
 _DATA = b"data: "
 _PLAIN_TAIL = re.compile(
-    rb'\[\{"index":\d+,"delta":\{"content":"(?:[ !#-\[\]-~]|\\["\\/bfnrt])+"\}(?:,"logprobs":null)?'
+    rb'\[\{"index":\d+,"delta":\{"content":"([ !#-\[\]-~]+)"\}(?:,"logprobs":null)?'
     rb',"finish_reason":null\}\](?:,"usage":null)?(?:,"obfuscation":"\w*")?\}\n\n'
 )
 _DONE = b"[DONE]"
@@ -43,7 +43,7 @@ class ChatStream:
         self._splitter = EventSplitter()
         self._token_bound = token_bound
         self._choices = choices
-        self._finished: set[object] = set()
+        self._finished: set[str] = set()
         self._ours = {"id": completion_id, "model": model, "system_fingerprint": None}
         self._their_head = b""
         self._our_head = b""
@@ -53,7 +53,8 @@ class ChatStream:
         self.failure: GatewayError | None = None
         self.tokens: TokenCounts | None = None
         self.output_count = 0
-        """Pieces of output: one token or more each, so never more than was produced."""
+        """Words of output, and at least one for each piece: a word has one token or more, so this is never more than
+        was produced."""
         self.finish_reason = ""
         self.skipped_events = 0
 
@@ -62,26 +63,23 @@ class ChatStream:
 
         Sets `failure` when the upstream reports an error or sends what cannot be relayed: what came before that in the
         same read is still to be sent."""
-        if self._is_plain(received):
-            self.output_count += 1
-            return self._our_head + received[len(self._their_head) :]
+        if plain := self._plain_tail(received):
+            self.output_count += _pieces(plain.group(1))
+            return self._our_head + plain.group()
         block = self._splitter.feed(received)
         sent = b"".join([self._event(event) for event in events(block)]) if block else b""
         if self._splitter.is_overfull and self.failure is None:
             self.failure = GatewayError(UPSTREAM_FAILED, "The upstream sent an event that is too large.")
         return sent
 
-    def _is_plain(self, received: bytes) -> bool:
-        """Whether a read is exactly one chunk like those before it, with nothing but a piece of ASCII text in it."""
+    def _plain_tail(self, received: bytes) -> re.Match[bytes] | None:
+        """The part behind the head, if a read is exactly one chunk like those before it with a piece of ASCII text."""
         head = self._their_head
-        return (
-            received.startswith(head)
-            and _PLAIN_TAIL.fullmatch(received, len(head)) is not None
-            and head != b""
-            and self._splitter.is_empty
-            and not self.is_done
-            and self.failure is None
-        )
+        if not head or not received.startswith(head) or not self._splitter.is_empty:
+            return None
+        if self.is_done or self.failure is not None:
+            return None
+        return _PLAIN_TAIL.fullmatch(received, len(head))
 
     def end(self) -> bytes:
         """The upstream closed the connection; what remains to be sent of its last event.
@@ -160,13 +158,10 @@ class ChatStream:
         for choice in chunk.get("choices") or ():
             delta = choice.get("delta")
             if delta:
-                for field in OUTPUT_FIELDS:
-                    if delta.get(field):
-                        self.output_count += 1
-                        break
+                self.output_count += sum(_pieces(delta[field]) for field in OUTPUT_FIELDS if delta.get(field))
             if choice.get("finish_reason"):
                 self.finish_reason = str(choice["finish_reason"])
-                self._finished.add(choice.get("index"))
+                self._finished.add(str(choice.get("index")))
 
     def _take_usage(self, usage: object) -> None:
         """The last usage counts: vendors repeat it, cumulatively. One that cannot be billed counts as none."""
@@ -174,6 +169,11 @@ class ChatStream:
             self.tokens = from_openai(usage, bound=self._token_bound)
         except UsageInvalid:
             self.tokens = None
+
+
+def _pieces(output: object) -> int:
+    """How many tokens a piece of output has at least."""
+    return max(1, len(output.split())) if isinstance(output, str | bytes) else 1
 
 
 def _parse(payload: bytes) -> dict[str, Any] | None:

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
+from apps.gateway.cancellation import CLIENT_GONE
+
 WATCH_AFTER_S: Final = 0.05
 """An answer that is ready sooner needs no watching, which saves a task for every short request."""
 
@@ -32,4 +34,4 @@ class DisconnectWatch:
         while (await self._receive())["type"] != "http.disconnect":
             pass
         if self._served is not None:
-            self._served.cancel()
+            self._served.cancel(CLIENT_GONE)

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 from apps.catalog.contracts import OfferedModel, Target
 from apps.gateway.admission import Admission
+from apps.gateway.cancellation import told_to_client
 from apps.gateway.deadline import Deadline, Wait
 from apps.gateway.errors import (
+    GATEWAY_STOPPING,
     SERVER_ERROR,
     STORE_AWAY,
     UPSTREAM_FAILED,
     UPSTREAM_OVERLOADED,
-    UPSTREAM_TIMEOUT,
     UPSTREAM_UNAUTHORIZED,
     GatewayError,
 )
@@ -68,13 +69,15 @@ async def open_exchange(transport: Transport, journal: Journal, admission: Admis
         deadline.stop()
         meter.close(Outcome.FAILED, TokenCounts(), http_status=error.kind.status, error_code=error.code or "")
         raise
-    except asyncio.CancelledError:
+    except asyncio.CancelledError as cancellation:
         deadline.stop()
-        if not deadline.took_effect():
+        failure = told_to_client(cancellation, deadline)
+        if failure is None:
             meter.close_partial(Outcome.CANCELLED, None, 0, error_code="client_closed")
             raise
-        meter.close(Outcome.FAILED, TokenCounts(), http_status=504, error_code=UPSTREAM_TIMEOUT.code or "")
-        raise GatewayError(UPSTREAM_TIMEOUT, "The upstream took too long to answer.") from None
+        outcome = Outcome.INTERRUPTED if failure.kind is GATEWAY_STOPPING else Outcome.FAILED
+        meter.close(outcome, TokenCounts(), http_status=failure.kind.status, error_code=failure.code or "")
+        raise failure from None
     except BaseException:
         deadline.stop()
         meter.close(Outcome.FAILED, TokenCounts(), http_status=500, error_code=SERVER_ERROR.code or "")

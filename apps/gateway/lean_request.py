@@ -14,7 +14,7 @@ class LeanRequest(HttpRequest):
     def __init__(self, scope: Mapping[str, Any], body: bytes, request_id: str) -> None:
         self.method = scope["method"]
         self.path = self.path_info = scope["path"]
-        self.META = _meta(scope)
+        self.META = headers_meta(scope)
         self.content_type = self.META.get("CONTENT_TYPE", "")
         self.content_params = {}
         self.resolver_match = None
@@ -29,7 +29,7 @@ class LeanRequest(HttpRequest):
         return QueryDict(self._query.decode("latin-1"))
 
 
-def _meta(scope: Mapping[str, Any]) -> dict[str, Any]:
+def headers_meta(scope: Mapping[str, Any]) -> dict[str, Any]:
     """Headers under their WSGI names. A header with an underscore is dropped: it could pose as one with a hyphen."""
     client = scope.get("client")
     meta: dict[str, Any] = {"REQUEST_METHOD": scope["method"], "REMOTE_ADDR": client[0] if client else ""}

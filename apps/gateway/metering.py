@@ -94,10 +94,10 @@ class Meter:
         """The end of an answer that is not whole, by the published table.
 
         The upstream told its usage: that. It never got the request: nothing. The client left: the input and what had
-        arrived. The upstream broke after some output: the input and that output; before any: nothing."""
+        arrived. The upstream broke, or we stopped, after some output: input and that output; before any: nothing."""
         if tokens is not None:
             self.close(outcome, tokens, error_code=error_code)
-        elif not self._was_sent or (outcome is Outcome.FAILED and not output_count):
+        elif not self._was_sent or (outcome is not Outcome.CANCELLED and not output_count):
             self.close(outcome, TokenCounts(), error_code=error_code)
         else:
             estimate = TokenCounts(input=self._opened.input_estimate, output=output_count)

@@ -6,10 +6,11 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 from apps.core.money import NANOS_PER_USD
+from apps.gateway.cancellation import told_to_client
 from apps.gateway.chat_stream import OUTPUT_FIELDS, PUBLIC_FIELDS, ChatStream
 from apps.gateway.deadline import Deadline, Wait
 from apps.gateway.dispatch import Exchange
-from apps.gateway.errors import SERVER_ERROR, UPSTREAM_FAILED, UPSTREAM_TIMEOUT, GatewayError
+from apps.gateway.errors import GATEWAY_STOPPING, SERVER_ERROR, UPSTREAM_FAILED, GatewayError
 from apps.gateway.providers.transport import UpstreamBroken
 from apps.gateway.token_usage import UsageInvalid, estimate_tokens, from_openai, to_openai
 from apps.gateway.vendor_json import read_json, write_json
@@ -44,10 +45,10 @@ async def stream(exchange: Exchange) -> AsyncGenerator[bytes, None]:
         closed = _close_whole_stream(exchange, chat_stream)
         deadline.expect(Wait.CLIENT)
         yield rest + chat_stream.closing_events(usage_for_client(closed))
-        await exchange.response.finish()
+        await exchange.response.finish()  # raises nothing: the answer is complete, and no error may follow it
     except asyncio.CancelledError as error:
         failure = _failure_of(error, deadline)
-        if failure is None:
+        if failure is None or meter.closed is not None:
             raise
         yield _close_broken_stream(exchange, chat_stream, failure)
     except Exception as error:  # noqa: BLE001 - process edge: after the first byte every failure is an event of the stream
@@ -94,15 +95,14 @@ def _failure_of(error: BaseException, deadline: Deadline) -> GatewayError | None
         return error
     if isinstance(error, UpstreamBroken):
         return GatewayError(UPSTREAM_FAILED, "The upstream broke off before the answer was complete.")
-    if deadline.expired is not Wait.CLIENT and deadline.took_effect():
-        return GatewayError(UPSTREAM_TIMEOUT, f"The upstream took too long ({deadline.expired_wait}).")
-    return None
+    return told_to_client(error, deadline) if isinstance(error, asyncio.CancelledError) else None
 
 
 def _close_broken_stream(exchange: Exchange, chat_stream: ChatStream, failure: GatewayError) -> bytes:
     """Close the record of an answer that is not whole; returns the event that tells the client."""
+    outcome = Outcome.INTERRUPTED if failure.kind is GATEWAY_STOPPING else Outcome.FAILED
     code = failure.code or ""
-    exchange.meter.close_partial(Outcome.FAILED, chat_stream.tokens, chat_stream.output_count, error_code=code)
+    exchange.meter.close_partial(outcome, chat_stream.tokens, chat_stream.output_count, error_code=code)
     return failure.stream_event()
 
 

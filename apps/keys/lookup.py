@@ -36,6 +36,7 @@ class _Entry:
     grant: KeyGrant | None
     read_at: float
     ask_after: float
+    last_read_failed: bool = False
 
 
 class KeyLookup:
@@ -89,13 +90,18 @@ class KeyLookup:
         if task is None:
             task = self._reading[name] = asyncio.create_task(self._read_into_cache(name, digests))
             task.add_done_callback(_retrieve)
+        now = self._clock()
+        may_be_stale = entry is not None and now - entry.read_at <= STALE_S
+        if entry is not None and entry.last_read_failed and may_be_stale:
+            entry.ask_after = now + RETRY_S  # the store hangs or is away: nobody waits for it to come back
+            return entry.grant
         try:
             return await asyncio.shield(task)
         except Unavailable:
-            now = self._clock()
-            if entry is None or now - entry.read_at > STALE_S:
+            if entry is None or not may_be_stale:
                 raise
-            entry.ask_after = now + RETRY_S
+            entry.last_read_failed = True
+            entry.ask_after = self._clock() + RETRY_S
             return entry.grant
 
     async def _read_into_cache(self, name: bytes, digests: Sequence[str]) -> KeyGrant | None:

@@ -5,6 +5,7 @@ from typing import Any, ClassVar, cast
 from allauth.account.adapter import DefaultAccountAdapter
 from allauth.account.forms import SignupForm as BaseSignupForm
 from django import forms
+from django.conf import settings
 from django.db import transaction
 from django.http import HttpRequest
 
@@ -13,7 +14,10 @@ from apps.accounts.organizations import create_organization
 
 
 class AccountAdapter(DefaultAccountAdapter):
-    """The words in which sign-up and login say what went wrong."""
+    """Whether strangers may sign up, and the words in which sign-up and login say what went wrong."""
+
+    def is_open_for_signup(self, request: HttpRequest) -> bool:
+        return bool(settings.SIGNUP_IS_OPEN)
 
     error_messages: dict[str, Any] = {
         **DefaultAccountAdapter.error_messages,

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import socket
+from collections import Counter
 from typing import Any
 
 import msgspec
@@ -239,9 +240,13 @@ async def test_a_stream_that_breaks_ends_as_an_error_and_bills_what_came(bench: 
     assert b"[DONE]" not in call.body
     record = bench.record(call)
     truth = await bench.truth_of(call)
+    delivered = [c for c in call.events[:-1] if c["choices"][0]["delta"].get("content")]
     assert record.outcome is Outcome.FAILED
-    assert record.tokens.output <= truth.completion_tokens
-    assert record.estimated == (record.tokens.output > 0)
+    assert record.tokens.output == len(delivered) <= truth.completion_tokens
+    assert record.estimated == (len(delivered) > 0)
+    assert record.tokens.input == (record.opened.input_estimate if delivered else 0)
+    if model.endswith("-3"):
+        assert len(delivered) == 3
 
 
 @pytest.mark.parametrize(
@@ -307,24 +312,81 @@ async def test_a_full_journal_refuses_new_work_before_any_upstream_call(bench: B
     assert bench.truth() == {}
 
 
-async def test_many_aborts_at_random_moments_leak_nothing(bench: Bench) -> None:
-    body = bench.chat_body("base", "hello " * 20, stream=True, sandbox={"chunk_delay_ms": 2})
+@pytest.mark.parametrize("how", ["leaves", "is cancelled natively"])
+async def test_many_aborts_at_random_moments_leak_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr("apps.gateway.disconnect.WATCH_AFTER_S", 0)
+    scripts = [{"first_byte_delay_ms": 15}, {"chunk_delay_ms": 2}, {"first_byte_delay_ms": 5, "chunk_delay_ms": 1}]
+    bodies = [bench.chat_body("base", "hello " * 20, stream=number != 2, sandbox=s) for number, s in enumerate(scripts)]
+    ends: Counter[str] = Counter()
 
-    async def abort_after(delay_s: float) -> None:
-        call = bench.start(CHAT, body)
-        await asyncio.sleep(delay_s)
-        call.leave()
+    async def abort_after(number: int) -> None:
+        call = bench.start(CHAT, bodies[number % len(bodies)])
+        await asyncio.sleep(0.0004 * (number % 150) if number % 5 else 0.3)
         assert call.task is not None
-        await call.task
+        if how == "leaves":
+            call.leave()
+        else:
+            call.task.cancel()
+        await asyncio.wait([call.task])
+        last = call.sent[-1] if call.sent else {}
+        is_whole = last.get("type") == "http.response.body" and not last.get("more_body")
+        ends["whole" if is_whole else "part" if last else "no answer"] += 1
 
-    for round_number in range(10):
-        await asyncio.gather(*(abort_after(0.0007 * (round_number + number)) for number in range(30)))
+    for batch in range(10):
+        await asyncio.gather(*(abort_after(45 * batch + number) for number in range(45)))
+    assert set(ends) == {"no answer", "part", "whole"}
     assert bench.runtime.transport.open_connections == 0
     assert bench.runtime.journal.open_requests == 0
-    ends = [entry.opened.request_id for entry in bench.journal() if hasattr(entry, "outcome")]
-    starts = [entry.request_id for entry in bench.journal() if isinstance(entry, RequestOpened)]
-    assert sorted(ends) == sorted(starts) and len(set(ends)) == len(ends)
+    closes = [entry.opened.request_id for entry in bench.journal() if hasattr(entry, "outcome")]
+    opens = [entry.request_id for entry in bench.journal() if isinstance(entry, RequestOpened)]
+    assert sorted(closes) == sorted(opens)
+    assert len(set(closes)) == len(closes) > 100
     assert (await bench.chat("base")).status == 200
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_gateway_that_stops_says_so_and_does_not_blame_the_client(bench: Bench, stream: bool) -> None:
+    script = {"chunk_delay_ms": 20} if stream else {"first_byte_delay_ms": 5_000}
+    call = bench.start(CHAT, bench.chat_body("base", "hello " * 50, stream=stream, sandbox=script))
+    if stream:
+        await call.until(lambda seen: len(seen.events) >= 4)
+    else:
+        await asyncio.sleep(0.1)
+    assert call.task is not None
+    call.task.cancel("Task cancelled, timeout graceful shutdown exceeded")
+    await asyncio.wait([call.task])
+    error = call.events[-1]["error"] if stream else call.json["error"]
+    assert error["code"] == "gateway_stopping"
+    record = bench.record(call)
+    assert (record.outcome, record.error_code) == (Outcome.INTERRUPTED, "gateway_stopping")
+    assert (record.tokens.output > 0) == stream
+
+
+async def test_a_large_body_is_read_for_known_keys_only(bench: Bench) -> None:
+    large = {"content-length": str(1 << 20)}
+    call = await bench.call(CHAT, b"x" * 100, headers={**large, "authorization": "Bearer ak_nobody"})
+    assert (call.status, call.json["error"]["code"]) == (401, "invalid_api_key")
+    call = await bench.call(CHAT, b"x" * 100, headers={**large, "authorization": f"Bearer {bench.key}"})
+    assert call.status == 400
+
+
+async def test_a_body_that_never_arrives_is_408(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("apps.gateway.asgi.CLIENT_BODY_TIMEOUT_S", 0.1)
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        await asyncio.sleep(0.03)
+        return {"type": "http.request", "body": b"{", "more_body": True}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    headers = [(b"authorization", f"Bearer {bench.key}".encode())]
+    scope = {"type": "http", "method": "POST", "path": CHAT, "headers": headers, "client": None}
+    await bench.app(scope, receive, send)
+    assert sent[0]["status"] == 408
 
 
 class VendorPort:

@@ -211,6 +211,12 @@ def test_every_kind_of_output_counts_and_empty_pieces_do_not(field: str) -> None
     assert stream.output_count == 2
 
 
+def test_a_piece_counts_its_words_because_some_vendors_send_many_tokens_at_once() -> None:
+    many = chunk(choices=[{"index": 0, "delta": {"content": "one two  three\nfour "}, "finish_reason": None}])
+    stream, _ = run(chunk(), many, many, chunk(choices=[{"index": [0], "delta": {"content": "héé llo"}}]), FINISH, DONE)
+    assert stream.output_count == 1 + 4 + 4 + 2
+
+
 @given(st.data())
 def test_any_split_of_the_bytes_sends_the_same(data: st.DataObject) -> None:
     whole = b"".join([chunk(), chunk(choices=[{"index": 0, "delta": {"content": "é🙂"}}]), FINISH, LAST, DONE])

@@ -11,7 +11,7 @@ from apps.core.crypto import keyed_digests
 from apps.core.errors import Unavailable
 from apps.keys.contracts import KeyGrant
 from apps.keys.keyformat import new_key
-from apps.keys.lookup import FRESH_S, STALE_S, KeyLookup
+from apps.keys.lookup import FRESH_S, RETRY_S, STALE_S, KeyLookup
 
 PEPPERS = {"t1": b"p" * 32}
 pytestmark = pytest.mark.asyncio
@@ -158,6 +158,26 @@ async def test_with_the_store_away_a_known_key_is_served_and_an_unknown_one_is_u
     clock.now += STALE_S
     with pytest.raises(Unavailable):
         await lookup.find(key)
+
+
+async def test_with_a_store_that_hangs_only_the_first_caller_waits(
+    lookup: KeyLookup, store: Store, clock: Clock, key: str
+) -> None:
+    await lookup.find(key)
+    store.is_away = True
+    clock.now += FRESH_S
+    await lookup.find(key)
+    store.gate = asyncio.Event()  # from now on reads do not even fail
+    for _ in range(5):
+        clock.now += RETRY_S
+        async with asyncio.timeout(1):
+            assert await lookup.find(key) == store.grant
+    store.is_away = False
+    store.change(revoked_at=1.0)
+    store.gate.set()
+    await asyncio.sleep(0.01)
+    clock.now += FRESH_S
+    assert await lookup.find(key) is None
 
 
 async def test_with_the_store_away_it_is_not_asked_for_every_request(

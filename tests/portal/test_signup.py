@@ -1,6 +1,7 @@
 """Signing up, logging in and out, and passwords."""
 
 import pytest
+from django.conf import settings
 from django.core import mail
 from django.db import DatabaseError
 from django.test import Client
@@ -89,7 +90,7 @@ def test_login_goes_on_to_the_page_that_was_asked_for_and_nowhere_else(client: C
 
 def test_guessing_passwords_is_stopped(client: Client) -> None:
     User.objects.create_user("ada@example.com", PASSWORD)
-    for _ in range(10):
+    for _ in range(11):
         response = client.post(reverse("account_login"), {"login": "ada@example.com", "password": "wrong"})
     assert "Too many" in response.content.decode()
     client.post(reverse("account_login"), {"login": "ada@example.com", "password": PASSWORD})
@@ -132,3 +133,10 @@ def test_a_members_account_pages_have_it_too(client: Client, name: str) -> None:
     page = client.get(reverse(name)).content.decode()
     assert 'class="panel' in page
     assert "Back to the portal" in page
+
+
+def test_an_operator_can_close_sign_up(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "SIGNUP_IS_OPEN", False)
+    page = client.post(reverse("account_signup"), SIGN_UP).content.decode()
+    assert "Sign-up is closed" in page
+    assert not User.objects.exists()

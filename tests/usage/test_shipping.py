@@ -146,3 +146,10 @@ def test_a_cost_that_its_price_version_does_not_give_is_reported(caplog: pytest.
     record([closed(opened(price=stored_price()), cost_nanos=1)])
     post_batch()
     assert "cost differs from its price version" in caplog.text
+
+
+def test_a_record_whose_price_version_is_gone_is_posted_and_reported(caplog: pytest.LogCaptureFixture) -> None:
+    record([closed(opened(price=stored_price()), cost_nanos=2_850), closed()])
+    assert post_batch() == 2
+    assert "price version of a record does not exist" in caplog.text
+    assert sum(UsageRollup.objects.values_list("cost_nanos", flat=True)) == 5_700
