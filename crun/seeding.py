@@ -15,7 +15,8 @@ from apps.catalog.document import parse_catalog
 from apps.catalog.importing import import_catalog
 from apps.catalog.models import Provider
 from apps.core.changes import announce_on_commit
-from apps.keys.issuing import create_key
+from apps.core.errors import ConfigurationError
+from apps.keys.issuing import create_key, unknown_peppers
 from apps.usage.partitions import ensure_upcoming_partitions
 
 SEED_DIR = Path(apps.catalog.__file__).parent / "seed"
@@ -31,6 +32,11 @@ def seed(*, sandbox_url: str | None, environment: Mapping[str, str]) -> dict[str
     """Fill an empty installation; an existing one only learns where its sandbox upstream is now.
 
     Returns what the person at the terminal needs: `first_start`, and then the operator's login and a key."""
+    if lost := unknown_peppers():
+        raise ConfigurationError(
+            f"API keys in the database were made with secrets that are not here (CRUN_KEY_PEPPERS: {', '.join(lost)}). "
+            "Put the secrets.env of this installation back, or revoke those keys and make new ones."
+        )
     ensure_upcoming_partitions()
     is_first = not Organization.objects.exists()
     made = _first_start(environment) if is_first else {}

@@ -14,6 +14,7 @@ from apps.gateway.errors import (
     SERVER_ERROR,
     STORE_AWAY,
     UPSTREAM_FAILED,
+    UPSTREAM_MISCONFIGURED,
     UPSTREAM_OVERLOADED,
     UPSTREAM_UNAUTHORIZED,
     GatewayError,
@@ -31,6 +32,8 @@ from apps.usage.contracts import Outcome, RequestOpened, TokenCounts
 from apps.usage.journal import Journal, JournalFull
 
 MAX_ATTEMPTS = 3
+_NOT_THE_CALLERS_FAULT = (UPSTREAM_OVERLOADED, UPSTREAM_FAILED, UPSTREAM_MISCONFIGURED, UPSTREAM_UNAUTHORIZED)
+"""An answer of these kinds cost nothing, and another route may do better."""
 log = logging.getLogger(__name__)
 
 
@@ -155,6 +158,6 @@ async def _attempt(transport: Transport, admission: Admission, target: Target, *
     failure = provider.failure(
         response.status, response.header("retry-after"), body, target=target, model=admission.model.id
     )
-    if failure.kind is UPSTREAM_OVERLOADED or response.status >= 500 or failure.kind is UPSTREAM_UNAUTHORIZED:
+    if failure.kind in _NOT_THE_CALLERS_FAULT:
         raise _TryNext(failure)
     raise failure

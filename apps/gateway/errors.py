@@ -32,6 +32,7 @@ UNSUPPORTED_ENCODING = ErrorKind(415, "invalid_request_error", "unsupported_cont
 UNPRICED = ErrorKind(503, "service_unavailable_error", "model_not_priced")
 UPSTREAM_OVERLOADED = ErrorKind(503, "service_unavailable_error", "upstream_overloaded", retry=True)
 UPSTREAM_FAILED = ErrorKind(502, "upstream_error", "upstream_failed", retry=True)
+UPSTREAM_MISCONFIGURED = ErrorKind(502, "upstream_error", "upstream_misconfigured")
 UPSTREAM_UNAUTHORIZED = ErrorKind(502, "upstream_error", "upstream_unauthorized")
 UPSTREAM_TIMEOUT = ErrorKind(504, "timeout_error", "upstream_timeout", retry=True)
 GATEWAY_STOPPING = ErrorKind(503, "service_unavailable_error", "gateway_stopping", retry=True)

@@ -46,6 +46,12 @@ def create_key(
     return IssuedKey(key, secret)
 
 
+def unknown_peppers() -> set[str]:
+    """Peppers that keys in use were stored under and that CRUN_KEY_PEPPERS does not have: their keys cannot work."""
+    digests = ApiKey.objects.filter(revoked_at=None).values_list("digest", flat=True)
+    return {digest.partition("$")[0] for digest in digests.iterator()} - set(settings.KEY_PEPPERS)
+
+
 @transaction.atomic
 def revoke_key(key: ApiKey) -> ApiKey:
     """Refuse the key from now on, in every gateway within a second. Revoking twice changes nothing."""

@@ -1,6 +1,7 @@
 """`crun doctor`: examines an installation and says how to mend what is wrong."""
 
 import os
+import shlex
 import shutil
 import stat
 import sys
@@ -19,6 +20,7 @@ from django.db.migrations.executor import MigrationExecutor
 
 from apps.catalog.snapshot import load_snapshot
 from apps.core.redis import sync_client
+from apps.keys.issuing import unknown_peppers
 from crun.embedded import EmbeddedServerError
 from crun.embedded.binaries import find_postgres, find_valkey
 from crun.embedded.places import abandoned_folders
@@ -82,6 +84,7 @@ def examine(home: Home) -> Iterator[Finding]:
         unapplied = list(migrations())
         yield from unapplied
         if all(finding.verdict is Verdict.OK for finding in unapplied):
+            yield from peppers()
             yield from catalog()
     yield from valkey()
     yield from journal(Path(settings.JOURNAL_DIR), max_bytes=settings.JOURNAL_MAX_BYTES)
@@ -128,9 +131,21 @@ def secrets(home: Home) -> Iterator[Finding]:
         return
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o077:
-        yield Finding(Verdict.FAIL, "Secrets", f"{path} has mode {mode:04o}: others may use it", f"chmod 600 {path}")
+        yield Finding(
+            Verdict.FAIL,
+            "Secrets",
+            f"{path} has mode {mode:04o}: others may use it",
+            f"chmod 600 {shlex.quote(str(path))}",
+        )
     else:
         yield Finding(Verdict.OK, "Secrets", f"{path}, mode {mode:04o}")
+
+
+def peppers() -> Iterator[Finding]:
+    """Whether the API keys in use were made with the secrets that are here; after a restore they may not be."""
+    if lost := unknown_peppers():
+        mend = "Put the secrets.env of this installation back, or revoke those keys and make new ones."
+        yield Finding(Verdict.FAIL, "API keys", f"made with peppers that are not here: {', '.join(sorted(lost))}", mend)
 
 
 def postgres() -> Iterator[Finding]:

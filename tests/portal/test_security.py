@@ -54,3 +54,8 @@ def _through(request: HttpRequest, content_type: str) -> HttpResponse:
     response = middleware(request)
     assert isinstance(response, HttpResponse)
     return response
+
+
+@pytest.mark.parametrize("path", ["/o/acme/usage/?model=%00", "/console/usage/usagerecord/?provider=%00", "/o/a%00b/"])
+def test_a_nul_in_an_address_is_a_bad_request_not_a_bug(client: Client, path: str) -> None:
+    assert client.get(path).status_code == 400

@@ -12,6 +12,7 @@ from apps.gateway.errors import (
     BAD_REQUEST,
     BODY_TOO_LARGE,
     UPSTREAM_FAILED,
+    UPSTREAM_MISCONFIGURED,
     UPSTREAM_OVERLOADED,
     UPSTREAM_UNAUTHORIZED,
     GatewayError,
@@ -61,6 +62,9 @@ class OpenAI:
         if status in (429, 503, 529):
             message = "The upstream is overloaded; try again later."
             return GatewayError(UPSTREAM_OVERLOADED, message, retry_after_s=_seconds(retry_after))
+        if status < 500:
+            message = "The upstream does not know this model or endpoint; the operator has to look."
+            return GatewayError(UPSTREAM_MISCONFIGURED, message)
         return GatewayError(UPSTREAM_FAILED, "The upstream failed to answer.")
 
 
