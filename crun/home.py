@@ -19,6 +19,17 @@ class Home:
 
     path: Path
 
+    def create(self) -> None:
+        """Make the folder itself unless it is there, closed to other users.
+
+        Root's may be passed through, though not listed: PostgreSQL's user has its folders in it. What lies there is
+        closed to others by itself.
+        """
+        if not self.path.is_dir():
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if os.geteuid() == 0:
+                self.path.chmod(0o711)
+
     @property
     def run(self) -> Path:
         """Process ids: `NAME.pid`, one a child."""
@@ -82,13 +93,13 @@ def ensure_secrets(home: Home) -> bool:
     """Generate the secrets of a new installation (mode 0600). True when a file was written."""
     if home.secrets_file.exists() or all(os.environ.get(name) for name in SECRET_NAMES):
         return False
-    home.path.mkdir(parents=True, exist_ok=True)
+    home.create()
     lines = [
         "# Secrets of this installation, made on its first start. Losing them makes every API key and every",
         "# stored upstream credential useless: back this file up with the database, and keep it private.",
         f"CRUN_SECRET_KEY={secrets.token_urlsafe(48)}",
-        f"CRUN_KEY_PEPPERS=p1:{b64encode(secrets.token_bytes(32)).decode()}",
-        f"CRUN_ENCRYPTION_KEYS=e1:{b64encode(secrets.token_bytes(32)).decode()}",
+        f"CRUN_KEY_PEPPERS=p{secrets.token_hex(3)}:{b64encode(secrets.token_bytes(32)).decode()}",
+        f"CRUN_ENCRYPTION_KEYS=e{secrets.token_hex(3)}:{b64encode(secrets.token_bytes(32)).decode()}",
     ]
     descriptor = os.open(home.secrets_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:

@@ -12,7 +12,7 @@ from tests.acceptance.upstream import TruthUpstream, catalog, running_upstream
 GATEWAY_LIMITS = {
     "CRUN_UPSTREAM_FIRST_BYTE_TIMEOUT_S": "4",
     "CRUN_UPSTREAM_IDLE_TIMEOUT_S": "3",
-    "CRUN_UPSTREAM_TOTAL_TIMEOUT_S": "11",
+    "CRUN_UPSTREAM_TOTAL_TIMEOUT_S": "9",
     "CRUN_CLIENT_WRITE_TIMEOUT_S": "3",
 }
 """Short enough for tests of upstreams and clients that stall, long enough for a busy machine."""

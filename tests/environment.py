@@ -15,6 +15,8 @@ from crun.embedded import embedded_servers
 from crun.home import Home
 
 OUTSIDE = ("DATABASE_URL", "REDIS_URL", "OPENAI_API_KEY", "ANTHROPIC_API_KEY", "CRUN_JOURNAL_DIR", "PORT", "WORKERS")
+TESTS = Path(__file__).resolve().parent
+WITH_INSTALLATION = ("acceptance", "sdk")
 IS_XDIST_WORKER = "PYTEST_XDIST_WORKER" in os.environ
 
 
@@ -54,3 +56,15 @@ def pytest_unconfigure() -> None:
     _servers.close()
     if not IS_XDIST_WORKER:
         shutil.rmtree(Path(os.environ["CRUN_HOME"]).parent, ignore_errors=True)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For runs in two processes: files stay whole, and all tests of the one running installation stay together.
+
+    Those come first, because they take longest and cannot be divided."""
+    for item in items:
+        folder = item.path.relative_to(TESTS).parts[0]
+        group = "installation" if folder in WITH_INSTALLATION else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: item.path.relative_to(TESTS).parts[0] not in WITH_INSTALLATION)

@@ -18,8 +18,10 @@ def settle_usage() -> None:
     """Ship the journals of this machine, then post all records that wait for it."""
     close_old_connections()
     try:
-        ship(settings.JOURNAL_DIR, close_orphan=close_orphan)
-        while post_batch():
-            pass
+        try:
+            ship(settings.JOURNAL_DIR, close_orphan=close_orphan)
+        finally:  # whatever is wrong with the journals: what the database has already is posted
+            while post_batch():
+                pass
     except (OperationalError, InterfaceError) as error:
         log.warning("PostgreSQL is away; the journal keeps the records: %s", error)

@@ -5,12 +5,14 @@ process lives, so whoever gets the lock knows that the writer is gone. A segment
 into which the entries of all requests still open are carried: a segment whose closed requests are shipped can go.
 """
 
+import errno
 import fcntl
 import logging
 import os
 import struct
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +28,7 @@ LOCK_NAME: Final = "lock"
 UNFINISHED_PREFIX: Final = ".new-"
 _FRAME: Final = struct.Struct("<II")
 _MAX_ENTRY_BYTES: Final = 1 << 20
+_CLOSED: Final = -1
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[JournalEntry] = msgspec.msgpack.Decoder(JournalEntry)
@@ -51,7 +54,8 @@ class Journal:
         self._number = 0
         self._size = 0
         self._stored_bytes = 0
-        self.folder, self._lock = _make_locked_folder(root)
+        self._is_torn = False  # half a frame ends the segment: nothing behind it could be read
+        self.folder, self._lock = _make_locked_folder(root, fsync=fsync)
         self._file = self._new_segment()
 
     @property
@@ -102,18 +106,24 @@ class Journal:
 
     def measure(self) -> int:
         """Look at the disk: bytes in segments that are not shipped yet. Called about once a second."""
-        self._stored_bytes = sum(
-            path.stat().st_size for path in list(self.folder.glob(SEGMENT_PATTERN)) if path.exists()
-        )
-        return self._stored_bytes
+        stored_bytes = 0
+        for path in list(self.folder.glob(SEGMENT_PATTERN)):
+            with suppress(FileNotFoundError):  # the shipper frees segments meanwhile
+                stored_bytes += path.stat().st_size
+        self._stored_bytes = stored_bytes
+        return stored_bytes
 
     def close(self) -> None:
         """Let the shipper take the folder over. Requests that are still open will be closed by recovery."""
-        os.close(self._file)
-        os.close(self._lock)
+        file, lock = self._file, self._lock
+        self._file = self._lock = _CLOSED  # the numbers will be those of other files and sockets
+        os.close(file)
+        os.close(lock)
 
     def _append(self, frame: bytes) -> None:
-        if self._size >= self._segment_bytes:
+        if self._file == _CLOSED:
+            raise OSError(errno.EBADF, "the journal is closed")
+        if self._size >= self._segment_bytes or self._is_torn:
             self._rotate()
         self._write(frame)
 
@@ -125,7 +135,9 @@ class Journal:
             if self._fsync:
                 os.fdatasync(self._file)
         except OSError:
+            self._is_torn = True
             os.ftruncate(self._file, self._size)
+            self._is_torn = False
             raise
         self._size += len(frames)
         self._stored_bytes += len(frames)
@@ -133,6 +145,7 @@ class Journal:
     def _rotate(self) -> None:
         previous = self._file
         self._file = self._new_segment(b"".join(opened + progress for opened, progress in self._open.values()))
+        self._is_torn = False
         os.close(previous)
 
     def _new_segment(self, carried: bytes = b"") -> int:
@@ -143,11 +156,15 @@ class Journal:
         try:
             if os.write(descriptor, carried) != len(carried):
                 raise OSError("the open requests do not fit on the disk")
+            if self._fsync:
+                os.fsync(descriptor)
             unfinished.rename(path)
+            self._number += 1  # the name is given: whatever fails from here on, the next attempt takes another
+            if self._fsync:
+                _sync_folder(self.folder)
         except OSError:
             os.close(descriptor)
             raise
-        self._number += 1
         self._size = len(carried)
         self._stored_bytes += len(carried)
         return descriptor
@@ -160,10 +177,18 @@ def read_entries(content: bytes, start: int = 0) -> Iterator[tuple[JournalEntry,
         length, checksum = _FRAME.unpack_from(content, offset)
         end = offset + _FRAME.size + length
         payload = content[offset + _FRAME.size : end]
-        if length > _MAX_ENTRY_BYTES or len(payload) != length or zlib.crc32(payload) != checksum:
+        if not 0 < length <= _MAX_ENTRY_BYTES or len(payload) != length or zlib.crc32(payload) != checksum:
             return
         yield _decoder.decode(payload), end
         offset = end
+
+
+def is_torn_frame(rest: bytes) -> bool:
+    """Whether the unreadable rest of a segment is the beginning of one frame: its writer died while writing it."""
+    if len(rest) < _FRAME.size:
+        return True
+    length: int = _FRAME.unpack_from(rest)[0]
+    return len(rest) < _FRAME.size + length <= _FRAME.size + _MAX_ENTRY_BYTES
 
 
 def _frame(entry: JournalEntry) -> bytes:
@@ -171,7 +196,7 @@ def _frame(entry: JournalEntry) -> bytes:
     return _FRAME.pack(len(payload), zlib.crc32(payload)) + payload
 
 
-def _make_locked_folder(root: Path) -> tuple[Path, int]:
+def _make_locked_folder(root: Path, *, fsync: bool) -> tuple[Path, int]:
     """A new folder whose lock is held before anybody can see it under its final name."""
     root.mkdir(parents=True, exist_ok=True, mode=0o700)
     name = new_id("gw")
@@ -181,4 +206,15 @@ def _make_locked_folder(root: Path) -> tuple[Path, int]:
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     final = root / name
     hidden.rename(final)
+    if fsync:
+        _sync_folder(root)
     return final, lock
+
+
+def _sync_folder(folder: Path) -> None:
+    """Force the names in a folder to the disk: a synced file without a name is lost with the power."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
-from django.db import DataError, Error, IntegrityError
+from django.db import DataError
 
 from apps.usage.contracts import RequestClosed, RequestOpened, RequestProgress
-from apps.usage.journal import LOCK_NAME, SEGMENT_PATTERN, UNFINISHED_PREFIX, read_entries
+from apps.usage.journal import LOCK_NAME, SEGMENT_PATTERN, UNFINISHED_PREFIX, is_torn_frame, read_entries
 from apps.usage.recording import record
 
 BATCH_ROWS = 5_000
@@ -45,6 +45,7 @@ class _Segments:
 def ship(root: Path, *, close_orphan: CloseOrphan) -> ShippingReport:
     """One pass over all journals under `root`. A second shipper at the same time does nothing.
 
+    A journal that cannot be read or freed is reported in the log and holds up no other.
     Raises django.db.Error when PostgreSQL is away: nothing is freed then, and the next pass goes on."""
     report = ShippingReport()
     if not root.is_dir():
@@ -53,8 +54,12 @@ def ship(root: Path, *, close_orphan: CloseOrphan) -> ShippingReport:
         if not is_ours:
             return report
         for folder in sorted(path for path in root.iterdir() if path.is_dir()):
-            if not folder.name.startswith(UNFINISHED_PREFIX):
+            if folder.name.startswith(UNFINISHED_PREFIX):
+                continue
+            try:
                 _ship_folder(folder, close_orphan, report)
+            except (OSError, msgspec.DecodeError) as error:
+                log.error("journal %s not shipped, it stays where it is: %s", folder, error)
     return report
 
 
@@ -91,9 +96,9 @@ def _ship_dead(folder: Path, close_orphan: CloseOrphan, report: ShippingReport) 
     segments = sorted(folder.glob(SEGMENT_PATTERN))
     for segment in segments:
         end = _read(segment, 0, found)
-        if segment is not segments[-1]:
-            _check_whole(segment, end)
-    report.recorded += _record(folder, found.closed)
+        _check_whole(segment, end, may_be_torn=segment is segments[-1])
+        report.recorded += _record(folder, found.closed)
+        found.closed.clear()  # a full journal is a gigabyte: never all of it at once
     orphans = [close_orphan(opened, progress) for opened, progress in found.open.values()]
     report.recovered += _record(folder, orphans)
     if orphans:
@@ -118,23 +123,27 @@ def _read(segment: Path, start: int, found: _Segments) -> int:
 
 
 def _record(folder: Path, closed: list[RequestClosed]) -> int:
-    """Write them in batches. One that the database refuses for what it is must not hold up all others."""
+    """Write them in batches. A value that the database cannot hold must not hold up all others.
+
+    Anything else it objects to, such as a missing partition or column, would hit every record: that is raised, and
+    the journal keeps them all."""
     recorded = 0
     for at in range(0, len(closed), BATCH_ROWS):
         batch = closed[at : at + BATCH_ROWS]
         try:
             recorded += record(batch)
-        except (DataError, IntegrityError) as error:
+        except DataError as error:
             recorded += _record_apart(folder, batch, error)
     return recorded
 
 
-def _record_apart(folder: Path, batch: list[RequestClosed], error: Error) -> int:
+def _record_apart(folder: Path, batch: list[RequestClosed], error: DataError) -> int:
     """Halve the batch until the refused entry stands alone; that one is kept in a file for a human."""
     if len(batch) > 1:
         middle = len(batch) // 2
         return _record(folder, batch[:middle]) + _record(folder, batch[middle:])
-    with (folder.parent / REFUSED_NAME).open("ab") as file:
+    descriptor = os.open(folder.parent / REFUSED_NAME, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    with os.fdopen(descriptor, "ab") as file:
         file.write(msgspec.json.encode(batch[0]) + b"\n")
         file.flush()
         os.fsync(file.fileno())
@@ -142,10 +151,10 @@ def _record_apart(folder: Path, batch: list[RequestClosed], error: Error) -> int
     return 0
 
 
-def _check_whole(segment: Path, end: int) -> None:
+def _check_whole(segment: Path, end: int, *, may_be_torn: bool = False) -> None:
     """A finished segment must be readable to its end; what is not is kept aside for a human."""
     size = segment.stat().st_size
-    if end != size:
+    if end != size and not (may_be_torn and is_torn_frame(segment.read_bytes()[end:])):
         kept = segment.with_suffix(".damaged")
         shutil.copyfile(segment, segment.parent.parent / f"{segment.parent.name}-{kept.name}")
         log.error(

@@ -3,6 +3,9 @@
 Two things can be wrong with a folder in $CRUN_HOME. As root, PostgreSQL runs as another user, who may be unable to
 enter it (/root, `mktemp -d`). And the path of a unix socket is limited to 107 bytes. Nobody's folders are opened up
 for that: the real folder gets a random name elsewhere, private to the server's user, and $CRUN_HOME links to it.
+
+The server's user owns its data and its sockets, never the folder around them: else it could put a link in their place,
+and root would follow it.
 """
 
 import os
@@ -36,8 +39,10 @@ def choose_data_place(home: Home, account: Account | None, *, lasting: bool = Tr
         return link.resolve()
     if can_enter(home.path, account):
         return home.path.resolve() / link.name
-    folder = private_folder(account, lasting=lasting)
+    folder = _new_folder(account, lasting=lasting)
     (folder / OWNER_NOTE).write_text(str(home.path))
+    os.chown(folder, -1, account.gid if account else -1)
+    folder.chmod(0o710)
     return folder / link.name
 
 
@@ -65,18 +70,22 @@ def prepare_sockets(home: Home, account: Account | None) -> Path:
         link.mkdir(mode=0o700)
         _give(link, account)
     else:
-        link.symlink_to(private_folder(account, lasting=False))
+        folder = _new_folder(account, lasting=False)
+        _give(folder, account)
+        link.symlink_to(folder)
     return home.sockets
 
 
 def release_sockets(home: Home) -> None:
     """Remove the sockets folder after a stop: nothing stays behind in the temporary directory."""
-    shutil.rmtree(home.sockets, ignore_errors=True)
-    (home.path / "sockets").unlink(missing_ok=True)
+    link = home.path / "sockets"
+    # One step along the link and no further: rmtree refuses what has become a link itself.
+    shutil.rmtree(link.readlink() if link.is_symlink() else link, ignore_errors=True)
+    link.unlink(missing_ok=True)
 
 
-def private_folder(account: Account | None, *, lasting: bool) -> Path:
-    """A new folder with a random name that `account` alone can use: under /var/lib/crun, or a temporary one."""
+def _new_folder(account: Account | None, *, lasting: bool) -> Path:
+    """A new folder, ours alone, where `account` can get to: under /var/lib/crun, or a temporary one."""
     temporary = [Path(tempfile.gettempdir()), Path("/tmp"), Path("/var/tmp")]  # noqa: S108 -- mkdtemp names the folder
     for base in [SHARED_PLACE, *temporary] if lasting else temporary:
         try:
@@ -84,11 +93,9 @@ def private_folder(account: Account | None, *, lasting: bool) -> Path:
                 base.mkdir(mode=0o755, parents=True, exist_ok=True)
             if not (can_enter(base, account) and _short_enough(base / "crun-00000000")):
                 continue
-            folder = Path(tempfile.mkdtemp(prefix="crun-", dir=base.resolve()))
+            return Path(tempfile.mkdtemp(prefix="crun-", dir=base.resolve()))
         except OSError:
             continue
-        _give(folder, account)
-        return folder
     places = ", ".join(str(base) for base in (SHARED_PLACE, *temporary))
     raise EmbeddedServerError(f"No place for the files of PostgreSQL's user: tried {places}.")
 

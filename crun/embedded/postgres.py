@@ -15,9 +15,10 @@ import psycopg
 from crun.embedded.account import server_account
 from crun.embedded.binaries import PostgresBinaries, find_postgres, make_reachable
 from crun.embedded.errors import EmbeddedServerError
+from crun.embedded.foreign import append_text, replace_text
 from crun.embedded.places import choose_data_place, prepare_sockets
 from crun.home import Home
-from crun.supervisor.program import Account, Program, StopStep, log_tail, open_log, spawn, stop
+from crun.supervisor.program import Account, Program, StopStep, log_tail, spawn, stop
 
 DATABASE = SUPERUSER = "crun"
 ENVIRONMENT = {"LC_ALL": "C", "TZ": "UTC"}
@@ -54,7 +55,7 @@ def prepare_postgres(home: Home, *, durable: bool = True) -> Program:
     `durable=False` is for tests: no fsync, and nothing of it is meant to outlive the run.
     Raises EmbeddedServerError.
     """
-    home.path.mkdir(parents=True, exist_ok=True)
+    home.create()
     log = home.logs / "postgres.log"
     account = server_account(home.postgres)
     place = choose_data_place(home, account, lasting=durable)
@@ -70,6 +71,7 @@ def prepare_postgres(home: Home, *, durable: bool = True) -> Program:
         argv=(str(binaries.postgres), "-D", str(place)),
         log=log,
         env=ENVIRONMENT,
+        inherits_env=False,
         account=account,
         death_signal=signal.SIGINT,
         # fast shutdown; then immediate shutdown, which recovers at the next start as after a crash
@@ -146,7 +148,7 @@ def _initialize(place: Path, binaries: PostgresBinaries, account: Account | None
     argv += ["--auth-local=trust", "--auth-host=reject", "--no-instructions", *_locale(binaries)]
     if not durable:
         argv.append("--no-sync")
-    initdb = Program(name="initdb", argv=tuple(argv), log=log, env=ENVIRONMENT, account=account)
+    initdb = Program("initdb", tuple(argv), log=log, env=ENVIRONMENT, inherits_env=False, account=account)
     process = spawn(initdb)
     try:
         status = process.wait()
@@ -155,8 +157,8 @@ def _initialize(place: Path, binaries: PostgresBinaries, account: Account | None
         raise
     if status != 0:
         raise EmbeddedServerError(f"initdb failed. Last lines of {log}:\n{log_tail(log)}")
-    with open_log(scratch / "postgresql.conf") as settings:
-        settings.write(b"\n# Written anew by each start of CRUN. ALTER SYSTEM overrides it.\ninclude 'crun.conf'\n")
+    note = "# Written anew by each start of CRUN. ALTER SYSTEM overrides it."
+    append_text(scratch, "postgresql.conf", f"\n{note}\ninclude 'crun.conf'\n")
     scratch.rename(place)
 
 
@@ -168,16 +170,10 @@ def _locale(binaries: PostgresBinaries) -> list[str]:
 
 
 def _write_settings(place: Path, sockets: Path, *, durable: bool) -> None:
-    """Write crun.conf. The folder belongs to another user when root writes, so no link of theirs is followed."""
+    """Write crun.conf."""
     settings = {**SETTINGS, **(DURABLE if durable else VOLATILE), "unix_socket_directories": f'"{sockets}"'}
     quoted = {name: value.replace("'", "''") for name, value in settings.items()}
-    lines = [f"{name} = '{value}'\n" for name, value in quoted.items()]
-    scratch = place / "crun.conf.new"
-    scratch.unlink(missing_ok=True)
-    with scratch.open("x") as file:
-        file.writelines(lines)
-    scratch.chmod(0o644)
-    scratch.replace(place / "crun.conf")
+    replace_text(place, "crun.conf", "".join(f"{name} = '{value}'\n" for name, value in quoted.items()))
 
 
 def _data_version(place: Path) -> int | None:

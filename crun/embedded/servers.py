@@ -85,5 +85,5 @@ def embedded_servers(home: Home, *, durable: bool = True) -> Iterator[EmbeddedSe
             postgres.stop()
             release_sockets(home)
             if not durable and home.postgres.is_symlink():
-                shutil.rmtree(home.postgres.resolve().parent, ignore_errors=True)
+                shutil.rmtree(home.postgres.readlink().parent, ignore_errors=True)
                 home.postgres.unlink()

@@ -39,6 +39,7 @@ def prepare_valkey(home: Home, *, durable: bool = True) -> Program:
         name="valkey",
         argv=(str(find_valkey()), str(configuration)),
         log=home.logs / "valkey.log",
+        inherits_env=False,
         stop_steps=(StopStep(signal.SIGTERM, 15.0),),
     )
 

@@ -18,7 +18,8 @@ def hold_lock(home: Home) -> Iterator[None]:
 
     Raises AlreadyRunning with the holder's process id in its message.
     """
-    home.run.mkdir(parents=True, exist_ok=True)
+    home.create()
+    home.run.mkdir(mode=0o700, exist_ok=True)
     descriptor = os.open(home.run / "crun.lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:

@@ -23,7 +23,7 @@ class PidFiles:
 
     def write(self, names: Iterable[str], pid: int) -> None:
         """Name a process; readers see the old content or the new, never half of it."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name in names:
             scratch = self.folder / f".{name}.pid"
             scratch.write_text(f"{pid}\n")

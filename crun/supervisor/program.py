@@ -14,6 +14,8 @@ from crun.home import BASE_DIR
 
 LEASH = Path(__file__).with_name("leash.py")
 LOG_MAX_BYTES = 10_000_000
+PRIVATE_UMASK = 0o077
+HARMLESS_VARIABLES = ("PATH", "LD_LIBRARY_PATH")
 
 
 class StartBlocked(Exception):
@@ -41,14 +43,17 @@ class StopStep:
 class Program:
     """A command to be kept running.
 
-    `env` adds to the environment. `before_start` runs before each start and may raise StartBlocked. `aliases` are
-    further names of its pid file. Programs with the same `stop_together` are stopped at once, others one by one.
+    `env` adds to our environment, in which the master keys are. Without `inherits_env`, and always with an `account`,
+    it adds to nothing but HARMLESS_VARIABLES. `before_start` runs before each start and may raise StartBlocked.
+    `aliases` are further names of its pid file. Programs with the same `stop_together` are stopped at once, others
+    one by one.
     """
 
     name: str
     argv: tuple[str, ...]
     log: Path
     env: Mapping[str, str] = field(default_factory=dict)
+    inherits_env: bool = True
     cwd: Path = BASE_DIR
     account: Account | None = None
     inherited_fds: tuple[int, ...] = ()
@@ -84,19 +89,29 @@ def spawn(program: Program, *, stdout: int | None = None) -> subprocess.Popen[by
             stdout=log if stdout is None else stdout,
             stderr=log,
             cwd="/" if program.account else program.cwd,
-            env={**os.environ, **program.env},
+            env=_environment(program),
+            umask=PRIVATE_UMASK,
             pass_fds=program.inherited_fds,
             start_new_session=True,
         )
 
 
+def _environment(program: Program) -> dict[str, str]:
+    if program.inherits_env and program.account is None:
+        return {**os.environ, **program.env}
+    return {**{name: os.environ[name] for name in HARMLESS_VARIABLES if name in os.environ}, **program.env}
+
+
 def open_log(path: Path) -> BinaryIO:
-    """Append to a log. One past LOG_MAX_BYTES is set aside first as NAME.log.1 (one is kept)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Append to a log that its owner alone can read: it may have links in it that open an account.
+
+    One past LOG_MAX_BYTES is set aside first as NAME.log.1 (one is kept).
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with suppress(FileNotFoundError):
         if path.stat().st_size > LOG_MAX_BYTES:
             path.replace(path.with_name(path.name + ".1"))
-    return path.open("ab")
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab")
 
 
 def log_tail(path: Path, *, lines: int = 20) -> str:

@@ -41,7 +41,7 @@ def worker_program(home: Home) -> Program:
 def beat_program(home: Home) -> Program:
     """Celery's clock."""
     schedule = home.path / "beat" / "schedule"
-    schedule.parent.mkdir(parents=True, exist_ok=True)
+    schedule.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     return Program(
         name="beat",
         argv=(*CELERY, "beat", "-s", str(schedule), "--loglevel", "WARNING"),

@@ -136,7 +136,7 @@ async def gather_limited(work: Iterable[Callable[[], Awaitable[Answer]]], at_onc
 
 
 async def ask_until(
-    asking: Caller, stop: asyncio.Event, *, at_once: int, pause_s: float = 0.02, **fields: Any
+    asking: Caller, stop: asyncio.Event, *, at_once: int, pause_s: float = 0.05, **fields: Any
 ) -> list[Answer]:
     """Keep `at_once` callers busy, half of them with streams, until `stop` is set; all their answers."""
     answers: list[Answer] = []

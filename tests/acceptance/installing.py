@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
@@ -22,6 +23,14 @@ READY = "Ctrl-C stops everything."
 START_LIMIT_S = 60.0
 STOP_LIMIT_S = 60.0
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "USER", "LOGNAME")
+
+
+@dataclass(frozen=True)
+class Start:
+    """One start: what it printed, and how long it took."""
+
+    output: str
+    took_s: float
 
 
 class Installation:
@@ -38,8 +47,7 @@ class Installation:
             **settings,
         }
         self.process: subprocess.Popen[bytes] | None = None
-        self.output = ""
-        self.took_s = 0.0
+        self.starts: list[Start] = []
         self.url = ""
         self.api_key = ""
 
@@ -66,8 +74,7 @@ class Installation:
             assert self.process.poll() is None, f"crun up ended with {self.process.returncode}: {text}"
             assert time.monotonic() - began < START_LIMIT_S, f"not ready after {START_LIMIT_S} s: {text}"
             time.sleep(0.02)
-        self.took_s = time.monotonic() - began
-        self.output = text
+        self.starts.append(Start(text, time.monotonic() - began))
         self.url = self._said(r"Portal +(\S+)/$")
         self.api_key = self._said(r"API key +(ak_\w+)") or self.api_key
 
@@ -128,7 +135,7 @@ class Installation:
         return {path.name: path.read_text(errors="replace") for path in self.home.logs.iterdir()}
 
     def _said(self, pattern: str) -> str:
-        found = re.search(pattern, self.output, re.MULTILINE)
+        found = re.search(pattern, self.starts[-1].output, re.MULTILINE)
         return found[1] if found else ""
 
 

@@ -63,8 +63,6 @@ async def _seen_by_each_worker(
 def test_a_new_price_counts_from_the_next_request_on_and_old_records_are_untouched(
     installation: Installation, mark: tuple[str, int]
 ) -> None:
-    installation.import_catalog(_document("truth-repriced"))
-
     async def before() -> list[Answer]:
         async with caller(installation) as asking:
             _, answers = await _first_at(asking, "truth-repriced", cost=None)
@@ -96,8 +94,6 @@ def _check_costs(records: list[Record]) -> None:
 def test_a_request_is_rated_at_the_price_of_its_beginning_however_late_it_ends(
     installation: Installation, mark: tuple[str, int]
 ) -> None:
-    installation.import_catalog(_document("truth-long"))
-
     async def ask_across_the_change() -> tuple[Answer, Answer]:
         async with caller(installation) as asking:
             await _first_at(asking, "truth-long", cost=None)

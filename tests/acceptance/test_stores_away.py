@@ -47,10 +47,10 @@ def _check(
     began = time.monotonic()
     told = truth.ended_since(mark[1])
     records = settled_records(installation, mark[0], told)
-    slowest_s = max(answer.took_s for answer in answers)
+    slowest_s, slow = max(answer.took_s for answer in answers), sum(answer.took_s > 1 for answer in answers)
     figure(
         name,
-        f"{len(answers)} requests, {sum(failed.values())} failed, slowest {slowest_s:.2f} s,"
+        f"{len(answers)} requests, {sum(failed.values())} failed, slowest {slowest_s:.2f} s, {slow} above 1 s,"
         f" all posted {time.monotonic() - began:.1f} s later",
     )
     assert failed == {}
@@ -84,10 +84,10 @@ def test_postgresql_killed_again_and_again_fails_no_request_of_a_known_key_and_l
     _check(installation, truth, mark, answers, f"PostgreSQL held down for {away_s} s")
 
 
-def test_valkey_killed_again_and_again_fails_no_request_and_loses_no_record(
+def test_valkey_killed_under_load_fails_no_request_and_loses_no_record(
     installation: Installation, truth: TruthUpstream, mark: tuple[str, int]
 ) -> None:
-    away_s = sized(2, 30)
+    away_s = sized(1, 30)
     answers = asyncio.run(_load_while_away(installation, held_down, "valkey", away_s))
     _check(installation, truth, mark, answers, f"Valkey held down for {away_s} s")
 

@@ -18,6 +18,7 @@ HOST = "127.0.0.77"  # of the loopback network, and found nowhere else: a leak s
 API_KEY = "sk-truth-0123456789abcdefghijklmnopqrstuvwxyz"
 READY = "Sandbox upstream ready at "
 PROVIDER = "truth"
+REPRICED = ("truth-repriced", "truth-long")  # whose prices the tests change
 FAULT = "truth-fault-"
 OTHER_FAULTS = (f"{PREFIX}flaky-1", f"{PREFIX}cut-0")  # the sandbox lists numbered ones with 3
 
@@ -87,6 +88,7 @@ def fault_model(name: str) -> str:
 def catalog(upstream: TruthUpstream) -> str:
     """The document that offers the upstream: an honest model of each kind, and one for every fault."""
     honest = {f"truth-{kind}": f"sandbox-{kind}" for kind in ("echo", "tools", "json", "vision")}
+    honest |= dict.fromkeys(REPRICED, "sandbox-echo")
     faulty = {name.replace(PREFIX, FAULT): name for name in (*fault_models(), *OTHER_FAULTS)}
     models = [model(public, theirs) for public, theirs in {**honest, **faulty}.items()]
     provider = f'  - {{id: {PROVIDER}, dialect: openai, base_url: "{upstream.url}", api_key: "{API_KEY}"}}'

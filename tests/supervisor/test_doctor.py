@@ -152,6 +152,7 @@ def test_valkey_answers() -> None:
 def test_servers_that_are_away_are_failures_with_a_way_out(
     settings: pytest.FixtureRequest, django_db_blocker: DjangoDbBlocker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("REDIS_URL", raising=False)
     settings.REDIS_URL = "unix:///no/such/valkey.sock"  # type: ignore[attr-defined]  # as above
     assert only(valkey()).mend == "Start it: crun up"
     with django_db_blocker.unblock():

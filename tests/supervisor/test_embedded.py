@@ -202,7 +202,8 @@ def test_root_in_a_closed_folder_moves_the_data_and_opens_nothing(lasting_home: 
         assert lasting_home.postgres.is_symlink()
         assert not data.is_relative_to(closed)
         assert data.stat().st_uid != 0
-        assert stat.S_IMODE(data.parent.stat().st_mode) == 0o700
+        assert data.parent.stat().st_uid == 0
+        assert stat.S_IMODE(data.parent.stat().st_mode) == 0o710
         status = Path(f"/proc/{servers.postgres.pid}/status").read_text()
         assert f"\nUid:\t{data.stat().st_uid}\t" in status
     assert stat.S_IMODE(closed.stat().st_mode) == 0o700

@@ -1,6 +1,8 @@
 """The journal: what is written survives the writer, and nothing is freed too early."""
 
+import errno
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -103,3 +105,94 @@ def test_a_disk_that_refuses_loses_no_close_and_leaves_no_torn_entry(
     assert isinstance(entries(journal)[-1], RequestClosed)
     assert len(entries(journal)) == 2
     journal.close()
+
+
+def test_behind_half_a_frame_that_cannot_be_cut_off_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(tmp_path, max_bytes=MANY)
+    entry = opened()
+    journal.open_request(entry)
+    real_write = os.write
+
+    def refuse(descriptor: int, length: int) -> None:
+        raise OSError(errno.EIO, f"cannot cut {descriptor} to {length}")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", lambda descriptor, frame: real_write(descriptor, frame[: len(frame) // 2]))
+        patch.setattr(os, "ftruncate", refuse)
+        journal.close_request(closed(entry))
+    journal.retry_unwritten()
+    assert [type(entry) for entry in entries(journal)] == [RequestOpened, RequestClosed]
+    journal.open_request(opened())
+    assert len(list(journal.folder.glob("*.seg"))) == 2
+    journal.close()
+
+
+def test_a_segment_freed_while_it_is_measured_counts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal(tmp_path, max_bytes=MANY)
+    journal.open_request(opened())
+    [segment] = journal.folder.glob("*.seg")
+    gone = segment.with_name("00000000.seg")
+    monkeypatch.setattr(Path, "glob", lambda folder, pattern: [gone, segment])
+    monkeypatch.setattr(Path, "exists", lambda path: True)  # it was there a moment ago
+    assert journal.measure() == segment.stat().st_size > 0
+    journal.close()
+
+
+def test_a_closed_journal_writes_into_nobody_elses_file(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal", max_bytes=MANY)
+    late = opened()
+    journal.open_request(late)
+    journal.close()
+    with (tmp_path / "one").open("wb"), (tmp_path / "two").open("wb"):  # these get the numbers that came free
+        journal.close_request(closed(late))
+        with pytest.raises(JournalFull):
+            journal.open_request(opened())
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes() == b""
+    assert entries(journal) == [late]
+
+
+def test_with_fsync_a_segment_has_its_name_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    real_fsync = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            synced.append(os.fstat(descriptor).st_ino)
+        real_fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    journal = Journal(tmp_path, max_bytes=MANY, fsync=True, segment_bytes=1)
+    folder = journal.folder.stat().st_ino
+    assert synced == [tmp_path.stat().st_ino, folder]
+    journal.open_request(opened())
+    journal.open_request(opened())  # the segment is full
+    assert synced[2:] == [folder]
+    journal.close()
+
+
+def test_a_segment_whose_name_was_not_synced_is_never_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal(tmp_path, max_bytes=MANY, fsync=True, segment_bytes=1)
+    first = opened()
+    journal.open_request(first)
+
+    def refuse_folders(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EIO, "the folder cannot be synced")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", refuse_folders)
+        with pytest.raises(JournalFull):
+            journal.open_request(opened())
+    seen = {path.name: path.stat().st_ino for path in journal.folder.glob("*.seg")}  # by the shipper, too
+    assert len(seen) == 2
+    journal.open_request(opened())
+    assert {path.name: path.stat().st_ino for path in journal.folder.glob("*.seg")}.items() > seen.items()
+    journal.close()
+
+
+def test_zeros_at_the_end_are_no_entry() -> None:
+    """What a file system may leave of the last write when the power goes."""
+    entry = opened()
+    assert [found for found, _ in read_entries(_frame(entry) + bytes(100))] == [entry]

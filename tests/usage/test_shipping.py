@@ -2,14 +2,19 @@
 
 import multiprocessing
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from django.db import IntegrityError, InternalError, connection, transaction
+from pytest_django import Settings
 
+from apps.billing import tasks
 from apps.billing.posting import post_batch
 from apps.billing.recovery import close_orphan
-from apps.usage.contracts import Outcome, TokenCounts
+from apps.usage import shipping
+from apps.core.ids import created_at
+from apps.usage.contracts import Outcome, RequestClosed, TokenCounts
 from apps.usage.journal import Journal
 from apps.usage.models import UnpostedUsage, UsageRecord, UsageRollup
 from apps.usage.recording import record
@@ -19,6 +24,14 @@ from tests.factories import closed, opened, stored_price
 
 MANY = 1 << 30
 pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def settle(tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """The task on the journals in `tmp_path`, within the transaction of the test."""
+    settings.JOURNAL_DIR = tmp_path
+    monkeypatch.setattr(tasks, "close_old_connections", lambda: None)
+    return tasks.settle_usage
 
 
 def ids() -> set[str]:
@@ -112,6 +125,91 @@ def test_one_record_that_the_database_refuses_holds_up_no_other(
     assert len(kept) == 1
     assert bad.request_id in kept[0]
     assert "refused" in caplog.text
+    journal.close()
+
+
+def test_of_a_dead_writer_no_more_than_a_segment_is_held_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(tmp_path, max_bytes=MANY, segment_bytes=2_000)
+    for _ in range(30):
+        short = opened()
+        journal.open_request(short)
+        journal.close_request(closed(short))
+    segments = len(list(journal.folder.glob("*.seg")))
+    assert segments > 5
+    journal.close()
+    held: list[int] = []
+
+    def counted(entries: list[RequestClosed]) -> int:
+        held.append(len(entries))
+        return record(entries)
+
+    monkeypatch.setattr(shipping, "record", counted)
+    assert ship(tmp_path, close_orphan=close_orphan).recorded == 30
+    assert sum(held) == 30
+    assert max(held) <= 30 / segments * 2
+
+
+def test_a_journal_that_cannot_be_read_holds_up_no_other_and_no_posting(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, settle: Callable[[], None]
+) -> None:
+    unreadable = tmp_path / "gw_0"  # before all others
+    (unreadable / "00000001.seg").mkdir(parents=True)
+    journal = Journal(tmp_path, max_bytes=MANY)
+    entry = opened(price=stored_price())
+    journal.open_request(entry)
+    journal.close_request(closed(entry))
+    settle()
+    assert ids() == {entry.request_id}
+    assert UsageRollup.objects.get().requests == 1
+    assert f"{unreadable} not shipped" in caplog.text
+    assert unreadable.exists()
+    journal.close()
+
+
+def test_what_is_recorded_is_posted_when_no_journal_can_be_read(tmp_path: Path, settle: Callable[[], None]) -> None:
+    (tmp_path / "shipper.lock").mkdir()
+    record([closed(opened(price=stored_price()))])
+    with pytest.raises(IsADirectoryError):
+        settle()
+    assert UsageRollup.objects.get().requests == 1
+
+
+@pytest.mark.parametrize(("end", "copies"), [("torn", 0), ("damaged", 1), ("zeros", 1)])
+def test_the_unreadable_end_of_a_dead_writer_is_kept_unless_it_was_cut_off(
+    tmp_path: Path, end: str, copies: int
+) -> None:
+    journal = Journal(tmp_path, max_bytes=MANY)
+    first, last = opened(), opened()
+    journal.open_request(first)
+    [segment] = journal.folder.glob("*.seg")
+    whole = segment.stat().st_size
+    journal.open_request(last)
+    journal.close()
+    content = segment.read_bytes()
+    rest = content[whole:]
+    damaged = rest[:20] + bytes([rest[20] ^ 1]) + rest[21:]
+    segment.write_bytes(content[:whole] + {"torn": rest[:-1], "damaged": damaged, "zeros": bytes(len(rest))}[end])
+    assert ship(tmp_path, close_orphan=close_orphan).recovered == 1
+    assert ids() == {first.request_id}
+    assert not journal.folder.exists()
+    assert len(list(tmp_path.glob("*.damaged"))) == copies
+
+
+def test_trouble_with_the_table_itself_frees_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal(tmp_path, max_bytes=MANY)
+    entry = opened()
+    journal.open_request(entry)
+    journal.close_request(closed(entry))
+    monkeypatch.setattr("apps.usage.recording.ensure_partitions", lambda days: None)
+    with connection.cursor() as cursor:
+        cursor.execute(f"DROP TABLE IF EXISTS usage_record_{created_at(entry.request_id):%Y%m%d}")
+    with pytest.raises(IntegrityError), transaction.atomic():
+        ship(tmp_path, close_orphan=close_orphan)
+    assert not (tmp_path / "refused.jsonl").exists()
+    monkeypatch.undo()
+    assert ship(tmp_path, close_orphan=close_orphan).recorded == 1
     journal.close()
 
 
