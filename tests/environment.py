@@ -6,6 +6,7 @@ import base64
 import os
 import shutil
 import tempfile
+from collections.abc import Generator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -58,13 +59,15 @@ def pytest_unconfigure() -> None:
         shutil.rmtree(Path(os.environ["CRUN_HOME"]).parent, ignore_errors=True)
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None, None, None]:
     """For runs in two processes: files stay whole, and all tests of the one running installation stay together.
 
-    Those come first, because they take longest and cannot be divided."""
+    Groups are named before xdist reads them. The large one comes first, after everybody else has sorted: it takes
+    longest and cannot be divided."""
     for item in items:
         folder = item.path.relative_to(TESTS).parts[0]
         group = "installation" if folder in WITH_INSTALLATION else str(item.path)
         item.add_marker(pytest.mark.xdist_group(group))
+    yield
     items.sort(key=lambda item: item.path.relative_to(TESTS).parts[0] not in WITH_INSTALLATION)

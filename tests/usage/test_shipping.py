@@ -12,8 +12,8 @@ from pytest_django import Settings
 from apps.billing import tasks
 from apps.billing.posting import post_batch
 from apps.billing.recovery import close_orphan
-from apps.usage import shipping
 from apps.core.ids import created_at
+from apps.usage import shipping
 from apps.usage.contracts import Outcome, RequestClosed, TokenCounts
 from apps.usage.journal import Journal
 from apps.usage.models import UnpostedUsage, UsageRecord, UsageRollup
