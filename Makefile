@@ -32,7 +32,7 @@ run: $(VENV)/run.lock launcher ## install what is missing, start everything, pri
 
 test: $(VENV)/dev.lock launcher ## run all tests on real PostgreSQL, Valkey and sockets
 	@deploy/install-test-packages
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup
+	@$(BIN)/python -m pytest -n 2
 
 check: $(VENV)/dev.lock launcher ## formatting, lint, types and layers, then all tests (missing migrations are one)
 	$(BIN)/ruff format --check .

@@ -6,11 +6,12 @@ import base64
 import os
 import shutil
 import tempfile
-from collections.abc import Generator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from crun.embedded import embedded_servers
 from crun.home import Home
@@ -59,15 +60,20 @@ def pytest_unconfigure() -> None:
         shutil.rmtree(Path(os.environ["CRUN_HOME"]).parent, ignore_errors=True)
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None, None, None]:
-    """For runs in two processes: files stay whole, and all tests of the one running installation stay together.
+class WholeFiles(LoadScopeScheduling):
+    """For runs in two processes: files stay whole, and all tests of the one running installation stay together."""
 
-    Groups are named before xdist reads them. The large one comes first, after everybody else has sorted: it takes
-    longest and cannot be divided."""
-    for item in items:
-        folder = item.path.relative_to(TESTS).parts[0]
-        group = "installation" if folder in WITH_INSTALLATION else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
-    yield
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        return "installation" if Path(path).parts[1] in WITH_INSTALLATION else path
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> WholeFiles:
+    """Which process gets which test."""
+    return WholeFiles(config, log)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests of the running installation come first: they take longest and cannot be divided."""
     items.sort(key=lambda item: item.path.relative_to(TESTS).parts[0] not in WITH_INSTALLATION)

@@ -1,8 +1,10 @@
 """Money as integer nano-USD, and the one rounding rule. No floats anywhere."""
 
-from decimal import Decimal
+from decimal import Context, Decimal, Inexact
 
 NANOS_PER_USD = 1_000_000_000
+_EXACTLY = Context(prec=60, traps=[Inexact])
+"""Decimals round silently at 28 digits by default; here they say so."""
 TOKENS_PER_PRICE_UNIT = 1_000_000
 """Prices are quoted per million tokens."""
 
@@ -20,7 +22,10 @@ def nanos_from_usd(amount: Decimal) -> int:
     """Exact nano-USD of a decimal amount; ValueError when it is finer than a nano or not finite."""
     if not amount.is_finite():
         raise ValueError(f"not an amount of money: {amount}")
-    nanos = amount.scaleb(9)
+    try:
+        nanos = amount.scaleb(9, _EXACTLY)
+    except Inexact as error:
+        raise ValueError(f"{amount} USD has too many digits") from error
     if nanos != nanos.to_integral_value():
         raise ValueError(f"{amount} USD is finer than a nano-dollar")
     return int(nanos)
@@ -28,7 +33,7 @@ def nanos_from_usd(amount: Decimal) -> int:
 
 def usd_from_nanos(nanos: int) -> Decimal:
     """The exact decimal amount in USD, with nine places."""
-    return Decimal(nanos).scaleb(-9)
+    return Decimal(nanos).scaleb(-9, _EXACTLY)
 
 
 def format_usd(nanos: int) -> str:
