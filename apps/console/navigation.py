@@ -35,6 +35,14 @@ def groups(request: HttpRequest) -> list[dict[str, Any]]:
             "separator": True,
             "items": [_item("Requests", "receipt_long", "usage_usagerecord_changelist")],
         },
+        {
+            "title": "Money",
+            "separator": True,
+            "items": [
+                _item("Credit", "account_balance_wallet", "billing_grant_changelist"),
+                _item("Ledger", "menu_book", "billing_ledgertransaction_changelist"),
+            ],
+        },
     ]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from django.db.models import Model as DatabaseModel
 
 from apps.accounts.models import Organization, Project, User
+from apps.billing.models import Grant, LedgerTransaction
 from apps.catalog.models import Model, PriceVersion, Provider
 from apps.core.ids import created_at, new_id
 from apps.keys.models import ApiKey
@@ -27,6 +28,8 @@ class Rows:
     model: Model
     price: PriceVersion
     record: UsageRecord
+    grant: Grant
+    transaction: LedgerTransaction
 
     def of(self, kind: type[DatabaseModel]) -> Any:
         return {type(row): row for row in vars(self).values()}[kind]

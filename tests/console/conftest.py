@@ -10,7 +10,10 @@ from django.utils import timezone
 
 from apps.accounts.models import User
 from apps.accounts.organizations import create_organization, default_project
+from apps.billing.grants import Credit, grant_credit
+from apps.billing.models import GrantSource
 from apps.catalog.models import Model, Provider, Route
+from apps.core.money import NANOS_PER_USD
 from apps.core.redis import changes_channel, sync_client
 from apps.keys.issuing import create_key
 from tests.console.cast import Rows, add_price, add_record
@@ -46,7 +49,10 @@ def rows(customer: User) -> Rows:
     )
     Route.objects.create(model=model, provider=provider, upstream_model="small-upstream")
     price = add_price(model, starts_at=timezone.now() - timedelta(days=10))
-    return Rows(organization, project, customer, key, provider, model, price, add_record(key, model, price))
+    record = add_record(key, model, price)
+    credit = Credit(5 * NANOS_PER_USD, GrantSource.MANUAL)
+    grant = grant_credit(organization.id, credit, idempotency_key="cast", reason="Bank transfer 17")
+    return Rows(organization, project, customer, key, provider, model, price, record, grant, grant.transaction)
 
 
 @pytest.fixture

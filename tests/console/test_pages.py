@@ -57,6 +57,8 @@ def test_the_registry_holds_what_operators_need_and_nothing_else() -> None:
         "accounts.Organization",
         "accounts.Project",
         "accounts.User",
+        "billing.Grant",
+        "billing.LedgerTransaction",
         "catalog.Model",
         "catalog.PriceVersion",
         "catalog.Provider",
