@@ -92,7 +92,7 @@ def in_order(model: OfferedModel) -> list[Target]:
     """The routes of a model in a random order in which a heavier one tends to come first."""
     if len(model.targets) == 1:
         return list(model.targets)
-    return sorted(model.targets, key=lambda target: random.random() ** (1 / target.weight), reverse=True)  # noqa: S311
+    return sorted(model.targets, key=lambda target: random.random() ** (1 / target.weight), reverse=True)  # noqa: S311 - no secret, a load
 
 
 def _open_meter(journal: Journal, admission: Admission, target: Target) -> Meter:
