@@ -15,7 +15,8 @@ from crun.supervisor.crew import Crew
 from crun.supervisor.pidfiles import PidFiles
 from crun.supervisor.program import Program, StopStep
 
-LIVE = "touch $MARKS/$NAME; while :; do sleep 0.05; done"
+# It waits in the shell itself: while dash starts a command, its vfork can lose a signal.
+LIVE = "sleep 600 & : > $MARKS/$NAME; while :; do wait; done"
 DEAF = f"trap '' TERM; {LIVE}"
 DRAINS = f"trap 'sleep 0.3; echo $NAME >> $MARKS/ended; exit 0' TERM; {LIVE}"
 WAITS_FOR_THE_OTHER = (
