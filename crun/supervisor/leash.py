@@ -38,8 +38,9 @@ def main() -> None:
     if account != "-":
         drop_privileges(account)
     end_with_parent(int(parent_pid), int(death_signal))
-    for ignored_by_python in (signal.SIGPIPE, signal.SIGXFSZ):  # ignored signals stay ignored through exec
-        signal.signal(ignored_by_python, signal.SIG_DFL)
+    # Ignored signals stay ignored through exec: Python ignores the first two, a shell's `&` the next two.
+    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
     os.execvp(argv[0], argv)
 
 
