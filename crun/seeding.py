@@ -1,4 +1,4 @@
-"""What a new installation starts with: the catalog, an operator, the `demo` organization and its first key."""
+"""What a new installation starts with: the catalog, an operator, the `demo` organization with credit and a key."""
 
 import secrets
 from collections.abc import Mapping
@@ -10,11 +10,14 @@ from django.db import transaction
 import apps.catalog
 from apps.accounts.models import Organization, User
 from apps.accounts.organizations import create_organization, default_project
+from apps.billing.grants import Credit, grant_credit
+from apps.billing.models import GrantSource
 from apps.catalog.credentials import store_credential
 from apps.catalog.document import parse_catalog
 from apps.catalog.importing import import_catalog
 from apps.catalog.models import Provider
 from apps.core.changes import announce_on_commit
+from apps.core.money import NANOS_PER_USD
 from apps.keys.issuing import create_key
 from apps.usage.partitions import ensure_upcoming_partitions
 
@@ -24,6 +27,7 @@ SANDBOX = "sandbox"
 ACTOR = "first start"
 VENDOR_KEYS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
 DEFAULT_OPERATOR = "operator@example.com"
+WELCOME_CREDIT = Credit(25 * NANOS_PER_USD, GrantSource.PROMOTIONAL)
 
 
 @transaction.atomic
@@ -49,6 +53,7 @@ def _first_start(environment: Mapping[str, str]) -> dict[str, str]:
     password = environment.get("CRUN_OPERATOR_PASSWORD") or secrets.token_urlsafe(12)
     operator = User.objects.create_superuser(email, password)
     demo = create_organization("Demo", slug="demo", owner=operator)
+    grant_credit(demo.id, WELCOME_CREDIT, idempotency_key=f"welcome:{demo.id}", reason="Welcome credit", actor=ACTOR)
     issued = create_key(default_project(demo), name="First key", created_by=operator)
     return {"operator_email": operator.email, "operator_password": password, "api_key": issued.secret}
 

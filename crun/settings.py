@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import environ
+from celery.schedules import crontab
 
 from apps.console.unfold import UNFOLD as UNFOLD
 from apps.core.crypto import parse_key_ring
@@ -176,5 +177,11 @@ CELERY_BEAT_SCHEDULE = {
         "task": "usage.maintain_partitions",
         "schedule": 3600.0,
         "options": {"expires": 600},
+    },
+    "expire grants": {"task": "billing.expire_grants", "schedule": 3600.0, "options": {"expires": 600}},
+    "prove the ledger": {
+        "task": "billing.prove_ledger",
+        "schedule": crontab(hour="3", minute="17"),
+        "options": {"expires": 3600},
     },
 }

@@ -1,11 +1,14 @@
-"""Posting: unposted records are rated again from their stored price version and added to the hourly rollups."""
+"""Posting: unposted records are rated again, charged to their organizations and added to the hourly rollups."""
 
+import hashlib
 import logging
+from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
 from django.db import connection, transaction
 
+from apps.billing.grants import UsageCharge, charge_usage
 from apps.billing.rating import cost_nanos
 from apps.catalog.contracts import Price
 from apps.catalog.models import PriceVersion
@@ -33,15 +36,36 @@ FROM usage_usagerecord record JOIN claimed USING (day, request_id)
 def post_batch() -> int:
     """Claim up to BATCH_ROWS unposted records and post them in one transaction; returns how many.
 
-    Any number of workers may run it at the same time: a record is claimed by exactly one."""
+    Claim, charges and rollups are committed together or not at all. Any number of workers may run it at the same
+    time: a record is claimed by exactly one, wallets are locked before rollups and both in one order."""
     with connection.cursor() as cursor:
         cursor.execute(_CLAIM, [BATCH_ROWS])
         names = [column.name for column in cursor.description or ()]
         rows = [dict(zip(names, values, strict=True)) for values in cursor.fetchall()]
     if rows:
         _check_rating(rows)
+        charge_usage(_charges(rows))
         add_to_rollups(rows)
     return len(rows)
+
+
+def _charges(rows: Iterable[dict[str, Any]]) -> list[UsageCharge]:
+    """One charge for each organization whose records cost anything. The key names exactly these records."""
+    costs: dict[str, int] = defaultdict(int)
+    ids: dict[str, list[str]] = defaultdict(list)
+    for row in rows:
+        costs[row["organization_id"]] += row["cost_nanos"]
+        ids[row["organization_id"]].append(row["request_id"])
+    return [
+        UsageCharge(owner, cost, _posting_key(sorted(ids[owner])), f"Usage of {len(ids[owner])} requests")
+        for owner, cost in costs.items()
+        if cost
+    ]
+
+
+def _posting_key(request_ids: list[str]) -> str:
+    everyone = hashlib.sha256(" ".join(request_ids).encode()).hexdigest()
+    return f"usage:{request_ids[0]}:{request_ids[-1]}:{len(request_ids)}:{everyone}"
 
 
 def _check_rating(rows: Iterable[dict[str, Any]]) -> None:

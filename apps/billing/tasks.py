@@ -5,8 +5,11 @@ import logging
 from celery import shared_task
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, close_old_connections
+from django.utils import timezone
 
+from apps.billing.grants import expire_due
 from apps.billing.posting import post_batch
+from apps.billing.proofs import verify
 from apps.billing.recovery import close_orphan
 from apps.usage.shipping import ship
 
@@ -23,3 +26,20 @@ def settle_usage() -> None:
             pass
     except (OperationalError, InterfaceError) as error:
         log.warning("PostgreSQL is away; the journal keeps the records: %s", error)
+
+
+@shared_task(name="billing.expire_grants")
+def expire_grants() -> None:
+    """Move what is left of grants that have ended to breakage."""
+    close_old_connections()
+    if expired := expire_due(timezone.now()):
+        log.info("%d grants expired", expired)
+
+
+@shared_task(name="billing.prove_ledger")
+def prove_ledger() -> None:
+    """Prove the ledger; every rule that does not hold is an error in the log."""
+    close_old_connections()
+    for proof in verify():
+        if not proof.holds:
+            log.error("ledger proof failed: %s", proof.name, extra={"detail": proof.detail})

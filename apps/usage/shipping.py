@@ -4,7 +4,7 @@ import fcntl
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 CloseOrphan = Callable[[RequestOpened, int | None], RequestClosed]
 """Settles a request whose process died: what was opened, and the output tokens of its last checkpoint if any."""
+OnRecorded = Callable[[Sequence[RequestClosed]], object]
+"""Told of every batch that is in the database; a request may be told of again."""
 
 
 @dataclass
@@ -38,7 +40,11 @@ class _Segments:
     open: dict[str, tuple[RequestOpened, int | None]] = field(default_factory=dict)
 
 
-def ship(root: Path, *, close_orphan: CloseOrphan) -> ShippingReport:
+def nobody(closed: Sequence[RequestClosed]) -> None:
+    """Nobody wants to know what was recorded."""
+
+
+def ship(root: Path, *, close_orphan: CloseOrphan, on_recorded: OnRecorded = nobody) -> ShippingReport:
     """One pass over all journals under `root`. A second shipper at the same time does nothing.
 
     Raises django.db.Error when PostgreSQL is away: nothing is freed then, and the next pass goes on."""
@@ -50,19 +56,19 @@ def ship(root: Path, *, close_orphan: CloseOrphan) -> ShippingReport:
             return report
         for folder in sorted(path for path in root.iterdir() if path.is_dir()):
             if not folder.name.startswith(UNFINISHED_PREFIX):
-                _ship_folder(folder, close_orphan, report)
+                _ship_folder(folder, close_orphan, report, on_recorded=on_recorded)
     return report
 
 
-def _ship_folder(folder: Path, close_orphan: CloseOrphan, report: ShippingReport) -> None:
+def _ship_folder(folder: Path, close_orphan: CloseOrphan, report: ShippingReport, *, on_recorded: OnRecorded) -> None:
     with _lock(folder / LOCK_NAME) as writer_is_gone:
         if writer_is_gone:
-            _ship_dead(folder, close_orphan, report)
+            _ship_dead(folder, close_orphan, report, on_recorded=on_recorded)
         else:
-            _ship_live(folder, report)
+            _ship_live(folder, report, on_recorded=on_recorded)
 
 
-def _ship_live(folder: Path, report: ShippingReport) -> None:
+def _ship_live(folder: Path, report: ShippingReport, *, on_recorded: OnRecorded) -> None:
     """Record what was closed since the last pass; drop segments that the writer has left behind."""
     segments = sorted(folder.glob(SEGMENT_PATTERN))
     name, offset = _position(folder)
@@ -73,7 +79,7 @@ def _ship_live(folder: Path, report: ShippingReport) -> None:
             continue
         found = _Segments()
         end = _read(segment, start, found)
-        report.recorded += _record(found.closed)
+        report.recorded += _record(found.closed, on_recorded)
         if segment is not segments[-1]:
             _check_whole(segment, end)
             segment.unlink()
@@ -81,7 +87,7 @@ def _ship_live(folder: Path, report: ShippingReport) -> None:
             _save_position(folder, segment.name, end)
 
 
-def _ship_dead(folder: Path, close_orphan: CloseOrphan, report: ShippingReport) -> None:
+def _ship_dead(folder: Path, close_orphan: CloseOrphan, report: ShippingReport, *, on_recorded: OnRecorded) -> None:
     """Record what a dead writer closed, settle what it left open, and remove its folder."""
     found = _Segments()
     segments = sorted(folder.glob(SEGMENT_PATTERN))
@@ -89,9 +95,9 @@ def _ship_dead(folder: Path, close_orphan: CloseOrphan, report: ShippingReport) 
         end = _read(segment, 0, found)
         if segment is not segments[-1]:
             _check_whole(segment, end)
-    report.recorded += _record(found.closed)
+    report.recorded += _record(found.closed, on_recorded)
     orphans = [close_orphan(opened, progress) for opened, progress in found.open.values()]
-    report.recovered += _record(orphans)
+    report.recovered += _record(orphans, on_recorded)
     if orphans:
         log.warning("settled %d requests of a process that died", len(orphans), extra={"journal": folder.name})
     shutil.rmtree(folder)
@@ -113,8 +119,13 @@ def _read(segment: Path, start: int, found: _Segments) -> int:
     return end
 
 
-def _record(closed: list[RequestClosed]) -> int:
-    return sum(record(closed[at : at + BATCH_ROWS]) for at in range(0, len(closed), BATCH_ROWS))
+def _record(closed: list[RequestClosed], on_recorded: OnRecorded) -> int:
+    recorded = 0
+    for at in range(0, len(closed), BATCH_ROWS):
+        batch = closed[at : at + BATCH_ROWS]
+        recorded += record(batch)
+        on_recorded(batch)
+    return recorded
 
 
 def _check_whole(segment: Path, end: int) -> None:

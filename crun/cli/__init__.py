@@ -14,8 +14,10 @@ from crun.cli.setup import use_django
 WITHOUT_DJANGO = {"up": "crun.cli.up:up", "sandbox": "crun.cli.sandbox:sandbox"}
 WITH_DJANGO = {
     "catalog": "crun.cli.catalog:catalog",
+    "credit": "crun.cli.credit:credit",
     "doctor": "crun.cli.doctor:doctor",
     "key": "crun.cli.keys:key",
+    "ledger": "crun.cli.ledger:ledger",
     "org": "crun.cli.organizations:org",
     "prepare": "crun.cli.prepare:prepare",
     "usage": "crun.cli.usage:usage",

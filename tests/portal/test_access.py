@@ -21,6 +21,7 @@ REQUIRED = {
     "usage": {"GET": Capability.VIEW_USAGE},
     "export_usage": {"GET": Capability.VIEW_USAGE},
     "usage_request": {"GET": Capability.VIEW_USAGE},
+    "billing": {"GET": Capability.MANAGE_BILLING},
     "settings": {"GET": Capability.VIEW_USAGE, "POST": Capability.MANAGE_ORGANIZATION},
     "create_project": {"POST": Capability.MANAGE_ORGANIZATION},
 }
