@@ -1,4 +1,4 @@
-"""Users, organizations, projects and who belongs to which."""
+"""Users, organizations with their plans, projects, and who belongs to which."""
 
 from functools import partial
 from typing import Any, ClassVar
@@ -10,6 +10,7 @@ from django.db.models.functions import Lower
 
 from apps.accounts.roles import Role
 from apps.core.ids import ID_LENGTH, new_id
+from apps.core.limit_fields import Limited
 from apps.core.models import OrganizationScoped
 
 
@@ -48,23 +49,40 @@ new_organization_id = partial(new_id, "org")
 new_project_id = partial(new_id, "proj")
 
 
-class Organization(models.Model):
-    """A customer: owns projects, keys, usage and, later, money."""
+class Plan(Limited):
+    """Limits that several organizations share; each may have its own instead, limit by limit."""
 
-    id = models.CharField(primary_key=True, max_length=ID_LENGTH, default=new_organization_id, editable=False)
+    id = models.SlugField("short name", primary_key=True, max_length=60)
     name = models.CharField(max_length=100)
-    slug = models.SlugField(max_length=60, unique=True)
     created_at = models.DateTimeField(auto_now_add=True)
-    members = models.ManyToManyField(User, through="Membership", related_name="organizations")
 
-    class Meta:
+    class Meta(Limited.Meta):
         ordering = ["name"]
 
     def __str__(self) -> str:
         return self.name
 
 
-class Project(OrganizationScoped):
+class Organization(Limited):
+    """A customer: owns projects, keys, usage and money. Its own limits win over those of its plan."""
+
+    id = models.CharField(primary_key=True, max_length=ID_LENGTH, default=new_organization_id, editable=False)
+    name = models.CharField(max_length=100)
+    slug = models.SlugField(max_length=60, unique=True)
+    plan = models.ForeignKey(
+        Plan, null=True, blank=True, on_delete=models.PROTECT, related_name="organizations", help_text="Empty: none."
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+    members = models.ManyToManyField(User, through="Membership", related_name="organizations")
+
+    class Meta(Limited.Meta):
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Project(OrganizationScoped, Limited):
     """A part of an organization that keys and usage belong to."""
 
     id = models.CharField(primary_key=True, max_length=ID_LENGTH, default=new_project_id, editable=False)
@@ -73,9 +91,12 @@ class Project(OrganizationScoped):
     slug = models.SlugField(max_length=60)
     created_at = models.DateTimeField(auto_now_add=True)
 
-    class Meta:
+    class Meta(Limited.Meta):
         ordering = ["name"]
-        constraints = [models.UniqueConstraint(fields=["organization", "slug"], name="project_slug_unique")]
+        constraints = [
+            *Limited.Meta.constraints,
+            models.UniqueConstraint(fields=["organization", "slug"], name="project_slug_unique"),
+        ]
 
     def __str__(self) -> str:
         return self.name

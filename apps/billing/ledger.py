@@ -13,6 +13,7 @@ from typing import Final
 from django.db import IntegrityError, connection, transaction
 from django.db.models import Sum
 
+from apps.billing.balance_cache import invalidate_on_commit
 from apps.billing.models import (
     ACTOR_LENGTH,
     KEY_LENGTH,
@@ -136,6 +137,8 @@ def open_transaction(entry: Entry) -> LedgerTransaction:
         if find(entry) is None:
             raise
         raise Conflict(f"the idempotency key {entry.idempotency_key!r} is being used elsewhere") from None
+    if entry.organization_id is not None:
+        invalidate_on_commit(entry.organization_id)
     return row
 
 

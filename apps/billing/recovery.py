@@ -11,16 +11,19 @@ def close_orphan(opened: RequestOpened, output_tokens: int | None) -> RequestClo
     """The end of a request that nobody saw. `output_tokens` is the last checkpoint; None when nothing had arrived.
 
     Nothing arrived: costs nothing. Otherwise the estimated input and the output of the checkpoint, which is never more
-    than what was delivered."""
+    than what was delivered, and nothing beyond the hold."""
     tokens = TokenCounts() if output_tokens is None else TokenCounts(input=opened.input_estimate, output=output_tokens)
+    cost = cost_nanos(tokens, opened.price)
+    billed = cost if opened.hold_nanos is None else min(cost, opened.hold_nanos)
     elapsed_s = time.time() - created_at(opened.request_id).timestamp()
     return RequestClosed(
         opened=opened,
         outcome=Outcome.INTERRUPTED,
         http_status=200 if output_tokens is not None else 502,
         tokens=tokens,
-        cost_nanos=cost_nanos(tokens, opened.price),
+        cost_nanos=billed,
         estimated=output_tokens is not None,
         duration_ms=max(0, int(elapsed_s * 1000)),
         error_code="gateway_interrupted",
+        overage_nanos=cost - billed,
     )

@@ -11,6 +11,7 @@ from apps.billing.grants import expire_due
 from apps.billing.posting import post_batch
 from apps.billing.proofs import verify
 from apps.billing.recovery import close_orphan
+from apps.billing.settlement import settle_recorded
 from apps.usage.shipping import ship
 
 log = logging.getLogger(__name__)
@@ -22,7 +23,7 @@ def settle_usage() -> None:
     close_old_connections()
     try:
         try:
-            ship(settings.JOURNAL_DIR, close_orphan=close_orphan)
+            ship(settings.JOURNAL_DIR, close_orphan=close_orphan, on_recorded=settle_recorded)
         finally:  # whatever is wrong with the journals: what the database has already is posted
             while post_batch():
                 pass

@@ -1,4 +1,4 @@
-"""API keys: a new one is shown once, an old one can be revoked, nothing of it can be edited."""
+"""API keys: a new one is shown once, an old one can be limited or revoked; nothing else of it can be edited."""
 
 from datetime import datetime
 from typing import Any, cast
@@ -18,13 +18,32 @@ from unfold.decorators import action, display
 from unfold.enums import ActionVariant
 
 from apps.accounts.models import User
-from apps.console.access import AppendOnlyPermissions, ConsoleAdmin
+from apps.console.access import ConsoleAdmin
 from apps.console.figures import moment
+from apps.console.limits import LIMITS_FIELDSET, in_words
 from apps.console.site import console_site, label
-from apps.keys.issuing import IssuedKey, create_key, revoke_key
+from apps.core.limit_fields import LIMIT_FIELDS
+from apps.keys.issuing import IssuedKey, create_key, revoke_key, set_limits
 from apps.keys.models import ApiKey
 
 STATES = {"Active": "success", "Expired": "warning", "Revoked": "danger"}
+
+
+FIXED = (
+    "name",
+    "redacted",
+    "organization",
+    "project",
+    "id",
+    "state",
+    "limits_in_words",
+    "created",
+    "created_by",
+    "expires",
+    "revoked",
+)
+"""What never changes by hand."""
+LIMITS_IN_WORDS_FIELDSET = ("Limits", {"fields": ("limits_in_words",)})
 
 
 class IssuingRequest(HttpRequest):
@@ -45,7 +64,7 @@ class KeyForm(forms.ModelForm):
 
     class Meta:
         model = ApiKey
-        fields = ("project", "name", "expires_at")
+        fields = ("project", "name", "expires_at", *LIMIT_FIELDS)
 
     def clean_expires_at(self) -> datetime | None:
         expires_at: datetime | None = self.cleaned_data["expires_at"]
@@ -68,11 +87,11 @@ class StateFilter(RadioFilter):
 
 
 @admin.register(ApiKey, site=console_site)
-class ApiKeyAdmin(AppendOnlyPermissions, ConsoleAdmin):
+class ApiKeyAdmin(ConsoleAdmin):
     """All keys by their redacted form."""
 
     form = KeyForm
-    list_display = ("heading", "organization", "project_name", "state", "created", "expires")
+    list_display = ("heading", "organization", "project_name", "state", "limits_in_words", "created", "expires")
     list_filter = (
         StateFilter,
         ("organization", AutocompleteSelectFilter),
@@ -96,21 +115,32 @@ class ApiKeyAdmin(AppendOnlyPermissions, ConsoleAdmin):
 
     def get_fieldsets(self, request: HttpRequest, obj: Model | None = None) -> Any:
         if obj is None:
-            return [(None, {"fields": ("project", "name", "expires_at")})]
+            return [(None, {"fields": ("project", "name", "expires_at")}), LIMITS_FIELDSET]
+        limits = LIMITS_FIELDSET if self.has_change_permission(request, obj) else LIMITS_IN_WORDS_FIELDSET
         return [
-            (None, {"fields": (("name", "redacted"), ("organization", "project"), ("id", "state"))}),
+            (None, {"fields": (("name", "redacted"), ("organization", "project"), "id", "state")}),
+            limits,
             ("History", {"fields": (("created", "created_by"), ("expires", "revoked"))}),
         ]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> tuple[str, ...]:
-        return ("redacted", "state", "created", "created_by", "expires", "revoked") if obj else ()
+        return FIXED if obj else ()
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """The limits of a key that still works."""
+        return super().has_change_permission(request, obj) and (obj is None or obj.revoked_at is None)
 
     def formfield_for_foreignkey(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
         return super().formfield_for_foreignkey(db_field, request, form_class=LabelledChoiceField, **kwargs)
 
     def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:
+        if change:
+            set_limits(obj, obj.limits)
+            return
         operator = cast(User, request.user)
-        issued = create_key(obj.project, name=obj.name, created_by=operator, expires_at=obj.expires_at)
+        issued = create_key(
+            obj.project, name=obj.name, created_by=operator, expires_at=obj.expires_at, limits=obj.limits
+        )
         obj.pk = issued.key.pk
         obj.refresh_from_db()
         cast(IssuingRequest, request).issued = issued
@@ -164,6 +194,10 @@ class ApiKeyAdmin(AppendOnlyPermissions, ConsoleAdmin):
     @display(header=True, description="Key", ordering="name")
     def heading(self, row: ApiKey) -> tuple[str, str]:
         return row.name, row.redacted
+
+    @display(description="Limits")
+    def limits_in_words(self, row: ApiKey) -> str:
+        return in_words(row.limits)
 
     @display(description="Project", ordering="project__name")
     def project_name(self, row: ApiKey) -> str:

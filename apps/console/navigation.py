@@ -17,6 +17,7 @@ def groups(request: HttpRequest) -> list[dict[str, Any]]:
             "items": [
                 _item("Organizations", "domain", "accounts_organization_changelist"),
                 _item("Projects", "folder_open", "accounts_project_changelist"),
+                _item("Plans", "tune", "accounts_plan_changelist"),
                 _item("API keys", "key", "keys_apikey_changelist"),
                 _item("Users", "group", "accounts_user_changelist"),
             ],

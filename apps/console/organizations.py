@@ -18,13 +18,20 @@ from unfold.contrib.filters.admin import AutocompleteSelectFilter
 from unfold.decorators import action, display
 from unfold.widgets import UnfoldAdminEmailInputWidget
 
+from apps.accounts.limits import effective_limits
 from apps.accounts.models import Membership, Organization, Project, User
 from apps.accounts.organizations import create_organization
-from apps.console.access import ConsoleAdmin, OperatorPermissions, ReadOnlyPermissions
+from apps.console.access import OperatorPermissions, ReadOnlyPermissions
 from apps.console.figures import exact_usd, moment
+from apps.console.limits import LIMITS_FIELDSET, LimitsAdmin, in_words
 from apps.console.site import console_site
 from apps.console.spending import month_start, spent_since
 from apps.keys.models import ApiKey
+
+OWN_LIMITS_FIELDSET = (
+    LIMITS_FIELDSET[0],
+    {**LIMITS_FIELDSET[1], "description": "They hold for all keys together. An empty one is the plan's."},
+)
 
 
 class OrganizationAddForm(forms.ModelForm):
@@ -98,11 +105,14 @@ def link(url: str, text: str) -> SafeString:
 
 
 @admin.register(Organization, site=console_site)
-class OrganizationAdmin(ConsoleAdmin):
+class OrganizationAdmin(LimitsAdmin):
     """Customers with their members, projects, keys and what they spent this month."""
 
-    list_display = ("heading", "project_count", "member_count", "keys", "spent", "created")
+    list_display = ("heading", "plan", "project_count", "member_count", "keys", "spent", "created")
+    list_filter = (("plan", AutocompleteSelectFilter),)
+    list_select_related = ("plan",)
     search_fields = ("name", "slug", "id")
+    autocomplete_fields = ("plan",)
     ordering = ("name",)
     actions_detail = ("add_project", "add_key")
 
@@ -128,13 +138,14 @@ class OrganizationAdmin(ConsoleAdmin):
         if obj is None:
             return [(None, {"fields": ("name", "slug", "owner")})]
         return [
-            (None, {"fields": (("name", "slug"), ("id", "created"))}),
+            (None, {"fields": (("name", "slug"), ("plan", "limits_in_force"), "id", "created")}),
             ("At a glance", {"fields": (("spent", "keys"),)}),
+            OWN_LIMITS_FIELDSET,
         ]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         # The slug stands in customers' scripts, so it stays.
-        return ("slug", "id", "created", "spent", "keys") if obj else ()
+        return ("slug", "limits_in_force", "id", "created", "spent", "keys") if obj else ()
 
     def get_prepopulated_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         return {} if obj else {"slug": ("name",)}
@@ -148,6 +159,10 @@ class OrganizationAdmin(ConsoleAdmin):
             return
         obj.pk = create_organization(obj.name, slug=obj.slug, owner=form.cleaned_data["owner"]).pk
         obj.refresh_from_db()
+
+    @display(description="Limits in force")
+    def limits_in_force(self, row: Organization) -> str:
+        return in_words(effective_limits(row))
 
     @display(header=True, description="Organization", ordering="name")
     def heading(self, row: Organization) -> tuple[str, str]:
@@ -186,7 +201,7 @@ class OrganizationAdmin(ConsoleAdmin):
 
 
 @admin.register(Project, site=console_site)
-class ProjectAdmin(ConsoleAdmin):
+class ProjectAdmin(LimitsAdmin):
     """Projects of all organizations. Organization and slug stay: scripts and keys name them."""
 
     list_display = ("name", "organization", "slug", "keys", "spent", "created")
@@ -204,8 +219,9 @@ class ProjectAdmin(ConsoleAdmin):
         if obj is None:
             return [(None, {"fields": ("organization", "name", "slug")})]
         return [
-            (None, {"fields": ("organization", ("name", "slug"), ("id", "created"))}),
+            (None, {"fields": ("organization", ("name", "slug"), "id", "created")}),
             ("At a glance", {"fields": (("spent", "keys"),)}),
+            LIMITS_FIELDSET,
         ]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> tuple[str, ...]:

@@ -5,6 +5,9 @@ from typing import Final
 import redis
 import redis.asyncio
 from django.conf import settings
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 CALL_TIMEOUT_S: Final = 0.1
 CONNECT_TIMEOUT_S: Final = 0.5
@@ -37,4 +40,29 @@ def sync_client() -> "redis.Redis":
         protocol=PROTOCOL,
         socket_timeout=CALL_TIMEOUT_S,
         socket_connect_timeout=CONNECT_TIMEOUT_S,
+    )
+
+
+def path_connection() -> "redis.asyncio.Connection":
+    """One connection for the data path, not connected yet. It never tries again by itself; its user bounds every wait
+    and closes it after the first failure."""
+    pool = redis.asyncio.ConnectionPool.from_url(
+        settings.REDIS_URL,
+        protocol=PROTOCOL,
+        socket_timeout=None,
+        socket_connect_timeout=CALL_TIMEOUT_S,
+        retry=AsyncRetry(NoBackoff(), 0),
+    )
+    connection: redis.asyncio.Connection = pool.make_connection()  # type: ignore[no-untyped-call]  # redis-py
+    return connection
+
+
+def single_try_client() -> "redis.Redis":
+    """A client for steps that must not be repeated behind their caller's back; its caller closes it."""
+    return redis.Redis.from_url(
+        settings.REDIS_URL,
+        protocol=PROTOCOL,
+        socket_timeout=CALL_TIMEOUT_S * 5,
+        socket_connect_timeout=CONNECT_TIMEOUT_S,
+        retry=Retry(NoBackoff(), 0),
     )

@@ -50,5 +50,7 @@ def _apply(change: str, keys: KeyLookup, catalog: CatalogFeed) -> None:
     kind, _, subject = change.partition(":")
     if kind == "key":
         keys.forget(subject)
+    elif kind == "keys":
+        keys.distrust()
     elif kind == "catalog":
         catalog.note_change()

@@ -15,6 +15,12 @@ MAX_TEXT_BYTES = 2 << 20
 """A body without media is no larger than this; with media the door's own limit counts."""
 MAX_CHOICES = 8
 MAX_MODEL_ID = 128
+MESSAGE_TOKENS = 8
+"""Role and separators of a message, for the bound on input tokens."""
+IMAGE_TOKENS = 8_192
+AUDIO_TOKENS = 64
+AUDIO_BYTES_PER_TOKEN = 32
+"""Of its base64 text: 8 kbit/s speech is 1 333 of these bytes and at most 32 tokens a second."""
 OWN_FIELDS = ("models", "provider", "session_id", "metadata")
 """Request fields of CRUN: never forwarded."""
 
@@ -35,10 +41,39 @@ class ChatRequest:
     stream: bool
     choices: int
     body: dict[str, Any]
+    body_bytes: int = 0
+    """Size of the body as it came in."""
 
     def input_estimate(self) -> int:
         """Tokens of all text in the messages, by our own estimate."""
         return estimate_tokens(sum(len(text.encode()) for text in _texts(self.body["messages"])))
+
+    @property
+    def asked_output(self) -> int | None:
+        """The output tokens that the caller allows each choice; None when it set no bound."""
+        asked = [self.body.get(field) for field in ("max_tokens", "max_completion_tokens")]
+        return max((limit for limit in asked if limit is not None), default=None)
+
+    def cut_output(self, tokens: int) -> None:
+        """Let each choice have no more than so many output tokens. Only for a request whose caller set no bound."""
+        self.body = {**self.body, "max_tokens": tokens}
+
+    def input_bound(self, context_length: int) -> int:
+        """More input tokens than this cannot be billed: no token is shorter than a byte of what was sent.
+
+        Tool definitions and schemas are input too, so it is the whole body that counts, without its media, which have
+        bounds of their own. Source of the figures: docs/admission.md."""
+        bound = self.body_bytes + MESSAGE_TOKENS * len(self.body["messages"])
+        for _, part in _parts(self.body["messages"]):
+            kind = part.get("type")
+            if kind == "image_url":
+                bound += IMAGE_TOKENS - _text_length(part.get("image_url"), "url")
+            elif kind == "input_audio":
+                size = _text_length(part.get("input_audio"), "data")
+                bound += AUDIO_TOKENS + size // AUDIO_BYTES_PER_TOKEN - size
+            elif kind != "text":
+                return context_length
+        return min(bound, context_length)
 
 
 def parse_chat(raw: bytes) -> ChatRequest:
@@ -54,7 +89,13 @@ def parse_chat(raw: bytes) -> ChatRequest:
         value = body.get(field)
         if value is not None:
             check(field, value)
-    return ChatRequest(model=model, stream=body.get("stream") is True, choices=body.get("n") or 1, body=body)
+    return ChatRequest(
+        model=model,
+        stream=body.get("stream") is True,
+        choices=body.get("n") or 1,
+        body=body,
+        body_bytes=len(raw),
+    )
 
 
 def check_modalities(chat: ChatRequest, model: OfferedModel) -> None:
@@ -150,6 +191,11 @@ def _texts(messages: list[dict[str, Any]]) -> Iterator[str]:
                 text = part.get("text")
                 if isinstance(text, str):
                     yield text
+
+
+def _text_length(holder: object, field: str) -> int:
+    text = holder.get(field) if isinstance(holder, dict) else None
+    return len(text) if isinstance(text, str) else 0
 
 
 def _number(low: float, high: float) -> Callable[[str, Any], None]:

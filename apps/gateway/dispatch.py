@@ -28,6 +28,7 @@ from apps.gateway.providers.transport import (
     UpstreamResponse,
     UpstreamUnreachable,
 )
+from apps.gateway.reservations import Reservations
 from apps.usage.contracts import Outcome, RequestOpened, TokenCounts
 from apps.usage.journal import Journal, JournalFull
 
@@ -61,10 +62,13 @@ class _TryNext(Exception):
         self.error = error
 
 
-async def open_exchange(transport: Transport, journal: Journal, admission: Admission) -> Exchange:
-    """Call the upstreams in turn. Raises GatewayError when none answers; the record is closed then."""
+async def open_exchange(
+    transport: Transport, journal: Journal, admission: Admission, *, reservations: Reservations
+) -> Exchange:
+    """Call the upstreams in turn, for a request that is reserved. Raises GatewayError when none answers; the record is
+    closed then, and the reservation settled."""
     targets = in_order(admission.model)[:MAX_ATTEMPTS]
-    meter = _open_meter(journal, admission, targets[0])
+    meter = _open_meter(journal, admission, targets[0], reservations=reservations)
     deadline = Deadline()
     try:
         response = await _first_answer(transport, admission, targets, deadline=deadline, meter=meter)
@@ -95,7 +99,7 @@ def in_order(model: OfferedModel) -> list[Target]:
     return sorted(model.targets, key=lambda target: random.random() ** (1 / target.weight), reverse=True)  # noqa: S311 - no secret, a load
 
 
-def _open_meter(journal: Journal, admission: Admission, target: Target) -> Meter:
+def _open_meter(journal: Journal, admission: Admission, target: Target, *, reservations: Reservations) -> Meter:
     opened = RequestOpened(
         request_id=admission.request_id,
         organization_id=admission.grant.organization_id,
@@ -107,10 +111,12 @@ def _open_meter(journal: Journal, admission: Admission, target: Target) -> Meter
         streamed=admission.chat.stream,
         price=admission.price,
         input_estimate=admission.chat.input_estimate(),
+        hold_nanos=admission.hold_nanos,
     )
     try:
-        return Meter(journal, opened)
+        return Meter(journal, opened, settle=reservations.settle)
     except JournalFull as error:
+        reservations.release(admission.demand)
         raise GatewayError(STORE_AWAY, "Usage cannot be recorded right now, so nothing is served.") from error
 
 

@@ -36,6 +36,12 @@ UPSTREAM_MISCONFIGURED = ErrorKind(502, "upstream_error", "upstream_misconfigure
 UPSTREAM_UNAUTHORIZED = ErrorKind(502, "upstream_error", "upstream_unauthorized")
 UPSTREAM_TIMEOUT = ErrorKind(504, "timeout_error", "upstream_timeout", retry=True)
 GATEWAY_STOPPING = ErrorKind(503, "service_unavailable_error", "gateway_stopping", retry=True)
+RATE_LIMITED = ErrorKind(429, "rate_limit_error", "rate_limit_exceeded", retry=True)
+REQUEST_OVER_RATE = ErrorKind(429, "rate_limit_error", "request_larger_than_rate_limit")
+BALANCE_EXHAUSTED = ErrorKind(429, "insufficient_quota", "credit_balance_exhausted")
+KEY_BUDGET_SPENT = ErrorKind(429, "insufficient_quota", "key_spend_limit_exceeded")
+PROJECT_BUDGET_SPENT = ErrorKind(429, "insufficient_quota", "project_spend_limit_exceeded")
+ORGANIZATION_BUDGET_SPENT = ErrorKind(429, "insufficient_quota", "organization_spend_limit_exceeded")
 STORE_AWAY = ErrorKind(503, "service_unavailable_error", "store_unavailable", retry=True)
 SERVER_ERROR = ErrorKind(500, "server_error", "internal_error")
 
@@ -53,13 +59,14 @@ class GatewayError(Exception):
         param: str | None = None,
         code: str | None = None,
         retry_after_s: int = 0,
+        retry_after_ms: int = 0,
     ) -> None:
         super().__init__(message)
         self.kind = kind
         self.message = message
         self.param = param
         self.code = code or kind.code
-        self.retry_after_s = retry_after_s or (RETRY_AFTER_S if kind.retry else 0)
+        self.retry_after_ms = retry_after_ms or 1000 * (retry_after_s or (RETRY_AFTER_S if kind.retry else 0))
 
     def body(self) -> bytes:
         """OpenAI's error object."""
@@ -71,9 +78,9 @@ class GatewayError(Exception):
         return b"data: " + self.body() + b"\n\n"
 
     def headers(self) -> dict[str, str]:
-        """What tells clients whether and when to try again."""
-        if self.kind.retry:
-            return {"retry-after": str(self.retry_after_s), "retry-after-ms": str(self.retry_after_s * 1000)}
+        """What tells clients whether and when to try again; a time says that it can help."""
+        if self.retry_after_ms:
+            return {"retry-after": str(-(-self.retry_after_ms // 1000)), "retry-after-ms": str(self.retry_after_ms)}
         return {"x-should-retry": "false"} if self.kind.status >= 500 or self.kind.status == 429 else {}
 
 

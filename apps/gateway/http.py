@@ -1,7 +1,7 @@
 """A DRF view on the event loop: authentication, handler and errors are awaited, and nothing is sent to a thread."""
 
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 import orjson
@@ -65,6 +65,8 @@ class AsyncAPIView(APIView):
     grant: KeyGrant
     runtime: Runtime
     request_id: str
+    limit_headers: Mapping[str, str] = {}
+    """What the caller has left, once it is known."""
 
     authentication_classes = [KeyAuthentication]
     http_method_names = ["get", "head", "post", "put", "patch", "delete"]
@@ -85,6 +87,8 @@ class AsyncAPIView(APIView):
             log.exception("bug while answering", extra={"request_id": self.request_id})
             response = _error_response(GatewayError(SERVER_ERROR, f"Internal error; request id {self.request_id}."))
         response.headers["x-request-id"] = self.request_id
+        for name, value in self.limit_headers.items():
+            response.headers[name] = value
         return response
 
     def initialize_request(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Request:

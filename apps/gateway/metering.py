@@ -1,7 +1,9 @@
 """The record of one request: opened before the upstream is called, closed exactly once, whatever happens. No awaits."""
 
+import logging
 import re
 import time
+from collections.abc import Callable
 
 import msgspec
 
@@ -14,14 +16,17 @@ _WORD = re.compile(r"[A-Za-z0-9_.:-]{1,40}")
 CHECKPOINT_S = 1.0
 CHECKPOINT_BYTES = 64 << 10
 
+log = logging.getLogger(__name__)
+
 
 class Meter:
     """Counts one request into the journal."""
 
-    def __init__(self, journal: Journal, opened: RequestOpened) -> None:
-        """Write the intent. Raises JournalFull: then nothing may be sent upstream."""
+    def __init__(self, journal: Journal, opened: RequestOpened, *, settle: Callable[[RequestClosed], None]) -> None:
+        """Write the intent. Raises JournalFull: then nothing may be sent upstream. `settle` gets the end, once."""
         journal.open_request(opened)
         self._journal = journal
+        self._settle = settle
         self._opened = opened
         self._started = time.monotonic()
         self._was_sent = False
@@ -71,22 +76,42 @@ class Meter:
         error_code: str = "",
         finish_reason: str = "",
     ) -> RequestClosed:
-        """Rate and write the end. Closing again changes nothing and returns the first end."""
+        """Rate, write and settle the end. Closing again changes nothing and returns the first end.
+
+        No more is billed than was held: what goes beyond it is a mistake of an upstream or of our bounds."""
         if self.closed is None:
+            cost = cost_nanos(tokens, self._opened.price)
+            hold = self._opened.hold_nanos
+            billed = cost if hold is None else min(cost, hold)
+            if billed < cost:
+                self._report_overage(cost - billed)
             self.closed = RequestClosed(
                 opened=self._opened,
                 outcome=outcome,
                 http_status=http_status,
                 tokens=tokens,
-                cost_nanos=cost_nanos(tokens, self._opened.price),
+                cost_nanos=billed,
                 estimated=estimated,
                 duration_ms=int((time.monotonic() - self._started) * 1000),
                 first_byte_ms=self._first_byte_ms,
                 finish_reason=_word(finish_reason),
                 error_code=_word(error_code),
+                overage_nanos=cost - billed,
             )
             self._journal.close_request(self.closed)
+            self._settle(self.closed)
         return self.closed
+
+    def _report_overage(self, nanos: int) -> None:
+        log.error(
+            "an answer cost more than its worst case; the rest is not billed",
+            extra={
+                "request_id": self._opened.request_id,
+                "model": self._opened.model,
+                "provider": self._opened.provider,
+                "overage_nanos": nanos,
+            },
+        )
 
     def close_partial(
         self, outcome: Outcome, tokens: TokenCounts | None, output_count: int, *, error_code: str

@@ -10,12 +10,16 @@ from weakref import WeakKeyDictionary
 
 from django.conf import settings
 
+from apps.billing.admission import ADMIT, RENEW, SETTLE
+from apps.billing.rebuilding import rebuild
 from apps.catalog.contracts import CatalogSnapshot
 from apps.core.errors import Unavailable
+from apps.core.scripts import ScriptClient
 from apps.gateway.bridge import DatabaseBridge
 from apps.gateway.catalog_feed import CatalogFeed
 from apps.gateway.changes import listen
 from apps.gateway.providers.transport import Transport
+from apps.gateway.reservations import Reservations
 from apps.keys.lookup import KeyLookup
 from apps.keys.reading import read_grant
 from apps.usage.journal import Journal
@@ -39,7 +43,13 @@ class Runtime:
             max_bytes=settings.JOURNAL_MAX_BYTES,
             fsync=settings.JOURNAL_FSYNC == "always",
         )
+        self.store = ScriptClient([ADMIT, SETTLE, RENEW])
+        self.reservations = Reservations(
+            self.store, lambda owners: self.bridge.read(partial(rebuild, owners, settings.JOURNAL_DIR))
+        )
         self._tasks = [
+            self._start(self.store.run(), "money and limits"),
+            self._start(self.reservations.run(), "reservations"),
             self._start(listen(self.keys, self.catalog), "announcements"),
             self._start(self.catalog.run(), "catalog"),
             self._start(self._watch_journal(), "journal"),
@@ -60,7 +70,8 @@ class Runtime:
         return f"stopped working: {', '.join(dead)}" if dead else None
 
     async def close(self) -> None:
-        """Stop the tasks, close the connections, hand the journal over to the shipper."""
+        """Settle, stop the tasks, close the connections, hand the journal over to the shipper."""
+        await self.reservations.drain()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -2,9 +2,13 @@
 
 import msgspec
 
+from apps.core.limits import Limits
+
 
 class KeyGrant(msgspec.Struct, frozen=True):
-    """What a valid key allows. Times are Unix seconds. `digest` is the owner's mark that every reader compares."""
+    """What a valid key allows. Times are Unix seconds. `digest` is the owner's mark that every reader compares.
+
+    The limits of key, project and organization hold side by side; the organization's already include its plan's."""
 
     key_id: str
     organization_id: str
@@ -16,6 +20,9 @@ class KeyGrant(msgspec.Struct, frozen=True):
     created_at: float
     expires_at: float | None
     revoked_at: float | None
+    key_limits: Limits = Limits()
+    project_limits: Limits = Limits()
+    organization_limits: Limits = Limits()
 
     def is_usable(self, now: float) -> bool:
         """Neither revoked nor expired at `now` (Unix seconds)."""

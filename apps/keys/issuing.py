@@ -1,7 +1,8 @@
-"""Making and revoking API keys."""
+"""Making, limiting and revoking API keys."""
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from django.conf import settings
 from django.db import transaction
@@ -11,8 +12,12 @@ from apps.accounts.models import Project, User
 from apps.core.changes import announce_on_commit
 from apps.core.crypto import keyed_digests
 from apps.core.errors import InvalidInput
+from apps.core.limit_fields import LIMIT_FIELDS, limit_columns
+from apps.core.limits import Limits, check_limits
 from apps.keys.keyformat import VISIBLE_PREFIX_LENGTH, VISIBLE_SUFFIX_LENGTH, new_key
 from apps.keys.models import ApiKey
+
+NO_LIMITS: Final = Limits()
 
 
 @dataclass(frozen=True)
@@ -24,14 +29,21 @@ class IssuedKey:
 
 
 def create_key(
-    project: Project, *, name: str, created_by: User | None = None, expires_at: datetime | None = None
+    project: Project,
+    *,
+    name: str,
+    created_by: User | None = None,
+    expires_at: datetime | None = None,
+    limits: Limits = NO_LIMITS,
 ) -> IssuedKey:
-    """A new key of the project. Raises InvalidInput for an empty or long name or an expiry in the past."""
+    """A new key of the project. Raises InvalidInput for an empty or long name, an expiry in the past or limits that
+    cannot be."""
     name = name.strip()
     if not 1 <= len(name) <= 100:
         raise InvalidInput("a key's name has 1 to 100 characters")
     if expires_at is not None and expires_at <= timezone.now():
         raise InvalidInput("a key cannot expire in the past")
+    check_limits(limits)
     secret = new_key()
     key = ApiKey.objects.create(
         organization_id=project.organization_id,
@@ -42,6 +54,7 @@ def create_key(
         digest=keyed_digests(secret, settings.KEY_PEPPERS)[0],
         created_by=created_by,
         expires_at=expires_at,
+        **limit_columns(limits),
     )
     return IssuedKey(key, secret)
 
@@ -50,6 +63,20 @@ def unknown_peppers() -> set[str]:
     """Peppers that keys in use were stored under and that CRUN_KEY_PEPPERS does not have: their keys cannot work."""
     digests = ApiKey.objects.filter(revoked_at=None).values_list("digest", flat=True)
     return {digest.partition("$")[0] for digest in digests.iterator()} - set(settings.KEY_PEPPERS)
+
+
+@transaction.atomic
+def set_limits(key: ApiKey, limits: Limits) -> ApiKey:
+    """Give the key these limits in place of those it has, in every gateway within a second.
+
+    Raises InvalidInput for limits that cannot be."""
+    columns = limit_columns(check_limits(limits))
+    locked: ApiKey = ApiKey.objects.select_for_update().get(pk=key.pk)
+    for name, value in columns.items():
+        setattr(locked, name, value)
+    locked.save(update_fields=LIMIT_FIELDS)
+    announce_on_commit(f"key:{locked.digest}")
+    return locked
 
 
 @transaction.atomic

@@ -5,12 +5,13 @@ from functools import partial
 from django.db import models
 
 from apps.core.ids import ID_LENGTH, new_id
+from apps.core.limit_fields import Limited
 from apps.core.models import OrganizationScoped
 
 new_key_id = partial(new_id, "key")
 
 
-class ApiKey(OrganizationScoped):
+class ApiKey(OrganizationScoped, Limited):
     """A key of a project. `digest` says which pepper made it: `pepper$hex`."""
 
     id = models.CharField(primary_key=True, max_length=ID_LENGTH, default=new_key_id, editable=False)
@@ -27,7 +28,7 @@ class ApiKey(OrganizationScoped):
     expires_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True, editable=False)
 
-    class Meta:
+    class Meta(Limited.Meta):
         ordering = ["-created_at"]
         verbose_name = "API key"
 

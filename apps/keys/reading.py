@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 
+from apps.accounts.limits import effective_limits
 from apps.keys.contracts import KeyGrant
 from apps.keys.models import ApiKey
 
 
 def read_grant(digests: Sequence[str]) -> KeyGrant | None:
     """The key stored under one of these digests, revoked or not; None when there is none."""
-    key = ApiKey.objects.select_related("organization", "project").filter(digest__in=digests).first()
+    key = ApiKey.objects.select_related("organization__plan", "project").filter(digest__in=digests).first()
     if key is None:
         return None
     return KeyGrant(
@@ -22,4 +23,7 @@ def read_grant(digests: Sequence[str]) -> KeyGrant | None:
         created_at=key.created_at.timestamp(),
         expires_at=key.expires_at.timestamp() if key.expires_at else None,
         revoked_at=key.revoked_at.timestamp() if key.revoked_at else None,
+        key_limits=key.limits,
+        project_limits=key.project.limits,
+        organization_limits=effective_limits(key.organization),
     )

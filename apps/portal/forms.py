@@ -9,6 +9,8 @@ from django.utils import timezone
 from django.utils.text import slugify
 
 from apps.accounts.models import Organization, Project
+from apps.core.limit_fields import BUDGET_HELP, PERIOD_CHOICES, UsdField
+from apps.core.limits import MAX_RATE, Limits, check_period
 
 NAME_LENGTH = 100
 _SLUG_LENGTH = 50
@@ -20,6 +22,8 @@ _LIFETIMES = [
     ("90", "In 90 days"),
     ("365", "In a year"),
 ]
+
+_BASICS = ["name", "project", "expires"]
 
 
 class OrganizationForm(forms.Form):
@@ -65,8 +69,12 @@ class ProjectForm(forms.Form):
         return project
 
 
+def _rate(label: str, help_text: str) -> forms.IntegerField:
+    return forms.IntegerField(label=label, help_text=help_text, required=False, min_value=1, max_value=MAX_RATE)
+
+
 class KeyForm(forms.Form):
-    """A new API key: a name to know it by, the project it belongs to and, if wanted, an end."""
+    """A new API key: a name to know it by, the project it belongs to and, if wanted, an end and limits."""
 
     name = forms.CharField(
         max_length=NAME_LENGTH,
@@ -74,15 +82,55 @@ class KeyForm(forms.Form):
         widget=forms.TextInput(attrs={"placeholder": "Production backend", "autocomplete": "off"}),
     )
     expires = forms.ChoiceField(choices=_LIFETIMES, required=False)
+    budget = UsdField(label="Budget in USD", required=False, help_text=BUDGET_HELP)
+    budget_period = forms.ChoiceField(
+        label="Budget begins again",
+        choices=PERIOD_CHOICES,
+        required=False,
+        initial="lifetime",
+        help_text="At 00:00 UTC: of every day, of Monday, or of the 1st.",
+    )
+    requests_per_minute = _rate("Requests per minute", "Empty: no limit.")
+    tokens_per_minute = _rate("Tokens per minute", "Input and output together.")
+    requests_per_day = _rate("Requests per day", "A day begins at 00:00 UTC.")
+    concurrency = _rate("Concurrency", "Requests running at the same time.")
 
     def __init__(self, organization: Organization, *args: object, **options: object) -> None:
         super().__init__(*args, **options)  # type: ignore[arg-type]  # handed through as they came
         self.fields["project"] = forms.ModelChoiceField(
             Project.objects.for_organization(organization.id).order_by("created_at"), empty_label=None
         )
-        self.order_fields(["name", "project", "expires"])
+        self.order_fields(_BASICS)
+
+    @property
+    def basics(self) -> list[forms.BoundField]:
+        """The fields that everybody fills in."""
+        return [self[name] for name in _BASICS]
+
+    @property
+    def limit_fields(self) -> list[forms.BoundField]:
+        """The fields that all may stay empty."""
+        return [bound for bound in self.visible_fields() if bound.name not in _BASICS]
+
+    @property
+    def has_wrong_limits(self) -> bool:
+        """Whether something among the limits needs another look."""
+        return any(bound.errors for bound in self.limit_fields)
 
     def expires_at(self) -> datetime | None:
         """The end that was chosen, counted from now; None for never."""
         days = self.cleaned_data["expires"]
         return timezone.now() + timedelta(days=int(days)) if days else None
+
+    def limits(self) -> Limits:
+        """The limits that were chosen. A period without a budget means nothing."""
+        chosen = self.cleaned_data
+        budget = chosen["budget"]
+        return Limits(
+            requests_per_minute=chosen["requests_per_minute"],
+            tokens_per_minute=chosen["tokens_per_minute"],
+            requests_per_day=chosen["requests_per_day"],
+            concurrency=chosen["concurrency"],
+            budget_nanos=budget,
+            budget_period="lifetime" if budget is None else check_period(chosen["budget_period"] or "lifetime"),
+        )

@@ -45,6 +45,8 @@ class RequestOpened(msgspec.Struct, frozen=True, tag="open"):
     price: Price
     input_estimate: int
     """Tokens, for requests whose usage the upstream never told."""
+    hold_nanos: int | None = None
+    """The most that it may cost: what was held for it. None in journals of versions that held nothing."""
 
 
 class RequestProgress(msgspec.Struct, frozen=True, tag="progress"):
@@ -67,6 +69,8 @@ class RequestClosed(msgspec.Struct, frozen=True, tag="close"):
     first_byte_ms: int | None = None
     finish_reason: str = ""
     error_code: str = ""
+    overage_nanos: int = 0
+    """What its tokens would have cost beyond its hold; nobody is billed for it."""
 
 
 JournalEntry = RequestOpened | RequestProgress | RequestClosed

@@ -4,7 +4,7 @@ import fcntl
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 CloseOrphan = Callable[[RequestOpened, int | None], RequestClosed]
 """Settles a request whose process died: what was opened, and the output tokens of its last checkpoint if any."""
+OnRecorded = Callable[[Sequence[RequestClosed]], object]
+"""Told of every batch that is in the database; a request may be told of again."""
 
 
 @dataclass
@@ -42,7 +44,11 @@ class _Segments:
     open: dict[str, tuple[RequestOpened, int | None]] = field(default_factory=dict)
 
 
-def ship(root: Path, *, close_orphan: CloseOrphan) -> ShippingReport:
+def nobody(closed: Sequence[RequestClosed]) -> None:
+    """Nobody wants to know what was recorded."""
+
+
+def ship(root: Path, *, close_orphan: CloseOrphan, on_recorded: OnRecorded = nobody) -> ShippingReport:
     """One pass over all journals under `root`. A second shipper at the same time does nothing.
 
     A journal that cannot be read or freed is reported in the log and holds up no other.
@@ -57,21 +63,21 @@ def ship(root: Path, *, close_orphan: CloseOrphan) -> ShippingReport:
             if folder.name.startswith(UNFINISHED_PREFIX):
                 continue
             try:
-                _ship_folder(folder, close_orphan, report)
+                _ship_folder(folder, close_orphan, report, on_recorded=on_recorded)
             except (OSError, msgspec.DecodeError) as error:
                 log.error("journal %s not shipped, it stays where it is: %s", folder, error)
     return report
 
 
-def _ship_folder(folder: Path, close_orphan: CloseOrphan, report: ShippingReport) -> None:
+def _ship_folder(folder: Path, close_orphan: CloseOrphan, report: ShippingReport, *, on_recorded: OnRecorded) -> None:
     with _lock(folder / LOCK_NAME) as writer_is_gone:
         if writer_is_gone:
-            _ship_dead(folder, close_orphan, report)
+            _ship_dead(folder, close_orphan, report, on_recorded=on_recorded)
         else:
-            _ship_live(folder, report)
+            _ship_live(folder, report, on_recorded=on_recorded)
 
 
-def _ship_live(folder: Path, report: ShippingReport) -> None:
+def _ship_live(folder: Path, report: ShippingReport, *, on_recorded: OnRecorded) -> None:
     """Record what was closed since the last pass; drop segments that the writer has left behind."""
     segments = sorted(folder.glob(SEGMENT_PATTERN))
     name, offset = _position(folder)
@@ -82,7 +88,7 @@ def _ship_live(folder: Path, report: ShippingReport) -> None:
             continue
         found = _Segments()
         end = _read(segment, start, found)
-        report.recorded += _record(folder, found.closed)
+        report.recorded += _record(folder, found.closed, on_recorded)
         if segment is not segments[-1]:
             _check_whole(segment, end)
             segment.unlink()
@@ -90,17 +96,17 @@ def _ship_live(folder: Path, report: ShippingReport) -> None:
             _save_position(folder, segment.name, end)
 
 
-def _ship_dead(folder: Path, close_orphan: CloseOrphan, report: ShippingReport) -> None:
+def _ship_dead(folder: Path, close_orphan: CloseOrphan, report: ShippingReport, *, on_recorded: OnRecorded) -> None:
     """Record what a dead writer closed, settle what it left open, and remove its folder."""
     found = _Segments()
     segments = sorted(folder.glob(SEGMENT_PATTERN))
     for segment in segments:
         end = _read(segment, 0, found)
         _check_whole(segment, end, may_be_torn=segment is segments[-1])
-        report.recorded += _record(folder, found.closed)
+        report.recorded += _record(folder, found.closed, on_recorded)
         found.closed.clear()  # a full journal is a gigabyte: never all of it at once
     orphans = [close_orphan(opened, progress) for opened, progress in found.open.values()]
-    report.recovered += _record(folder, orphans)
+    report.recovered += _record(folder, orphans, on_recorded)
     if orphans:
         log.warning("settled %d requests of a process that died", len(orphans), extra={"journal": folder.name})
     shutil.rmtree(folder)
@@ -122,7 +128,7 @@ def _read(segment: Path, start: int, found: _Segments) -> int:
     return end
 
 
-def _record(folder: Path, closed: list[RequestClosed]) -> int:
+def _record(folder: Path, closed: list[RequestClosed], on_recorded: OnRecorded) -> int:
     """Write them in batches. A value that the database cannot hold must not hold up all others.
 
     Anything else it objects to, such as a missing partition or column, would hit every record: that is raised, and
@@ -134,6 +140,7 @@ def _record(folder: Path, closed: list[RequestClosed]) -> int:
             recorded += record(batch)
         except DataError as error:
             recorded += _record_apart(folder, batch, error)
+        on_recorded(batch)
     return recorded
 
 
@@ -141,7 +148,7 @@ def _record_apart(folder: Path, batch: list[RequestClosed], error: DataError) ->
     """Halve the batch until the refused entry stands alone; that one is kept in a file for a human."""
     if len(batch) > 1:
         middle = len(batch) // 2
-        return _record(folder, batch[:middle]) + _record(folder, batch[middle:])
+        return _record(folder, batch[:middle], nobody) + _record(folder, batch[middle:], nobody)
     descriptor = os.open(folder.parent / REFUSED_NAME, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     with os.fdopen(descriptor, "ab") as file:
         file.write(msgspec.json.encode(batch[0]) + b"\n")

@@ -1,12 +1,16 @@
-"""`crun key`: API keys."""
+"""`crun key`: API keys and their limits."""
+
+from typing import Any
 
 import click
 
 from apps.accounts.models import Organization, Project
 from apps.accounts.organizations import DEFAULT_PROJECT
 from apps.core.errors import NotFound
-from apps.keys.issuing import create_key, revoke_key
+from apps.core.limits import Limits, spoken_limits
+from apps.keys.issuing import create_key, revoke_key, set_limits
 from apps.keys.models import ApiKey
+from crun.cli.limit_options import changed_limits, limit_lines, limit_options
 
 
 @click.group()
@@ -18,32 +22,47 @@ def key() -> None:
 @click.option("--organization", "slug", required=True, help="Slug of the organization, such as `demo`.")
 @click.option("--project", default=DEFAULT_PROJECT, show_default=True, help="Slug of the project.")
 @click.option("--name", required=True, help="What the key is for.")
-def create(slug: str, project: str, name: str) -> None:
+@limit_options
+def create(slug: str, project: str, name: str, **options: Any) -> None:
     """Create a key. Standard output is the key alone, which cannot be shown again; its id goes to standard error."""
-    issued = create_key(_project(organization(slug), project), name=name)
+    limits = changed_limits(Limits(), options)
+    issued = create_key(_project(organization(slug), project), name=name, limits=limits)
     click.echo(issued.secret)
     click.echo(f"id: {issued.key.id}", err=True)
+
+
+@key.command("limits")
+@click.argument("key_id", metavar="ID")
+@limit_options
+def change_limits(key_id: str, **options: Any) -> None:
+    """Change limits of the key with this ID, then show all of them. Limits that are not named stay.
+
+    The value `none` lifts a limit. Without options nothing changes. Every gateway follows within a second."""
+    found = _key(key_id)
+    changed = changed_limits(found.limits, options)
+    if changed != found.limits:
+        set_limits(found, changed)
+    for line in limit_lines(changed):
+        click.echo(line)
 
 
 @key.command()
 @click.argument("key_id", metavar="ID")
 def revoke(key_id: str) -> None:
     """Revoke the key with this ID: every gateway refuses it within a second."""
-    found = ApiKey.objects.filter(pk=key_id).first()
-    if found is None:
-        raise NotFound(f"there is no key with the id {key_id!r}")
-    revoke_key(found)
+    found = revoke_key(_key(key_id))
     click.echo(f"{found.id} is revoked")
 
 
 @key.command("list")
 @click.option("--organization", "slug", required=True, help="Slug of the organization.")
 def list_keys(slug: str) -> None:
-    """List an organization's keys: id, name, project, what is shown of the key, state."""
+    """List an organization's keys: id, name, project, what is shown of the key, state, limits."""
     keys = ApiKey.objects.for_organization(organization(slug).id).select_related("project")
     for row in keys:
         state = "revoked" if row.revoked_at else "active"
-        click.echo("\t".join([row.id, row.name, row.project.slug, row.redacted, state]))
+        words = ", ".join(spoken_limits(row.limits)) or "no limits"
+        click.echo("\t".join([row.id, row.name, row.project.slug, row.redacted, state, words]))
 
 
 def organization(slug: str) -> Organization:
@@ -51,6 +70,13 @@ def organization(slug: str) -> Organization:
     found = Organization.objects.filter(slug=slug).first()
     if found is None:
         raise NotFound(f"there is no organization with the slug {slug!r}")
+    return found
+
+
+def _key(key_id: str) -> ApiKey:
+    found: ApiKey | None = ApiKey.objects.filter(pk=key_id).first()
+    if found is None:
+        raise NotFound(f"there is no key with the id {key_id!r}")
     return found
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.db.models import Model as DatabaseModel
 
-from apps.accounts.models import Organization, Project, User
+from apps.accounts.models import Organization, Plan, Project, User
 from apps.billing.models import Grant, LedgerTransaction
 from apps.catalog.models import Model, PriceVersion, Provider
 from apps.core.ids import created_at, new_id
@@ -20,6 +20,7 @@ from apps.usage.partitions import ensure_upcoming_partitions
 class Rows:
     """One row of every kind."""
 
+    plan: Plan
     organization: Organization
     project: Project
     customer: User
@@ -33,6 +34,19 @@ class Rows:
 
     def of(self, kind: type[DatabaseModel]) -> Any:
         return {type(row): row for row in vars(self).values()}[kind]
+
+
+def limit_fields(**fields: str) -> dict[str, str]:
+    """What the part of a form that sets limits sends when nothing is limited."""
+    return {
+        "requests_per_minute": "",
+        "tokens_per_minute": "",
+        "requests_per_day": "",
+        "concurrency": "",
+        "budget_nanos": "",
+        "budget_period": "lifetime",
+        **fields,
+    }
 
 
 def add_price(model: Model, **fields: Any) -> PriceVersion:

@@ -8,14 +8,14 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
-from apps.accounts.models import User
+from apps.accounts.models import Plan, User
 from apps.accounts.organizations import create_organization, default_project
 from apps.billing.grants import Credit, grant_credit
 from apps.billing.models import GrantSource
 from apps.catalog.models import Model, Provider, Route
 from apps.core.money import NANOS_PER_USD
-from apps.core.redis import changes_channel, sync_client
 from apps.keys.issuing import create_key
+from tests.announcements import listening
 from tests.console.cast import Rows, add_price, add_record
 from tests.console.upstream import ListingServer, running_listing
 
@@ -49,29 +49,18 @@ def rows(customer: User) -> Rows:
     )
     Route.objects.create(model=model, provider=provider, upstream_model="small-upstream")
     price = add_price(model, starts_at=timezone.now() - timedelta(days=10))
+    plan = Plan.objects.create(id="starter", name="Starter", requests_per_minute=60)
     record = add_record(key, model, price)
     credit = Credit(5 * NANOS_PER_USD, GrantSource.MANUAL)
     grant = grant_credit(organization.id, credit, idempotency_key="cast", reason="Bank transfer 17")
-    return Rows(organization, project, customer, key, provider, model, price, record, grant, grant.transaction)
+    return Rows(plan, organization, project, customer, key, provider, model, price, record, grant, grant.transaction)
 
 
 @pytest.fixture
 def announcements() -> Iterator[Any]:
     """What gateways are told: call it to get the messages since the last call."""
-    client = sync_client()
-    subscription = client.pubsub(ignore_subscribe_messages=True)
-    subscription.subscribe(changes_channel(client))
-    subscription.get_message(timeout=0.1)
-
-    def heard() -> list[str]:
-        messages = []
-        while (message := subscription.get_message(timeout=0.2)) is not None:
-            messages.append(message["data"].decode())
-        return messages
-
-    yield heard
-    subscription.close()
-    client.close()
+    with listening() as heard:
+        yield heard
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""API keys in the console: shown once, redacted ever after, revoked for good."""
+"""API keys in the console: shown once, redacted ever after, limited at any time, revoked for good."""
 
 import re
 from datetime import timedelta
@@ -14,18 +14,27 @@ from django.urls import reverse
 from django.utils import timezone
 
 from apps.accounts.models import User
+from apps.accounts.organizations import create_organization, default_project
 from apps.core.crypto import keyed_digests
-from apps.keys.issuing import create_key
+from apps.core.limits import Limits
+from apps.keys.issuing import create_key, revoke_key, set_limits
 from apps.keys.keyformat import is_well_formed
 from apps.keys.models import ApiKey
-from tests.console.cast import Rows
+from tests.console.cast import Rows, limit_fields
 
 LIST = "/console/keys/apikey/"
 ADD = "/console/keys/apikey/add/"
 
 
 def key_fields(rows: Rows, **changed: str) -> dict[str, str]:
-    return {"project": rows.project.pk, "name": "Laptop", "expires_at_0": "", "expires_at_1": "", **changed}
+    return {
+        "project": rows.project.pk,
+        "name": "Laptop",
+        "expires_at_0": "",
+        "expires_at_1": "",
+        **limit_fields(),
+        **changed,
+    }
 
 
 def secret_on(page: str) -> str:
@@ -63,6 +72,11 @@ def test_the_secret_is_nowhere_afterwards(console: Client, rows: Rows) -> None:
         ({"name": "x" * 101}, "name"),
         ({"project": "proj_nobody"}, "project"),
         ({"expires_at_0": "2020-01-01", "expires_at_1": "00:00:00"}, "expires_at"),
+        ({"requests_per_minute": "0"}, "requests_per_minute"),
+        ({"concurrency": "-1"}, "concurrency"),
+        ({"budget_nanos": "-1"}, "budget_nanos"),
+        ({"budget_nanos": "0.0000000001"}, "budget_nanos"),
+        ({"budget_nanos": "1", "budget_period": "year"}, "budget_period"),
     ],
 )
 def test_a_key_that_cannot_be_is_refused(console: Client, rows: Rows, changed: dict[str, str], field: str) -> None:
@@ -71,12 +85,37 @@ def test_a_key_that_cannot_be_is_refused(console: Client, rows: Rows, changed: d
     assert ApiKey.objects.count() == 1
 
 
-def test_nothing_of_a_key_can_be_edited(console: Client, rows: Rows) -> None:
+def test_a_new_key_can_have_limits(console: Client, rows: Rows) -> None:
+    limited = {"budget_nanos": "12.5", "budget_period": "month", "requests_per_minute": "60"}
+    console.post(ADD, key_fields(rows, **limited))
+    expected = Limits(requests_per_minute=60, budget_nanos=12_500_000_000, budget_period="month")
+    assert ApiKey.objects.get(name="Laptop").limits == expected
+
+
+def test_only_the_limits_of_a_key_can_be_edited(
+    console: Client, rows: Rows, announcements: Any, django_capture_on_commit_callbacks: Any
+) -> None:
     page = reverse("console:keys_apikey_change", args=[quote(rows.key.pk)])
-    answer = console.post(page, {"name": "Mine", "digest": "p1$00", "revoked_at": ""})
-    assert answer.status_code == 403
-    before = ApiKey.objects.get(pk=rows.key.pk)
-    assert (before.name, before.digest) == (rows.key.name, rows.key.digest)
+    other = default_project(create_organization("Other"))
+    forged = {"name": "Mine", "digest": "p1$00", "revoked_at": "", "project": other.pk, "expires_at_0": "2030-01-01"}
+    with django_capture_on_commit_callbacks(execute=True):
+        answer = console.post(page, {**forged, **limit_fields(budget_nanos="0.000000001", concurrency="2")})
+    assert answer.status_code == 302
+    after = ApiKey.objects.get(pk=rows.key.pk)
+    assert after.limits == Limits(concurrency=2, budget_nanos=1)
+    unchanged = ("name", "digest", "revoked_at", "expires_at", "project_id", "organization_id")
+    assert [getattr(after, name) for name in unchanged] == [getattr(rows.key, name) for name in unchanged]
+    assert announcements() == [f"key:{rows.key.digest}"]
+    assert 'value="0.000000001"' in console.get(page).content.decode()
+
+
+def test_a_revoked_key_cannot_be_edited(console: Client, rows: Rows) -> None:
+    set_limits(rows.key, Limits(budget_nanos=2_000_000_000))
+    revoke_key(rows.key)
+    page = reverse("console:keys_apikey_change", args=[quote(rows.key.pk)])
+    assert "2.00 USD in all" in console.get(page).content.decode()
+    assert console.post(page, limit_fields()).status_code == 403
+    assert ApiKey.objects.get(pk=rows.key.pk).budget_nanos == 2_000_000_000
 
 
 def test_looking_at_the_question_revokes_nothing(console: Client, rows: Rows) -> None:

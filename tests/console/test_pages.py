@@ -55,6 +55,7 @@ def test_customers_and_strangers_see_none_of_them(rows: Rows) -> None:
 def test_the_registry_holds_what_operators_need_and_nothing_else() -> None:
     assert [kind._meta.label for kind in KINDS] == [
         "accounts.Organization",
+        "accounts.Plan",
         "accounts.Project",
         "accounts.User",
         "billing.Grant",

@@ -1,7 +1,7 @@
 """The gateway in this process, with a real sandbox upstream on real sockets; its ASGI side is driven by hand."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,10 @@ import pytest
 import pytest_asyncio
 from django.conf import settings
 
+from apps.billing.admission import INSTALL
+from apps.billing.balance_cache import money_key
 from apps.core.crypto import keyed_digests
+from apps.core.redis import single_try_client
 from apps.gateway.asgi import Gateway
 from apps.gateway.catalog_feed import CatalogFeed
 from apps.gateway.runtime import Runtime, start_runtime, stop_runtime
@@ -82,6 +85,12 @@ class Bench:
     key: str
     truth_file: Path
     models: dict[str, Any]
+    grant: KeyGrant
+
+    def limit(self, **changes: Any) -> None:
+        """Give the key, its project or its organization other limits: `key_limits=Limits(...)`."""
+        self.grant = msgspec.structs.replace(self.grant, **changes)
+        self.runtime.keys.distrust()
 
     def start(self, path: str, body: Any = None, *, headers: dict[str, str] | None = None, method: str = "") -> Call:
         """Send a request; the answer collects in the returned call."""
@@ -167,9 +176,32 @@ class Bench:
         return entry
 
 
+def make_rich(organization_ids: Sequence[str], journal_root: Path) -> None:
+    """In place of the real rebuild, which needs a database: a million dollars and no spend."""
+    client = single_try_client()
+    try:
+        run_id = client.info("server")["run_id"]  # type: ignore[index]  # one function for sync and async
+        nothing = orjson.dumps({"open": [], "counted": [], "examined": [], "spend": {}})
+        for owner in organization_ids:
+            for step in (("begin", "rich", 1_000), ("install", "rich", 10**15, 0, 900_000, nothing)):
+                client.eval(INSTALL.text, 1, money_key(owner), run_id, *step)
+    finally:
+        client.close()
+
+
+@pytest.fixture
+def empty_store() -> Iterator[Any]:
+    """A client of a Valkey that knows nothing."""
+    client = single_try_client()
+    client.flushdb()
+    yield client
+    client.close()
+
+
 @pytest_asyncio.fixture
-async def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
-    """A gateway without a database: its catalog and its one key are given to it."""
+async def bench(empty_store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
+    """A gateway without a database: its catalog, its money and its one key are given to it."""
+    monkeypatch.setattr("apps.gateway.runtime.rebuild", make_rich)
     monkeypatch.setattr(settings, "JOURNAL_DIR", tmp_path / "journal")
     truth_file = tmp_path / "truth.jsonl"
     key = new_key()
@@ -180,7 +212,7 @@ async def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     )  # fmt: skip
 
     async def read(digests: Sequence[str]) -> KeyGrant | None:
-        return grant if grant.digest in digests else None
+        return bench.grant if grant.digest in digests else None
 
     async def no_refresh(feed: CatalogFeed) -> None:
         """The catalog is given by hand."""
@@ -193,7 +225,7 @@ async def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
         base = msgspec.structs.replace(
             TARGET, base_url=sandbox.url, upstream_model="sandbox-echo", api_key=UPSTREAM_KEY
         )
-        bench = Bench(Gateway(), runtime, key, truth_file, {"base": offered(id="base", targets=(base,))})
+        bench = Bench(Gateway(), runtime, key, truth_file, {"base": offered(id="base", targets=(base,))}, grant)
         runtime.catalog.snapshot = snapshot(*bench.models.values())
         yield bench
         await stop_runtime()

@@ -7,6 +7,7 @@ from django.test import Client
 from django.utils import timezone
 
 from apps.accounts.organizations import default_project
+from apps.core.limits import Limits
 from apps.keys.keyformat import is_well_formed
 from apps.keys.models import ApiKey
 from tests.portal.conftest import Cast
@@ -30,6 +31,58 @@ def test_the_secret_is_shown_once_and_kept_by_no_cache(cast: Cast, owner: Client
     later = owner.get(URL).content.decode()
     assert secret not in later
     assert f"{secret[:8]}…{secret[-4:]}" in later
+
+
+def test_a_key_can_be_given_limits_and_shows_them(cast: Cast, owner: Client) -> None:
+    limits = {
+        "budget": "12.5",
+        "budget_period": "month",
+        "requests_per_minute": "60",
+        "tokens_per_minute": "40000",
+        "requests_per_day": "1000",
+        "concurrency": "5",
+    }
+    create(owner, cast, **limits)
+    key = ApiKey.objects.get(name="Notebook")
+    assert key.limits == Limits(60, 40_000, 1_000, 5, 12_500_000_000, "month")
+    page = owner.get(URL).content.decode()
+    for words in ("12.50 USD a month", "60 requests per minute", "40,000 tokens per minute", "5 at a time"):
+        assert words in page
+
+
+def test_empty_limits_are_no_limits_and_a_period_alone_means_nothing(cast: Cast, owner: Client) -> None:
+    create(owner, cast, budget="", budget_period="month", requests_per_minute="", concurrency="")
+    assert ApiKey.objects.get(name="Notebook").limits == Limits()
+
+
+def test_a_budget_of_zero_is_a_budget(cast: Cast, owner: Client) -> None:
+    create(owner, cast, budget="0", budget_period="")
+    assert ApiKey.objects.get(name="Notebook").limits == Limits(budget_nanos=0)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("budget", "-1", "A budget cannot be negative"),
+        ("budget", "0.0000000001", "at most nine decimals"),
+        ("budget", "ten", "is not an amount in USD"),
+        ("budget", "9000001", "at most 9,000,000 USD"),
+        ("budget_period", "year", "not one of the available choices"),
+        ("requests_per_minute", "0", "greater than or equal to 1"),
+        ("tokens_per_minute", "-1", "greater than or equal to 1"),
+        ("requests_per_day", "1.5", "Enter a whole number"),
+        ("concurrency", "1000000001", "less than or equal to"),
+    ],
+)
+def test_a_wrong_limit_is_explained_where_it_stands(
+    field: str, value: str, words: str, cast: Cast, owner: Client
+) -> None:
+    response = owner.post(URL, {"name": "Notebook", "project": cast.project.id, field: value})
+    assert response.status_code == 422
+    assert list(response.context["form"].errors) == [field]
+    assert words in response.context["form"].errors[field][0]
+    assert '<details class="col-span-full" open>' in response.content.decode()
+    assert not ApiKey.objects.filter(name="Notebook").exists()
 
 
 def test_the_secret_is_neither_in_the_session_nor_in_the_database(cast: Cast, owner: Client) -> None:

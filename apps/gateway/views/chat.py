@@ -5,9 +5,10 @@ from rest_framework.request import Request
 
 from apps.core.money import format_usd
 from apps.gateway import dispatch, relay
-from apps.gateway.admission import admit
+from apps.gateway.admission import admit, reserve
 from apps.gateway.chat import parse_chat
 from apps.gateway.http import AsyncAPIView, EventStream, JsonBytes
+from apps.gateway.refusals import limit_headers
 
 
 class ChatCompletions(AsyncAPIView):
@@ -17,7 +18,11 @@ class ChatCompletions(AsyncAPIView):
         runtime = self.runtime
         chat = parse_chat(request._request.body)
         admission = admit(self.grant, chat, runtime.snapshot, request_id=self.request_id)
-        exchange = await dispatch.open_exchange(runtime.transport, runtime.journal, admission)
+        admission, allowance = await reserve(runtime.reservations, admission)
+        self.limit_headers = limit_headers(allowance)
+        exchange = await dispatch.open_exchange(
+            runtime.transport, runtime.journal, admission, reservations=runtime.reservations
+        )
         if chat.stream:
             response: HttpResponseBase = EventStream(relay.stream(exchange), exchange)
         else:

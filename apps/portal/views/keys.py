@@ -7,6 +7,7 @@ from django.utils import timezone
 from django.utils.cache import patch_cache_control
 
 from apps.accounts.roles import Capability
+from apps.core.limits import spoken_limits
 from apps.keys.issuing import IssuedKey, create_key, revoke_key
 from apps.keys.models import ApiKey
 from apps.portal.access import Access, organization_page
@@ -31,6 +32,7 @@ def keys(request: HttpRequest, access: Access) -> HttpResponse:
         name=form.cleaned_data["name"],
         created_by=access.user,
         expires_at=form.expires_at(),
+        limits=form.limits(),
     )
     return _page(request, access, KeyForm(access.organization), issued=issued)
 
@@ -59,6 +61,7 @@ def _page(
         {
             "key": key,
             "state": _state(key),
+            "limits": spoken_limits(key.limits),
             "spent": spent.get(key.id, Sums()),
             "last_used": used.get(key.id),
         }

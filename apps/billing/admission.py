@@ -1,0 +1,164 @@
+"""The language of the admission scripts: what is asked of them, and what they answer. See docs/admission.md."""
+
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+from apps.billing.balance_cache import money_key
+from apps.core.ids import created_at
+from apps.core.limits import Limits, budget_window
+from apps.core.scripts import Argument, Script
+from apps.usage.contracts import RequestClosed
+
+LEASE_MS: Final = 30_000
+"""A request that is not renewed no longer counts as running."""
+HOLD_MARGIN_S: Final = 300
+"""A hold outlives the longest request by so much; then its request is taken for lost."""
+OWNERS: Final = {"k": "key", "p": "project", "o": "organization"}
+NO_LIMITS: Final = Limits()
+_FOLDER: Final = Path(__file__).parent / "scripts"
+
+
+def _script(name: str) -> Script:
+    return Script.of((_FOLDER / "state.lua").read_text() + "\n" + (_FOLDER / f"{name}.lua").read_text())
+
+
+ADMIT: Final = _script("admit")
+SETTLE: Final = _script("settle")
+RENEW: Final = _script("renew")
+INSTALL: Final = _script("install")
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What a request needs before it may run: money for the worst case, tokens, a place among the running ones.
+
+    `least_nanos` below `most_nanos` says that the request can be cut to what is there."""
+
+    request_id: str
+    organization_id: str
+    key_id: str
+    project_id: str
+    most_nanos: int
+    least_nanos: int
+    tokens: int
+    key_limits: Limits = NO_LIMITS
+    project_limits: Limits = NO_LIMITS
+    organization_limits: Limits = NO_LIMITS
+
+    def arguments(self, hold_ms: int) -> tuple[Argument, ...]:
+        """The arguments of ADMIT."""
+        return (
+            self.request_id, self.key_id, self.project_id, self.most_nanos, self.least_nanos, self.tokens, hold_ms,
+            LEASE_MS, *period_starts(self.request_id), _packed(self.key_limits), _packed(self.project_limits),
+            _packed(self.organization_limits),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A rate as its caller sees it: how many in all, how many are left, milliseconds until it is empty again."""
+
+    limit: int
+    left: int
+    reset_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What the caller has left, of the owner that has least."""
+
+    requests: Window | None
+    tokens: Window | None
+    left_nanos: int
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A request that may run. `packed` is its hold as the scripts write it, `generation` the money state it is in."""
+
+    hold_nanos: int
+    packed: bytes
+    generation: bytes
+    allowance: Allowance
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Which limit said no (`balance`, `budget`, or a name of Limits), and whose. `retry_ms` 0: it will not help."""
+
+    what: str
+    owner: str
+    limit: int
+    retry_ms: int
+    allowance: Allowance
+
+
+def read_admission(reply: list[Any]) -> Admitted | Refused | None:
+    """The answer of ADMIT; None when the money state is not there. Raises ValueError for one that nobody should see."""
+    match reply:
+        case [1, bytes(generation), bytes(packed), *numbers]:
+            return Admitted(int(packed.partition(b"|")[0]), packed, generation, _allowance(numbers))
+        case [0, bytes(what), bytes(owner), int(limit), int(retry_ms), *numbers]:
+            return Refused(what.decode(), OWNERS[owner.decode()], limit, retry_ms, _allowance(numbers))
+        case [-1]:
+            return None
+    raise ValueError(f"not an answer of the admission script: {reply!r}")
+
+
+def settle_arguments(closed: RequestClosed) -> tuple[Argument, ...]:
+    """The arguments of SETTLE for a request that ended."""
+    opened, tokens = closed.opened, closed.tokens
+    used = tokens.input + tokens.cache_read + tokens.cache_write + tokens.output + tokens.reasoning
+    return (
+        opened.request_id, opened.key_id, opened.project_id, closed.cost_nanos, used, *period_starts(opened.request_id),
+    )  # fmt: skip
+
+
+def release_arguments(demand: Demand) -> tuple[Argument, ...]:
+    """The arguments of SETTLE for a request that never ran."""
+    return (demand.request_id, demand.key_id, demand.project_id, 0, 0, *period_starts(demand.request_id))
+
+
+def period_starts(request_id: str) -> tuple[int, int, int]:
+    """Day, week and month of a request, by their starts in Unix seconds, UTC.
+
+    They follow from the id, as in the records: however late it is settled or rebuilt, it counts in the same period."""
+    return starts_of_hour(int(created_at(request_id).timestamp()) // 3600)
+
+
+@lru_cache(maxsize=64)
+def starts_of_hour(hour: int) -> tuple[int, int, int]:
+    """The starts of day, week and month in which this hour since 1970 lies, in Unix seconds."""
+    now = hour * 3600
+    return (
+        budget_window("day", now).starts_at,
+        budget_window("week", now).starts_at,
+        budget_window("month", now).starts_at,
+    )
+
+
+@cache
+def key_prefix(organization_id: str) -> str:
+    """What all keys of an organization begin with."""
+    return money_key(organization_id).removesuffix("money")
+
+
+@lru_cache(maxsize=4096)
+def _packed(limits: Limits) -> str:
+    budget = limits.budget_nanos
+    rates = (limits.requests_per_minute, limits.tokens_per_minute, limits.requests_per_day, limits.concurrency)
+    if budget is None and rates == (None, None, None, None):
+        return ""
+    numbers = ["" if number is None else str(number) for number in (*rates, budget)]
+    return ",".join([*numbers, limits.budget_period])
+
+
+def _allowance(numbers: list[int]) -> Allowance:
+    requests, tokens = numbers[0:3], numbers[3:6]
+    return Allowance(
+        requests=Window(*requests) if requests[0] >= 0 else None,
+        tokens=Window(*tokens) if tokens[0] >= 0 else None,
+        left_nanos=numbers[6],
+    )

@@ -1,0 +1,60 @@
+"""What the journals of this machine say about the requests of some organizations: which run, and which have ended."""
+
+import logging
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from apps.core.errors import Unavailable
+from apps.usage.contracts import RequestClosed, RequestOpened
+from apps.usage.journal import SEGMENT_PATTERN, UNFINISHED_PREFIX, read_entries
+
+TRIES: Final = 5
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class JournalView:
+    """The requests of one organization, by id."""
+
+    opened: dict[str, RequestOpened] = field(default_factory=dict)
+    closed: dict[str, RequestClosed] = field(default_factory=dict)
+
+
+def read_journals(root: Path, organization_ids: Collection[str]) -> dict[str, JournalView]:
+    """The view of each organization. What ends or is shipped meanwhile may stand here as running, never the reverse.
+
+    A segment that goes away while it is read was shipped: what ended in it is in PostgreSQL by now, and what runs was
+    carried into a later segment, so its folder is read again. Raises Unavailable when that does not come to rest."""
+    views = {organization_id: JournalView() for organization_id in organization_ids}
+    if root.is_dir():
+        for folder in sorted(path for path in root.iterdir() if path.is_dir()):
+            if not folder.name.startswith(UNFINISHED_PREFIX):
+                _read_folder(folder, views)
+    for view in views.values():
+        for request_id in view.closed:
+            view.opened.pop(request_id, None)
+    return views
+
+
+def _read_folder(folder: Path, views: dict[str, JournalView]) -> None:
+    for _ in range(TRIES):
+        try:
+            for segment in sorted(folder.glob(SEGMENT_PATTERN)):
+                _read_segment(segment.read_bytes(), views)
+        except FileNotFoundError:
+            continue
+        return
+    raise Unavailable("the journals change too fast to be read")
+
+
+def _read_segment(content: bytes, views: dict[str, JournalView]) -> None:
+    if not any(organization_id.encode() in content for organization_id in views):
+        return
+    for entry, _ in read_entries(content):
+        match entry:
+            case RequestOpened(organization_id=owner) if owner in views:
+                views[owner].opened[entry.request_id] = entry
+            case RequestClosed() if entry.opened.organization_id in views:
+                views[entry.opened.organization_id].closed[entry.opened.request_id] = entry

@@ -1,0 +1,8 @@
+"""Payments."""
+
+from django.db import migrations
+
+
+class Migration(migrations.Migration):
+    dependencies = [("billing", "0004_pricing")]
+    operations = []

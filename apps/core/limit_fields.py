@@ -1,0 +1,121 @@
+"""Limits as columns: the abstract model of every owner, and money that is nano-USD in the database and USD in forms."""
+
+from typing import Any
+
+import msgspec
+from django import forms
+from django.core.exceptions import ValidationError
+from django.core.validators import MaxValueValidator, MinValueValidator
+from django.db import models
+from django.db.models import Q
+
+from apps.core.errors import InvalidInput
+from apps.core.limits import (
+    BUDGET_PERIODS,
+    MAX_BUDGET_NANOS,
+    MAX_RATE,
+    RATES,
+    Limits,
+    budget_from_usd,
+    spoken,
+    usd_text,
+)
+
+BUDGET_FIELDS = ("budget_nanos", "budget_period")
+LIMIT_FIELDS = (*RATES, *BUDGET_FIELDS)
+PERIOD_CHOICES = {"day": "Every day", "week": "Every week", "month": "Every month", "lifetime": "Never"}
+BUDGET_HELP = "Empty: no limit. 0: nothing may be spent."
+
+
+class UsdField(forms.CharField):
+    """A budget, typed in USD, exact to the nano-dollar. Its value is nano-USD, None when left empty."""
+
+    def __init__(self, **options: Any) -> None:
+        options.setdefault("empty_value", None)
+        super().__init__(**options)
+
+    def widget_attrs(self, widget: forms.Widget) -> dict[str, Any]:
+        return {**super().widget_attrs(widget), "inputmode": "decimal", "step": "any", "min": "0"}
+
+    def to_python(self, value: Any) -> Any:
+        text = super().to_python(value)
+        if text is None:
+            return None
+        try:
+            return budget_from_usd(text)
+        except InvalidInput as error:
+            raise ValidationError(sentence(error), code="invalid") from error
+
+    def prepare_value(self, value: Any) -> Any:
+        """What the input shows: nano-USD as USD; text that somebody typed stays as it is."""
+        return usd_text(value) if isinstance(value, int) else value
+
+
+class NanosField(models.BigIntegerField):  # type: ignore[type-arg]  # generic for the type checker only
+    """Nano-USD; its form field takes and shows USD."""
+
+    def formfield(self, **options: Any) -> Any:
+        return models.Field.formfield(self, **{"form_class": UsdField, **options})
+
+
+def sentence(error: InvalidInput) -> str:
+    """The error's words as a sentence for a form."""
+    return f"{error.message[:1].upper()}{error.message[1:]}."
+
+
+def _rate(name: str, explanation: str = "") -> "models.IntegerField[Any, Any]":
+    return models.IntegerField(
+        spoken(name),
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1), MaxValueValidator(MAX_RATE)],
+        help_text=f"Empty: no limit. {explanation}".strip(),
+    )
+
+
+def _between(name: str, low: int, high: int) -> models.CheckConstraint:
+    return models.CheckConstraint(
+        condition=Q(**{f"{name}__isnull": True}) | Q(**{f"{name}__gte": low, f"{name}__lte": high}),
+        name=f"%(class)s_{name}_in_range",
+    )
+
+
+class Limited(models.Model):
+    """An owner of limits; every empty column is no limit. The period says how often the budget begins again, UTC."""
+
+    requests_per_minute = _rate("requests_per_minute")
+    tokens_per_minute = _rate("tokens_per_minute", "Input and output together.")
+    requests_per_day = _rate("requests_per_day", "A day begins at 00:00 UTC.")
+    concurrency = _rate("concurrency", "Requests running at the same time.")
+    budget_nanos = NanosField(
+        "budget in USD",
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(0), MaxValueValidator(MAX_BUDGET_NANOS)],
+        help_text=BUDGET_HELP,
+    )
+    budget_period = models.CharField(
+        "budget begins again",
+        max_length=10,
+        choices=PERIOD_CHOICES,
+        default="lifetime",
+        help_text="At 00:00 UTC: of every day, of Monday, or of the 1st.",
+    )
+
+    class Meta:
+        abstract = True
+        constraints = [
+            *(_between(name, 1, MAX_RATE) for name in RATES),
+            _between("budget_nanos", 0, MAX_BUDGET_NANOS),
+            models.CheckConstraint(condition=Q(budget_period__in=BUDGET_PERIODS), name="%(class)s_budget_period_known"),
+        ]
+
+    @property
+    def limits(self) -> Limits:
+        """This row's own limits, without those that it inherits."""
+        return Limits(**{name: getattr(self, name) for name in LIMIT_FIELDS})
+
+
+def limit_columns(limits: Limits) -> dict[str, Any]:
+    """Column name -> value, for `create` and `update`."""
+    return msgspec.structs.asdict(limits)

@@ -1,0 +1,270 @@
+"""Money and limits of the requests of one worker: reserved before the upstream, renewed meanwhile, settled after.
+
+Settling never waits and no client can cancel it: calls stand in one queue, in the order in which they were made. What
+the store did not take is tried again until it does; if this process dies first, whoever ships its journal settles.
+"""
+
+import asyncio
+import logging
+from collections import defaultdict, deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from django.conf import settings
+
+from apps.billing.admission import (
+    ADMIT,
+    HOLD_MARGIN_S,
+    LEASE_MS,
+    RENEW,
+    SETTLE,
+    Admitted,
+    Demand,
+    Refused,
+    read_admission,
+    release_arguments,
+    settle_arguments,
+)
+from apps.billing.balance_cache import money_key
+from apps.billing.rebuilding import UNOPENED_S
+from apps.core.errors import Unavailable
+from apps.core.scripts import Argument, ScriptClient, StoreAway
+from apps.usage.contracts import RequestClosed
+
+RENEW_S: Final = 10.0
+FIRST_RETRY_S: Final = 0.1
+LAST_RETRY_S: Final = 2.0
+MAX_UNSETTLED: Final = 200_000
+"""Settlements that wait for the store; beyond that the journal alone remembers."""
+REBUILDS: Final = 5
+"""How often a request waits for a rebuild that something invalidates again before it is told to come back."""
+REBUILD_BATCH: Final = 50
+REBUILD_PAUSE_S: Final = 0.5
+"""After a rebuild failed nobody waits for the next one for so long."""
+DRAIN_S: Final = 2.0
+
+log = logging.getLogger(__name__)
+
+Rebuild = Callable[[Sequence[str]], Awaitable[None]]
+"""Makes the money state of these organizations be there. Raises Unavailable."""
+
+
+@dataclass(slots=True)
+class _Running:
+    """An admitted request that has not ended."""
+
+    organization_id: str
+    packed: bytes
+    generation: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Ending:
+    """A settlement on its way."""
+
+    organization_id: str
+    arguments: tuple[Argument, ...]
+
+
+class Reservations:
+    """Made on the event loop of its worker, which runs `run` for as long as it lives."""
+
+    def __init__(self, store: ScriptClient, rebuild: Rebuild) -> None:
+        self._store = store
+        self._rebuilds = _Rebuilds(rebuild)
+        self._loop = asyncio.get_running_loop()
+        self._hold_ms = int((settings.UPSTREAM_TOTAL_TIMEOUT_S + HOLD_MARGIN_S) * 1000)
+        self._running: dict[str, _Running] = {}
+        self._generations: dict[str, bytes] = {}
+        self._settling = 0
+        self._unsettled: deque[_Ending] = deque()
+
+    @property
+    def running_requests(self) -> int:
+        """Requests that hold something."""
+        return len(self._running)
+
+    @property
+    def unsettled_requests(self) -> int:
+        """Requests that have ended and are not settled yet."""
+        return self._settling + len(self._unsettled)
+
+    async def reserve(self, demand: Demand) -> Admitted | Refused:
+        """Take everything or nothing. Raises Unavailable when the store or, for a rebuild, the database is away.
+
+        Once this returns Admitted, `settle` or `release` must follow whatever happens."""
+        answer = None
+        for _ in range(REBUILDS):
+            answer = await self._ask(demand)
+            if answer is not None:
+                break
+            await self._rebuilds.wait_for(demand.organization_id)
+        if answer is None:
+            raise Unavailable("the money of your organization is being counted again")
+        if isinstance(answer, Admitted):
+            self._learn(demand.organization_id, answer.generation)
+            self._running[demand.request_id] = _Running(demand.organization_id, answer.packed, answer.generation)
+        return answer
+
+    def settle(self, closed: RequestClosed) -> None:
+        """The request has ended and its record stands in the journal."""
+        self._running.pop(closed.opened.request_id, None)
+        self._end(_Ending(closed.opened.organization_id, settle_arguments(closed)))
+
+    def release(self, demand: Demand) -> None:
+        """The request never ran: give everything back."""
+        self._running.pop(demand.request_id, None)
+        self._end(_Ending(demand.organization_id, release_arguments(demand)))
+
+    async def run(self) -> None:
+        """Renew what runs and try settlements again, until cancelled."""
+        renew_at = self._loop.time() + RENEW_S
+        pause_s = FIRST_RETRY_S
+        while True:
+            await asyncio.sleep(pause_s)
+            if self._unsettled and not self._store.is_away:
+                self._try_again()
+                pause_s = min(pause_s * 2, LAST_RETRY_S)
+            else:
+                pause_s = FIRST_RETRY_S
+            if self._loop.time() >= renew_at:
+                renew_at = self._loop.time() + RENEW_S
+                self.renew()
+
+    def renew(self) -> None:
+        """Say which requests still run, in one call an organization."""
+        by_organization: dict[str, list[str]] = defaultdict(list)
+        for request_id, running in self._running.items():
+            by_organization[running.organization_id].append(request_id)
+        for organization_id, request_ids in by_organization.items():
+            self._assert_running(organization_id, request_ids)
+        self._generations = {owner: self._generations[owner] for owner in by_organization if owner in self._generations}
+
+    async def drain(self, limit_s: float = DRAIN_S) -> None:
+        """Wait until everything is settled, no longer than the limit; the journal remembers the rest."""
+        deadline = self._loop.time() + limit_s
+        while self.unsettled_requests and self._loop.time() < deadline:
+            if not self._store.is_away:
+                self._try_again()
+            await asyncio.sleep(0.005)
+
+    async def _ask(self, demand: Demand) -> Admitted | Refused | None:
+        """One call. A request whose caller leaves, or whose answer comes too late to be trusted, is given up."""
+        asked_at = self._loop.time()
+        may_be_taken = True
+        try:
+            reply = await self._store.call(ADMIT, money_key(demand.organization_id), *demand.arguments(self._hold_ms))
+            if self._loop.time() - asked_at > UNOPENED_S:
+                raise Unavailable("this gateway is too busy")
+            may_be_taken = False
+            return read_admission(reply)
+        except StoreAway as error:
+            may_be_taken = error.was_sent
+            raise
+        finally:
+            if may_be_taken:
+                self.release(demand)
+
+    def _end(self, ending: _Ending) -> None:
+        self._settling += 1
+        reply = self._store.call(SETTLE, money_key(ending.organization_id), *ending.arguments)
+        reply.add_done_callback(lambda done: self._ended(ending, done))
+
+    def _ended(self, ending: _Ending, reply: "asyncio.Future[list[object]]") -> None:
+        self._settling -= 1
+        if reply.cancelled() or reply.exception() is not None:
+            self._unsettled.append(ending)
+            if len(self._unsettled) > MAX_UNSETTLED:
+                self._unsettled.popleft()
+                log.error("too many settlements wait for the store: the oldest is left to the journal")
+            return
+        generation = reply.result()[1]
+        if isinstance(generation, bytes):
+            self._learn(ending.organization_id, generation)
+
+    def _try_again(self) -> None:
+        waiting, self._unsettled = self._unsettled, deque()
+        for ending in waiting:
+            self._end(ending)
+
+    def _learn(self, organization_id: str, generation: bytes) -> None:
+        """The money state in force. A new one may not know requests of ours that were just being opened: tell it."""
+        known = self._generations.get(organization_id)
+        if not generation or generation == known:
+            return
+        self._generations[organization_id] = generation
+        if known is not None:
+            mine = [name for name, running in self._running.items() if running.organization_id == organization_id]
+            if mine:
+                self._assert_running(organization_id, mine)
+
+    def _assert_running(self, organization_id: str, request_ids: Sequence[str]) -> None:
+        entries = [part for name in request_ids for part in (name, self._running[name].packed)]
+        reply = self._store.call(
+            RENEW,
+            money_key(organization_id),
+            self._generations.get(organization_id, b""),
+            self._hold_ms,
+            LEASE_MS,
+            *entries,
+        )
+        reply.add_done_callback(lambda done: self._renewed(organization_id, done))
+
+    def _renewed(self, organization_id: str, reply: "asyncio.Future[bytes]") -> None:
+        if reply.cancelled() or reply.exception() is not None:
+            return
+        self._learn(organization_id, reply.result())
+
+
+class _Rebuilds:
+    """At most one rebuild at a time in this process, for all organizations that wait for one."""
+
+    def __init__(self, rebuild: Rebuild) -> None:
+        self._rebuild = rebuild
+        self._loop = asyncio.get_running_loop()
+        self._waiting: dict[str, asyncio.Future[None]] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._failed: Unavailable | None = None
+        self._failed_until = 0.0
+
+    async def wait_for(self, organization_id: str) -> None:
+        """Return when a rebuild that began after this call has ended. Raises Unavailable when it failed."""
+        if self._failed is not None and self._loop.time() < self._failed_until:
+            raise Unavailable(self._failed.message)
+        future = self._waiting.get(organization_id)
+        if future is None:
+            future = self._waiting[organization_id] = self._loop.create_future()
+            future.add_done_callback(_retrieve)
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._work(), name="rebuild")
+        await asyncio.shield(future)
+
+    async def _work(self) -> None:
+        while self._waiting:
+            batch = {owner: self._waiting.pop(owner) for owner in list(self._waiting)[:REBUILD_BATCH]}
+            error: Unavailable | None = Unavailable("the money of your organization cannot be counted right now")
+            try:
+                error = await self._try(list(batch))
+            finally:
+                for future in batch.values():
+                    if error is None:
+                        future.set_result(None)
+                    else:
+                        future.set_exception(error)
+
+    async def _try(self, organization_ids: list[str]) -> Unavailable | None:
+        try:
+            await self._rebuild(organization_ids)
+        except Unavailable as error:
+            log.warning("the money state cannot be rebuilt: %s", error.message)
+            self._failed, self._failed_until = error, self._loop.time() + REBUILD_PAUSE_S
+            return error
+        self._failed = None
+        return None
+
+
+def _retrieve(future: "asyncio.Future[None]") -> None:
+    """Look at the outcome even when every caller has left, so that no error is reported as never retrieved."""
+    if not future.cancelled():
+        future.exception()
