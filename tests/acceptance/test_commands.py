@@ -78,6 +78,11 @@ def test_an_organization_and_its_key_are_made_in_the_shell_and_work(installation
         async with caller(installation, secret) as asking:
             return await asking.ask("truth-echo")
 
+    without_credit = asyncio.run(ask())
+    assert without_credit.status == 429
+    granted = installation.crun("credit", "grant", "--organization", slug, "--amount-usd", "1", "--reason", "a gift")
+    assert granted.returncode == 0, granted.stderr
+
     assert asyncio.run(ask()).is_whole
 
 
