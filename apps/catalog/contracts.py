@@ -2,17 +2,125 @@
 
 import msgspec
 
+from apps.core.limits import Limits
 
-class Price(msgspec.Struct, frozen=True):
-    """A price version. Amounts are integer nano-USD per million tokens; `starts_at` is in Unix seconds."""
+BUCKETS = (
+    "input",
+    "cache_read",
+    "cache_write",
+    "cache_write_1h",
+    "audio_input",
+    "image_input",
+    "output",
+    "reasoning",
+    "audio_output",
+    "image_output",
+)
+"""All buckets of tokens that have a price of their own, input first."""
+CONTAINING = {
+    "cache_read": "input",
+    "cache_write": "input",
+    "cache_write_1h": "cache_write",
+    "audio_input": "input",
+    "image_input": "input",
+    "reasoning": "output",
+    "audio_output": "output",
+    "image_output": "output",
+}
+"""Bucket -> the bucket whose price it has when it has none of its own."""
+SERVICE_TIERS = ("batch", "flex", "priority")
+"""The tiers beside the standard one, which is ""."""
+MINUTES_PER_DAY = 1_440
 
-    version_id: int
-    starts_at: float
+
+def _clock(minute: int) -> str:
+    return f"{minute // 60 % 24:02d}:{minute % 60:02d}"
+
+
+def conditions_in_words(min_input_tokens: int, service_tier: str, window: tuple[str, str] | None) -> str:
+    """The conditions of a variant: `from 200,000 input tokens, priority, 22:00 to 06:00 UTC`; "" without any."""
+    parts = [
+        f"from {min_input_tokens:,} input tokens" if min_input_tokens else "",
+        service_tier,
+        f"{window[0]} to {window[1]} UTC" if window else "",
+    ]
+    return ", ".join(filter(None, parts))
+
+
+class Rates(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a request costs: integer nano-USD per million tokens of each bucket, and flat nano-USD.
+
+    None: as the containing bucket. A request without a single token costs nothing, not even the flat part."""
+
     input: int
     output: int
     cache_read: int
     cache_write: int
     reasoning: int
+    cache_write_1h: int | None = None
+    audio_input: int | None = None
+    image_input: int | None = None
+    audio_output: int | None = None
+    image_output: int | None = None
+    per_request: int = 0
+    per_image: int = 0
+    """For each image that the request brings."""
+
+    def of(self, bucket: str) -> int:
+        """The price of one of BUCKETS, in nano-USD per million tokens."""
+        amount: int | None = getattr(self, bucket)
+        return self.of(CONTAINING[bucket]) if amount is None else amount
+
+
+class PriceVariant(Rates, frozen=True, kw_only=True, omit_defaults=True):
+    """Other rates for the whole request, for requests that meet all of its conditions.
+
+    A request meets them when it read `min_input_tokens` or more, was served at `service_tier` ("": at any) and began
+    in the daily UTC window: minutes since midnight, from the first on and before the last; a window whose end is not
+    after its beginning goes over midnight."""
+
+    min_input_tokens: int = 0
+    service_tier: str = ""
+    from_minute: int = 0
+    until_minute: int = MINUTES_PER_DAY
+
+    @property
+    def has_window(self) -> bool:
+        """Whether the time of day matters."""
+        return self.from_minute % MINUTES_PER_DAY != self.until_minute % MINUTES_PER_DAY
+
+    @property
+    def window(self) -> tuple[str, str]:
+        """The window in UTC: `("22:00", "06:00")`."""
+        return _clock(self.from_minute), _clock(self.until_minute)
+
+    @property
+    def conditions(self) -> str:
+        """The conditions in words."""
+        return conditions_in_words(self.min_input_tokens, self.service_tier, self.window if self.has_window else None)
+
+    def includes_minute(self, minute: int) -> bool:
+        """Whether a request that began in this minute of the UTC day can have these rates."""
+        if self.from_minute < self.until_minute:
+            return self.from_minute <= minute < self.until_minute
+        return minute >= self.from_minute or minute < self.until_minute
+
+
+class Price(Rates, frozen=True, kw_only=True, omit_defaults=True):
+    """A price version: its rates, and the variants of it, of which the first that fits a request replaces them.
+
+    `starts_at` is in Unix seconds."""
+
+    version_id: int
+    starts_at: float
+    variants: tuple[PriceVariant, ...] = ()
+    rule_id: str = ""
+    """The rule of an organization's price book that made it from the list price; "" for the list price itself."""
+
+    @property
+    def charges_images(self) -> bool:
+        """Whether it matters how many images a request brings."""
+        return bool(self.per_image) or any(variant.per_image for variant in self.variants)
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -24,6 +132,8 @@ class Target(msgspec.Struct, frozen=True):
     upstream_model: str
     weight: int
     api_key: str
+    is_sandbox: bool = False
+    """Test traffic may go there: it answers without costing anybody anything."""
 
     def __repr__(self) -> str:
         return f"Target({self.provider!r}, {self.upstream_model!r})"
@@ -44,6 +154,13 @@ class OfferedModel(msgspec.Struct, frozen=True):
     tokenizer: str
     targets: tuple[Target, ...]
     prices: tuple[Price, ...]
+    limits: Limits = Limits()
+    """What each organization may use of it: requests and tokens a minute."""
+
+    @property
+    def is_sandbox(self) -> bool:
+        """Whether no route leads to a provider that costs money."""
+        return all(target.is_sandbox for target in self.targets)
 
     def price_at(self, moment: float) -> Price | None:
         """The version in force at `moment` (Unix seconds); None before the first."""

@@ -4,8 +4,6 @@ import json
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from decimal import Decimal
 from urllib.parse import urlsplit
 
 from apps.catalog.nodes import (
@@ -32,6 +30,8 @@ from apps.catalog.nodes import (
     text,
     true_or_false,
 )
+from apps.catalog.price_document import price_pairs, read_prices
+from apps.catalog.price_entries import PriceEntry
 
 DIALECTS = ("openai", "anthropic")
 MODALITIES = ("text", "image", "audio", "file", "video")
@@ -41,14 +41,8 @@ _ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
 _OWN_SECRET = re.compile(r"CRUN_.*|DATABASE_URL|REDIS_URL", re.IGNORECASE)
 _API_KEY = re.compile(r"[!-~]{1,4096}")
 _UPSTREAM_MODEL = re.compile(r"[!-~]{1,200}")
-_AMOUNT = re.compile(r"[0-9]{1,11}(\.[0-9]{1,9})?")
-_MOMENT = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?"
-    r"(?P<zone>[Zz]|[+-][0-9]{2}:[0-9]{2})?"
-)
 _MAX_INTEGER = 2_147_483_647
 _MAX_WEIGHT = 1_000
-_MAX_PRICE = 1_000_000
 _MAX_DESCRIPTION_CHARACTERS = 10_000
 
 
@@ -63,6 +57,8 @@ class ProviderEntry:
     api_key_env: str = ""
     api_key: str = field(default="", repr=False)
     enabled: bool = True
+    sandbox: bool = False
+    """Sandbox keys may use it, and nobody is charged for that."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,21 +69,6 @@ class RouteEntry:
     upstream_model: str
     weight: int = 1
     enabled: bool = True
-
-
-@dataclass(frozen=True, kw_only=True)
-class PriceEntry:
-    """A price from a moment (UTC) on, in USD per million tokens.
-
-    An absent bucket costs what the bucket that contains it costs."""
-
-    starts_at: datetime
-    input: Decimal
-    output: Decimal
-    cache_read: Decimal | None = None
-    cache_write: Decimal | None = None
-    reasoning: Decimal | None = None
-    note: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,13 +170,8 @@ def _model_reader(known_providers: Collection[str]) -> Reader:
 
     route_keys = {"provider": Key(scalar(provider), "provider", required=True), **_ROUTE_KEYS}
     routes = items(read_route, identity=lambda entry: (entry.provider, entry.upstream_model), described="route")
-    model_keys = {**_MODEL_KEYS, "routes": Key(routes, "routes"), "prices": Key(_read_prices, "prices")}
+    model_keys = {**_MODEL_KEYS, "routes": Key(routes, "routes"), "prices": Key(read_prices, "prices")}
     return read
-
-
-def _read_price(spot: Spot) -> PriceEntry | None:
-    values = read_table(spot, _PRICE_KEYS)
-    return None if values is None else PriceEntry(**values)
 
 
 def _warn_about(entry: ModelEntry, spot: Spot) -> None:
@@ -206,30 +182,6 @@ def _warn_about(entry: ModelEntry, spot: Spot) -> None:
         named.warn("has no enabled route: nobody can call it")
     if entry.max_output_tokens > entry.context_length:
         named.warn("max_output_tokens is above context_length: are they swapped?")
-
-
-def _amount(written: Scalar) -> Decimal:
-    if not _AMOUNT.fullmatch(written.text):
-        raise Refusal("must be a decimal number of USD per million tokens, 0 or more, at most 9 decimals")
-    amount = Decimal(written.text)
-    if amount > _MAX_PRICE:
-        raise Refusal(f"must be at most {_MAX_PRICE} USD per million tokens")
-    return amount
-
-
-def _moment(written: Scalar) -> datetime:
-    match = _MOMENT.fullmatch(written.text)
-    if match and not match["zone"]:
-        raise Refusal(
-            'must name its time zone, as in "2026-01-01T00:00:00Z": without one, the moment at which '
-            "the price starts would depend on the reader"
-        )
-    try:
-        if match is None:
-            raise ValueError
-        return datetime.fromisoformat(written.text.upper()).astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise Refusal('must be an ISO 8601 moment with time zone, as in "2026-01-01T00:00:00Z"') from None
 
 
 def _base_url(written: Scalar) -> str:
@@ -257,7 +209,6 @@ def _environment_name(written: Scalar) -> str:
     return written.text
 
 
-_read_prices = items(_read_price, identity=lambda entry: entry.starts_at, described="from")
 _read_modalities = items(
     scalar(one_of(MODALITIES)), identity=lambda name: name, described="modality", may_be_empty=False
 )
@@ -276,6 +227,7 @@ _PROVIDER_KEYS = {
         "api_key",
     ),
     "enabled": Key(scalar(true_or_false), "enabled"),
+    "sandbox": Key(scalar(true_or_false), "sandbox"),
 }
 _MODEL_KEYS = {
     "id": Key(
@@ -301,15 +253,6 @@ _ROUTE_KEYS = {
     ),
     "weight": Key(scalar(integer(1, _MAX_WEIGHT)), "weight"),
     "enabled": Key(scalar(true_or_false), "enabled"),
-}
-_PRICE_KEYS = {
-    "from": Key(scalar(_moment), "starts_at", required=True),
-    "input": Key(scalar(_amount), "input", required=True),
-    "output": Key(scalar(_amount), "output", required=True),
-    "cache_read": Key(scalar(_amount), "cache_read"),
-    "cache_write": Key(scalar(_amount), "cache_write"),
-    "reasoning": Key(scalar(_amount), "reasoning"),
-    "note": Key(scalar(text(300, may_be_empty=True)), "note"),
 }
 
 
@@ -343,6 +286,8 @@ def _render_provider(entry: ProviderEntry) -> Iterator[str]:
         yield f"api_key_env: {_render_text(entry.api_key_env)}"
     if not entry.enabled:
         yield "enabled: false"
+    if entry.sandbox:
+        yield "sandbox: true"
 
 
 def _render_model(entry: ModelEntry) -> Iterator[str]:
@@ -374,12 +319,7 @@ def _render_model(entry: ModelEntry) -> Iterator[str]:
 
 
 def _price_pairs(price: PriceEntry) -> Iterator[str]:
-    yield f'from: "{price.starts_at.astimezone(UTC).isoformat().replace("+00:00", "Z")}"'
-    for bucket in ("input", "output", "cache_read", "cache_write", "reasoning"):
-        amount: Decimal | None = getattr(price, bucket)
-        if amount is not None:
-            whole, _, fraction = f"{amount:f}".partition(".")
-            yield f'{bucket}: "{whole}.{fraction.rstrip("0"):0<2}"'
+    yield from price_pairs(price)
     if price.note:
         yield f"note: {_render_text(price.note)}"
 

@@ -3,8 +3,9 @@
 from django.db import transaction
 from django.db.models import Prefetch
 
-from apps.catalog.document import CatalogDocument, ModelEntry, PriceEntry, ProviderEntry, RouteEntry
+from apps.catalog.document import CatalogDocument, ModelEntry, ProviderEntry, RouteEntry
 from apps.catalog.models import Model, PriceVersion, Provider, Route
+from apps.catalog.price_entries import AMOUNTS, PriceEntry, variants_from_json
 
 
 def export_catalog() -> CatalogDocument:
@@ -29,6 +30,7 @@ def _provider(row: Provider) -> ProviderEntry:
         base_url=row.base_url,
         api_key_env=row.api_key_env,
         enabled=row.enabled,
+        sandbox=row.sandbox,
     )
 
 
@@ -56,5 +58,5 @@ def _route(row: Route) -> RouteEntry:
 
 
 def _price(row: PriceVersion) -> PriceEntry:
-    amounts = {bucket: getattr(row, bucket) for bucket in PriceVersion.BUCKETS}
-    return PriceEntry(starts_at=row.starts_at, **amounts, note=row.note)
+    amounts = {name: getattr(row, name) for name in AMOUNTS}
+    return PriceEntry(starts_at=row.starts_at, **amounts, note=row.note, variants=variants_from_json(row.variants))

@@ -9,10 +9,13 @@ from typing import Any
 from django.db import models, transaction
 
 from apps.catalog.credentials import is_bound_to, open_credential, store_credential
-from apps.catalog.document import CatalogDocument, ModelEntry, PriceEntry, ProviderEntry, RouteEntry
+from apps.catalog.document import CatalogDocument, ModelEntry, ProviderEntry, RouteEntry
 from apps.catalog.models import CatalogVersion, Model, PriceVersion, Provider, Route
+from apps.catalog.price_entries import AMOUNTS, PriceEntry, variants_as_json, variants_from_json
 from apps.core.changes import announce_on_commit
 from apps.core.errors import ConfigurationError, Conflict, InvalidInput
+
+_PROVIDER_FIELDS = ("name", "dialect", "base_url", "api_key_env", "enabled", "sandbox")
 
 
 @dataclass
@@ -69,7 +72,7 @@ def _import_providers(entries: Iterable[ProviderEntry], report: ImportReport) ->
     stored = Provider.objects.in_bulk([entry.id for entry in entries])
     for entry in entries:
         provider = stored.get(entry.id)
-        values = {name: getattr(entry, name) for name in ("name", "dialect", "base_url", "api_key_env", "enabled")}
+        values = {name: getattr(entry, name) for name in _PROVIDER_FIELDS}
         if provider is None:
             provider = Provider(id=entry.id, **values)
             store_credential(provider, entry.api_key)
@@ -170,8 +173,8 @@ def _import_prices(entries: Iterable[ModelEntry], tally: Tally, *, actor: str) -
         for price in entry.prices:
             version = stored.get((entry.id, price.starts_at))
             if version is None:
-                created.append(PriceVersion(model_id=entry.id, **asdict(price), created_by=actor))
-            elif _amounts(version) != _amounts(price):
+                created.append(_new_price(entry.id, price, actor=actor))
+            elif _stated(version) != _stated(price):
                 conflicts.append(_conflict(version, price))
             else:
                 tally.unchanged += 1
@@ -181,21 +184,38 @@ def _import_prices(entries: Iterable[ModelEntry], tally: Tally, *, actor: str) -
     tally.created += len(created)
 
 
-def _amounts(price: PriceVersion | PriceEntry) -> dict[str, Decimal]:
-    amounts = {bucket: getattr(price, bucket) for bucket in PriceVersion.BUCKETS}
-    return {bucket: amount for bucket, amount in amounts.items() if amount is not None}
+def _new_price(model_id: str, entry: PriceEntry, *, actor: str) -> PriceVersion:
+    return PriceVersion(
+        model_id=model_id,
+        starts_at=entry.starts_at,
+        **{name: getattr(entry, name) for name in AMOUNTS},
+        variants=variants_as_json(entry.variants),
+        note=entry.note,
+        created_by=actor,
+    )
+
+
+def _stated(price: PriceVersion | PriceEntry) -> list[tuple[str, dict[str, Decimal]]]:
+    """Everything that a price says, to compare and to show: (conditions, amounts), the version's own first."""
+    amounts = {name: amount for name in AMOUNTS if (amount := getattr(price, name)) is not None}
+    variants = price.variants if isinstance(price, PriceEntry) else variants_from_json(price.variants)
+    return [("", amounts), *((variant.conditions(), variant.given()) for variant in variants)]
 
 
 def _conflict(version: PriceVersion, price: PriceEntry) -> str:
     start = version.starts_at.isoformat().replace("+00:00", "Z")
     return (
-        f"{version.model_id}: the price from {start} is stored as {_sentence(_amounts(version))}, the document says "
-        f"{_sentence(_amounts(price))}. A price version is never edited: add one with another start"
+        f"{version.model_id}: the price from {start} is stored as {_sentence(_stated(version))}, the document says "
+        f"{_sentence(_stated(price))}. A price version is never edited: add one with another start"
     )
 
 
-def _sentence(amounts: Mapping[str, Decimal]) -> str:
-    return ", ".join(f"{bucket} {amount.normalize():f}" for bucket, amount in amounts.items())
+def _sentence(stated: Iterable[tuple[str, Mapping[str, Decimal]]]) -> str:
+    parts = []
+    for conditions, amounts in stated:
+        listed = ", ".join(f"{name} {amount.normalize():f}" for name, amount in amounts.items())
+        parts.append(f"{conditions}: {listed}" if conditions else listed)
+    return "; ".join(parts)
 
 
 def _assign(row: models.Model, values: Mapping[str, Any]) -> bool:

@@ -8,14 +8,18 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
+from apps.catalog.contracts import BUCKETS
+from apps.catalog.price_document import MAX_FLAT, MAX_PRICE
+from apps.catalog.price_entries import AMOUNTS, FLAT
+from apps.core.limit_fields import in_range, rate_field
+from apps.core.limits import MAX_RATE
+
 MODALITIES = ["text", "image", "audio", "file", "video"]
 MODEL_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$"
 
 BASE_URL_PATTERN = r"^https?://[A-Za-z0-9.\-\[\]:_]+(/[^\s?#@]*)?$"
 """Hosts with a single label too: that is how services find each other inside one installation."""
 BASE_URL_HELP = "Enter an http or https address without user, query or fragment."
-MAX_PRICE = 1_000_000
-"""USD per million tokens: far above any real price, and low enough that no cost outgrows 64 bits."""
 
 
 class Dialect(models.TextChoices):
@@ -33,6 +37,17 @@ def _price(*, optional: bool = False, explanation: str = "") -> "models.DecimalF
         blank=optional,
         validators=[MinValueValidator(0), MaxValueValidator(MAX_PRICE)],
         help_text=f"USD per million tokens. {explanation}".strip(),
+    )
+
+
+def _flat_price(explanation: str) -> "models.DecimalField[Any, Any]":
+    return models.DecimalField(
+        max_digits=20,
+        decimal_places=9,
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(0), MaxValueValidator(MAX_FLAT)],
+        help_text=f"USD. {explanation}",
     )
 
 
@@ -63,6 +78,10 @@ class Provider(models.Model):
         help_text="Environment variable of the gateway that holds the API key.",
     )
     enabled = models.BooleanField(default=True)
+    sandbox = models.BooleanField(
+        default=False,
+        help_text="Sandbox keys may use it, and nobody is charged for that: only for upstreams that cost nothing.",
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -84,6 +103,8 @@ class Model(models.Model):
     input_modalities = ArrayField(models.CharField(max_length=10), default=text_only)
     output_modalities = ArrayField(models.CharField(max_length=10), default=text_only)
     tokenizer = models.CharField(max_length=50, blank=True)
+    requests_per_minute = rate_field("requests_per_minute", "For each organization.")
+    tokens_per_minute = rate_field("tokens_per_minute", "For each organization; input and output together.")
     enabled = models.BooleanField(default=True)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
@@ -93,6 +114,8 @@ class Model(models.Model):
             models.CheckConstraint(condition=Q(context_length__gte=1), name="model_context_length_positive"),
             models.CheckConstraint(condition=Q(max_output_tokens__gte=1), name="model_max_output_tokens_positive"),
             models.CheckConstraint(condition=Q(id__regex=MODEL_ID_PATTERN), name="model_id_well_formed"),
+            in_range("requests_per_minute", 1, MAX_RATE),
+            in_range("tokens_per_minute", 1, MAX_RATE),
         ]
 
     def __str__(self) -> str:
@@ -122,6 +145,9 @@ class Route(models.Model):
 class PriceVersion(models.Model):
     """What a model costs from a moment on. Never edited and never deleted: a correction is a new version.
 
+    `variants` are other prices for some requests, as `price_entries.variants_as_json` writes them, in the order
+    in which they are looked at.
+
     The database refuses UPDATE and DELETE (trigger in migration 0002)."""
 
     model = models.ForeignKey(Model, on_delete=models.PROTECT, related_name="prices")
@@ -131,11 +157,20 @@ class PriceVersion(models.Model):
     cache_read = _price(optional=True, explanation="Input read from the prompt cache; empty: as input.")
     cache_write = _price(optional=True, explanation="Input written to the prompt cache; empty: as input.")
     reasoning = _price(optional=True, explanation="Reasoning output; empty: as output.")
+    cache_write_1h = _price(optional=True, explanation="Input written to a cache for an hour; empty: as cache write.")
+    audio_input = _price(optional=True, explanation="Empty: as input.")
+    image_input = _price(optional=True, explanation="Empty: as input.")
+    audio_output = _price(optional=True, explanation="Empty: as output.")
+    image_output = _price(optional=True, explanation="Empty: as output.")
+    per_request = _flat_price("For each request that has tokens; empty: nothing.")
+    per_image = _flat_price("For each image that a request brings; empty: nothing.")
+    variants = models.JSONField(default=list, blank=True, help_text="Other prices for some requests.")
     note = models.CharField(max_length=300, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
     created_by = models.CharField(max_length=254, blank=True, editable=False)
 
-    BUCKETS: ClassVar[tuple[str, ...]] = ("input", "output", "cache_read", "cache_write", "reasoning")
+    BUCKETS: ClassVar[tuple[str, ...]] = BUCKETS
+    AMOUNTS: ClassVar[tuple[str, ...]] = AMOUNTS
 
     class Meta:
         ordering = ["model", "-starts_at"]
@@ -146,7 +181,14 @@ class PriceVersion(models.Model):
                     condition=Q(**{f"{bucket}__range": (0, MAX_PRICE)}) | Q(**{f"{bucket}__isnull": True}),
                     name=f"price_{bucket}_in_range",
                 )
-                for bucket in ("input", "output", "cache_read", "cache_write", "reasoning")
+                for bucket in BUCKETS
+            ),
+            *(
+                models.CheckConstraint(
+                    condition=Q(**{f"{name}__range": (0, MAX_FLAT)}) | Q(**{f"{name}__isnull": True}),
+                    name=f"price_{name}_in_range",
+                )
+                for name in FLAT
             ),
         ]
 

@@ -8,8 +8,9 @@ from django.db.models import Prefetch
 from apps.catalog.contracts import CatalogSnapshot, OfferedModel, Price, Target
 from apps.catalog.credentials import open_credential
 from apps.catalog.models import CatalogVersion, Model, PriceVersion, Provider, Route
+from apps.catalog.price_entries import AMOUNTS, frozen_rates, frozen_variant, variants_from_json
 from apps.core.errors import ConfigurationError
-from apps.core.money import nanos_from_usd
+from apps.core.limits import Limits
 
 log = logging.getLogger(__name__)
 
@@ -36,16 +37,12 @@ def load_snapshot() -> CatalogSnapshot:
 
 def price_from_version(row: PriceVersion) -> Price:
     """A stored version as integers; an absent bucket costs what the bucket that contains it costs."""
-    amount = {name: getattr(row, name) for name in PriceVersion.BUCKETS}
-    nanos = {name: nanos_from_usd(value) for name, value in amount.items() if value is not None}
+    amounts = {name: amount for name in AMOUNTS if (amount := getattr(row, name)) is not None}
     return Price(
         version_id=row.pk,
         starts_at=row.starts_at.timestamp(),
-        input=nanos["input"],
-        output=nanos["output"],
-        cache_read=nanos.get("cache_read", nanos["input"]),
-        cache_write=nanos.get("cache_write", nanos["input"]),
-        reasoning=nanos.get("reasoning", nanos["output"]),
+        **frozen_rates(amounts),
+        variants=tuple(frozen_variant(amounts, variant) for variant in variants_from_json(row.variants)),
     )
 
 
@@ -63,6 +60,7 @@ def _offer(row: Model, keys: dict[str, str]) -> OfferedModel:
         tokenizer=row.tokenizer,
         targets=tuple(_target(route, keys) for route in row.routes.all() if route.provider_id in keys),
         prices=tuple(price_from_version(price) for price in row.prices.all()),
+        limits=Limits(requests_per_minute=row.requests_per_minute, tokens_per_minute=row.tokens_per_minute),
     )
 
 
@@ -75,6 +73,7 @@ def _target(route: Route, keys: dict[str, str]) -> Target:
         upstream_model=route.upstream_model,
         weight=route.weight,
         api_key=keys[provider.id],
+        is_sandbox=provider.sandbox,
     )
 
 

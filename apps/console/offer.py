@@ -19,7 +19,7 @@ from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminT
 from apps.catalog.models import MODALITIES, Model, PriceVersion, Route
 from apps.console.access import ConsoleAdmin, OperatorPermissions, ReadOnlyPermissions
 from apps.console.figures import moment
-from apps.console.prices import STATES, bucket_price, in_force, with_state
+from apps.console.prices import STATES, bucket_price, in_force, variant_lines, with_state
 from apps.console.site import console_site
 from apps.core.changes import announce_on_commit
 
@@ -48,6 +48,8 @@ class LanguageModelForm(forms.ModelForm):
             "input_modalities",
             "output_modalities",
             "tokenizer",
+            "requests_per_minute",
+            "tokens_per_minute",
             "enabled",
         )
         widgets: ClassVar = {"description": UnfoldAdminTextareaWidget({"rows": 3})}
@@ -70,7 +72,7 @@ class PriceInline(ReadOnlyPermissions, TabularInline):
     """What the model costs, has cost and will cost."""
 
     model = PriceVersion
-    fields = ("state", "starts", "input_price", "output_price", "cached_price", "note", "created_by")
+    fields = ("state", "starts", "input_price", "output_price", "cached_price", "conditions", "note", "created_by")
     readonly_fields = fields
     extra = 0
     hide_title = True
@@ -98,6 +100,10 @@ class PriceInline(ReadOnlyPermissions, TabularInline):
     @display(description="Cache read")
     def cached_price(self, row: PriceVersion) -> str:
         return bucket_price(row, "cache_read")
+
+    @display(description="Variants")
+    def conditions(self, row: PriceVersion) -> str:
+        return "; ".join(variant_lines(row))
 
 
 @admin.register(Model, site=console_site)
@@ -128,6 +134,7 @@ class LanguageModelAdmin(ConsoleAdmin):
                 )
             },
         ),
+        ("Limits of each organization on it", {"fields": (("requests_per_minute", "tokens_per_minute"),)}),
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:

@@ -6,18 +6,29 @@ from urllib.parse import urlencode
 
 from django import forms
 from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
 from django.db.models import Case, CharField, Exists, Model, OuterRef, QuerySet, Value, When
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
-from django.urls import reverse
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
 from django.utils import timezone
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import mark_safe
+from django.views.decorators.http import require_POST
 from unfold.contrib.filters.admin import AutocompleteSelectFilter, RadioFilter
 from unfold.decorators import action, display
+from unfold.widgets import UnfoldAdminTextareaWidget
 
+from apps.billing.pricing.preview import preview_price, yesterday
+from apps.catalog.contracts import CONTAINING
 from apps.catalog.models import PriceVersion
+from apps.catalog.price_document import parse_variants, render_variants
+from apps.catalog.price_entries import variants_as_json, variants_from_json
+from apps.catalog.snapshot import price_from_version
 from apps.console.access import AppendOnlyPermissions, ConsoleAdmin
 from apps.console.figures import moment, price
+from apps.console.pricing import shown_changes
 from apps.console.site import console_site
 from apps.core.changes import announce_on_commit
 
@@ -25,8 +36,19 @@ START_TOLERANCE = timedelta(minutes=5)
 """How long ago a start may lie that is meant as "now": the time it takes to fill in the form."""
 
 PRICE_NOTE = "USD per million tokens, up to nine places."
+RARE_NOTE = "For models that have them, USD per million tokens. Empty: as the bucket named."
+FLAT_NOTE = "USD, on top of the tokens."
+VARIANTS_NOTE = (
+    "Other prices for some requests: context tiers, service tiers, hours of the day. The first that fits a request"
+    " counts, for all of its tokens; what it does not name costs what stands above."
+)
+VARIANTS_HELP = (
+    'A YAML list, one variant a line: - {min_input_tokens: 200001, input: "4.00", output: "18.00"}.'
+    " Conditions: min_input_tokens, service_tier (batch, flex, priority), utc_from with utc_until"
+    ' ("22:00"). Prices: by the names of the document that crun catalog export writes.'
+)
 
-INHERITED = {"cache_read": "as input", "cache_write": "as input", "reasoning": "as output"}
+INHERITED = {bucket: f"as {CONTAINING[bucket].replace('_', ' ')}" for bucket in CONTAINING}
 
 STATES = {"Announced": "info", "In force": "success", "Past": "default"}
 
@@ -52,16 +74,41 @@ def in_force(now: datetime) -> QuerySet[PriceVersion]:
 
 
 def bucket_price(version: PriceVersion, bucket: str) -> str:
-    """The price of one bucket of tokens, as it is shown."""
-    return price(getattr(version, bucket)) or INHERITED[bucket]
+    """The price of one bucket of tokens, or a flat one, as it is shown."""
+    return price(getattr(version, bucket)) or INHERITED.get(bucket, "none")
+
+
+def variant_lines(version: PriceVersion) -> list[str]:
+    """The variants of a version in words, in their order."""
+    return [
+        f"{variant.conditions()}: "
+        + ", ".join(f"{name.replace('_', ' ')} {price(amount)}" for name, amount in variant.given().items())
+        for variant in variants_from_json(version.variants)
+    ]
+
+
+class VariantsField(forms.CharField):
+    """Variants as the catalog document writes them; errors name the line."""
+
+    def __init__(self) -> None:
+        widget = UnfoldAdminTextareaWidget({"rows": 4, "spellcheck": "false", "class": "font-mono"})
+        super().__init__(required=False, widget=widget, help_text=VARIANTS_HELP)
+
+    def clean(self, value: Any) -> list[dict[str, Any]]:
+        variants, problems = parse_variants(super().clean(value))
+        if problems:
+            raise forms.ValidationError([f"Line {problem}" for problem in problems])
+        return variants_as_json(variants)
 
 
 class PriceVersionForm(forms.ModelForm):
     """A new version. It never starts in the past: requests rated until now keep the price they had."""
 
+    variants = VariantsField()
+
     class Meta:
         model = PriceVersion
-        fields = ("model", "starts_at", *PriceVersion.BUCKETS, "note")
+        fields = ("model", "starts_at", *PriceVersion.AMOUNTS, "variants", "note")
         help_texts: ClassVar = {
             "input": "Input that no prompt cache served.",
             "output": "Output of the model.",
@@ -102,6 +149,15 @@ class PriceVersionForm(forms.ModelForm):
         return cleaned
 
 
+_Fields = tuple[tuple[str, ...], ...]
+_Fieldset = tuple[str | None, dict[str, Any]]
+
+
+def _shown(rows: _Fields) -> _Fields:
+    """Rows of amounts as the columns that show them."""
+    return tuple(tuple(f"{name}_price" for name in row) for row in rows)
+
+
 class StateFilter(RadioFilter):
     """Versions that apply, will apply, no longer apply."""
 
@@ -129,6 +185,7 @@ class PriceVersionAdmin(AppendOnlyPermissions, ConsoleAdmin):
         "cache_read_price",
         "cache_write_price",
         "reasoning_price",
+        "variant_count",
         "created_by",
     )
     list_filter = (StateFilter, ("model", AutocompleteSelectFilter))
@@ -138,27 +195,35 @@ class PriceVersionAdmin(AppendOnlyPermissions, ConsoleAdmin):
     actions = None
     actions_detail = ("new_version",)
     list_fullwidth = True
+    change_form_after_template = "console/price_preview_button.html"
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         return with_state(super().get_queryset(request), timezone.now())
 
     def get_fieldsets(self, request: HttpRequest, obj: Model | None = None) -> Any:
-        fields = (("input", "output"), ("cache_read", "cache_write"), "reasoning")
+        prices: _Fields = (("input", "output"), ("cache_read", "cache_write"), ("reasoning", "cache_write_1h"))
+        media: _Fields = (("audio_input", "audio_output"), ("image_input", "image_output"))
+        flat: _Fields = (("per_request", "per_image"),)
         if obj is None:
-            head = (None, {"fields": ("model", "starts_at", "note")})
-            return [head, ("Prices", {"description": PRICE_NOTE, "fields": fields})]
-        cached = ("cache_read_price", "cache_write_price")
-        shown = (("input_price", "output_price"), cached, "reasoning_price")
+            head: _Fieldset = (None, {"fields": ("model", "starts_at", "note")})
+            variants: tuple[str, ...] = ("variants",)
+        else:
+            head = (None, {"fields": (("model", "state"), ("starts", "note"), ("created_by", "created"))})
+            prices, media, flat = (_shown(rows) for rows in (prices, media, flat))
+            variants = ("all_variants",)
         return [
-            (None, {"fields": (("model", "state"), ("starts", "note"), ("created_by", "created"))}),
-            ("Prices", {"description": PRICE_NOTE, "fields": shown}),
+            head,
+            ("Prices", {"description": PRICE_NOTE, "fields": prices}),
+            ("Audio and images", {"description": RARE_NOTE, "fields": media}),
+            ("Flat", {"description": FLAT_NOTE, "fields": flat}),
+            ("Variants", {"description": VARIANTS_NOTE, "fields": variants}),
         ]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> tuple[str, ...]:
         if obj is None:
             return ()
-        prices = tuple(f"{bucket}_price" for bucket in PriceVersion.BUCKETS)
-        return ("state", "starts", "created", "created_by", *prices)
+        prices = tuple(f"{name}_price" for name in PriceVersion.AMOUNTS)
+        return ("state", "starts", "created", "created_by", *prices, "all_variants")
 
     def save_model(self, request: HttpRequest, obj: PriceVersion, form: Any, change: bool) -> None:
         obj.created_by = request.user.get_username()
@@ -173,14 +238,40 @@ class PriceVersionAdmin(AppendOnlyPermissions, ConsoleAdmin):
         self.message_user(request, format_html("The new price of {} {}.", link, when), messages.SUCCESS)
         return redirect("console:catalog_priceversion_changelist")
 
+    def get_urls(self) -> list[URLPattern]:
+        view = require_POST(self.admin_site.admin_view(self.preview))
+        return [path("preview/", view, name="catalog_priceversion_preview"), *super().get_urls()]
+
+    def preview(self, request: HttpRequest) -> HttpResponse:
+        """What yesterday's traffic would have cost at the prices of a form that is not saved."""
+        if not self.has_add_permission(request):
+            raise PermissionDenied
+        form = self.get_form(request)(request.POST)
+        day, changes = yesterday(), None
+        if form.is_valid():
+            version = form.instance
+            version.pk = 0  # it has no number yet
+            changes = shown_changes(preview_price(version.model_id, price_from_version(version), day))
+        context = {
+            **self.admin_site.each_context(request),
+            "title": f"Preview: {form.data.get('model', '')}",
+            "opts": self.opts,
+            "form": form,
+            "day": day,
+            "changes": changes,
+        }
+        return TemplateResponse(request, "console/price_preview.html", context)
+
     @action(description="New version from this one", icon="content_copy")
     def new_version(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """To the form of a new version, filled in with this one's numbers."""
         version = self.get_object(request, object_id)
         if version is None:
             raise Http404
-        amounts = {bucket: price(getattr(version, bucket)) for bucket in PriceVersion.BUCKETS}
-        filled = {bucket: amount.lstrip("$") for bucket, amount in amounts.items() if amount}
+        amounts = {name: price(getattr(version, name)) for name in PriceVersion.AMOUNTS}
+        filled = {name: amount.lstrip("$") for name, amount in amounts.items() if amount}
+        if version.variants:
+            filled["variants"] = render_variants(variants_from_json(version.variants))
         query = urlencode({"model": version.model_id, **filled})
         return redirect(f"{reverse('console:catalog_priceversion_add')}?{query}")
 
@@ -215,6 +306,42 @@ class PriceVersionAdmin(AppendOnlyPermissions, ConsoleAdmin):
     @display(description="Reasoning", ordering="reasoning")
     def reasoning_price(self, row: PriceVersion) -> str:
         return bucket_price(row, "reasoning")
+
+    @display(description="Cache write, one hour")
+    def cache_write_1h_price(self, row: PriceVersion) -> str:
+        return bucket_price(row, "cache_write_1h")
+
+    @display(description="Audio input")
+    def audio_input_price(self, row: PriceVersion) -> str:
+        return bucket_price(row, "audio_input")
+
+    @display(description="Audio output")
+    def audio_output_price(self, row: PriceVersion) -> str:
+        return bucket_price(row, "audio_output")
+
+    @display(description="Image input")
+    def image_input_price(self, row: PriceVersion) -> str:
+        return bucket_price(row, "image_input")
+
+    @display(description="Image output")
+    def image_output_price(self, row: PriceVersion) -> str:
+        return bucket_price(row, "image_output")
+
+    @display(description="Per request")
+    def per_request_price(self, row: PriceVersion) -> str:
+        return bucket_price(row, "per_request")
+
+    @display(description="Per image")
+    def per_image_price(self, row: PriceVersion) -> str:
+        return bucket_price(row, "per_image")
+
+    @display(description="Variants")
+    def variant_count(self, row: PriceVersion) -> str:
+        return str(len(row.variants)) if row.variants else ""
+
+    @display(description="Variants")
+    def all_variants(self, row: PriceVersion) -> str:
+        return format_html_join(mark_safe("<br>"), "{}", ((line,) for line in variant_lines(row))) or "none"
 
     @display(description="Entered (UTC)")
     def created(self, row: PriceVersion) -> str:

@@ -75,6 +75,7 @@ class UsageRecordAdmin(ReadOnlyPermissions, ConsoleAdmin):
         ModelFilter,
         ProviderFilter,
         ("status", ChoicesDropdownFilter),
+        "sandbox",
     )
     list_select_related = ("organization",)
     list_fullwidth = True
@@ -93,7 +94,7 @@ class UsageRecordAdmin(ReadOnlyPermissions, ConsoleAdmin):
             {
                 "fields": (
                     ("model", "provider", "upstream_model"),
-                    ("streamed", "http_status"),
+                    ("streamed", "http_status", "sandbox"),
                     ("finish_reason", "error_code"),
                 )
             },
@@ -102,12 +103,15 @@ class UsageRecordAdmin(ReadOnlyPermissions, ConsoleAdmin):
             "Tokens",
             {
                 "fields": (
-                    ("input_tokens", "cache_read_tokens", "cache_write_tokens"),
+                    ("input_tokens", "cache_read_tokens", "cache_write_tokens", "cache_write_1h_tokens"),
                     ("output_tokens", "reasoning_tokens", "counted_by"),
+                    ("audio_input_tokens", "image_input_tokens", "audio_output_tokens", "image_output_tokens"),
+                    ("images", "service_tier"),
+                    ("raw_usage", "review"),
                 )
             },
         ),
-        ("Cost and time", {"fields": (("cost", "price_version_id"), ("took", "first_byte", "recorded"))}),
+        ("Cost and time", {"fields": (("cost", "overage", "price_version_id"), ("took", "first_byte", "recorded"))}),
     )
     readonly_fields = (
         "outcome",
@@ -115,6 +119,7 @@ class UsageRecordAdmin(ReadOnlyPermissions, ConsoleAdmin):
         "project",
         "key",
         "cost",
+        "overage",
         "took",
         "first_byte",
         "recorded",
@@ -167,15 +172,19 @@ class UsageRecordAdmin(ReadOnlyPermissions, ConsoleAdmin):
 
     @display(description="In")
     def tokens_in(self, row: UsageRecord) -> str:
-        return f"{row.input_tokens + row.cache_read_tokens + row.cache_write_tokens:,}"
+        return f"{row.tokens_in:,}"
 
     @display(description="Out")
     def tokens_out(self, row: UsageRecord) -> str:
-        return f"{row.output_tokens + row.reasoning_tokens:,}"
+        return f"{row.tokens_out:,}"
 
     @display(description="Cost")
     def cost(self, row: UsageRecord) -> str:
         return f"{exact_usd(row.cost_nanos)}{' est.' if row.estimated else ''}"
+
+    @display(description="Beyond the hold, not billed")
+    def overage(self, row: UsageRecord) -> str:
+        return exact_usd(row.overage_nanos)
 
     @display(description="Duration")
     def took(self, row: UsageRecord) -> str:

@@ -19,19 +19,37 @@ class Outcome(StrEnum):
     """Our own process died; billed from the last checkpoint."""
 
 
-class TokenCounts(msgspec.Struct, frozen=True):
+class TokenCounts(msgspec.Struct, frozen=True, omit_defaults=True):
     """Disjoint buckets of tokens: no token stands in two of them. All are 0 or more."""
 
     input: int = 0
-    """Input that no prompt cache served."""
+    """Text input that no prompt cache served."""
     cache_read: int = 0
     cache_write: int = 0
+    """Written to a prompt cache that keeps it for five minutes, or for as long as the vendor likes."""
     output: int = 0
-    """Output without reasoning."""
+    """Text output without reasoning."""
     reasoning: int = 0
+    cache_write_1h: int = 0
+    """Written to a prompt cache that keeps it for an hour."""
+    audio_input: int = 0
+    image_input: int = 0
+    audio_output: int = 0
+    image_output: int = 0
+
+    @property
+    def all_input(self) -> int:
+        """Everything that was read, whether a prompt cache served it or not."""
+        plain = self.input + self.cache_read + self.cache_write
+        return plain + self.cache_write_1h + self.audio_input + self.image_input
+
+    @property
+    def all_output(self) -> int:
+        """Everything that was written, with reasoning."""
+        return self.output + self.reasoning + self.audio_output + self.image_output
 
 
-class RequestOpened(msgspec.Struct, frozen=True, tag="open"):
+class RequestOpened(msgspec.Struct, frozen=True, omit_defaults=True, tag="open"):
     """Written before the upstream is called. Everything that recovery needs to make a record of it."""
 
     request_id: str
@@ -47,6 +65,17 @@ class RequestOpened(msgspec.Struct, frozen=True, tag="open"):
     """Tokens, for requests whose usage the upstream never told."""
     hold_nanos: int | None = None
     """The most that it may cost: what was held for it. None in journals of versions that held nothing."""
+    images: int = 0
+    """Images in the request, for prices per image."""
+    sandbox: bool = False
+    """Test traffic: its cost is computed and shown, never charged."""
+    balance_nanos: int | None = None
+    """The organization's credit at admission, not counting what running requests hold. None where nobody asked."""
+
+    @property
+    def ceiling_nanos(self) -> int | None:
+        """No more than this is billed. None: no bound, as for test traffic, which holds and pays nothing."""
+        return None if self.sandbox else self.hold_nanos
 
 
 class RequestProgress(msgspec.Struct, frozen=True, tag="progress"):
@@ -54,9 +83,18 @@ class RequestProgress(msgspec.Struct, frozen=True, tag="progress"):
 
     request_id: str
     output_tokens: int
+    hold_nanos: int | None = None
+    """What is held by now, where the hold has grown since it was opened."""
 
 
-class RequestClosed(msgspec.Struct, frozen=True, tag="close"):
+def with_hold_of(opened: RequestOpened, progress: RequestProgress) -> RequestOpened:
+    """The request with what it held at this checkpoint."""
+    if progress.hold_nanos is None:
+        return opened
+    return msgspec.structs.replace(opened, hold_nanos=progress.hold_nanos)
+
+
+class RequestClosed(msgspec.Struct, frozen=True, omit_defaults=True, tag="close"):
     """The end of a request: one usage record. Durations are in milliseconds."""
 
     opened: RequestOpened
@@ -71,6 +109,17 @@ class RequestClosed(msgspec.Struct, frozen=True, tag="close"):
     error_code: str = ""
     overage_nanos: int = 0
     """What its tokens would have cost beyond its hold; nobody is billed for it."""
+    service_tier: str = ""
+    """The tier it was served and billed at: the customer asked for it and the upstream confirmed it. "" is standard."""
+    raw_usage: str = ""
+    """The upstream's usage as it was told, in JSON, cut at 2 KiB; "" when it told nothing."""
+    review: str = ""
+    """Why a human should look: what the upstream told breaks a rule. What cannot be billed is estimated instead."""
+
+    @property
+    def charged_nanos(self) -> int:
+        """What it takes from the organization's credit and budgets: its cost, nothing for test traffic."""
+        return 0 if self.opened.sandbox else self.cost_nanos
 
 
 JournalEntry = RequestOpened | RequestProgress | RequestClosed

@@ -20,8 +20,16 @@ COLUMNS = (
     "cache_write_tokens",
     "output_tokens",
     "reasoning_tokens",
+    "cache_write_1h_tokens",
+    "audio_input_tokens",
+    "image_input_tokens",
+    "audio_output_tokens",
+    "image_output_tokens",
+    "images",
+    "service_tier",
     "cost_usd",
     "estimated",
+    "sandbox",
     "streamed",
     "http_status",
     "error_code",
@@ -35,11 +43,14 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def iter_rows(
-    organization_id: str, *, since: datetime | None = None, until: datetime | None = None
+    organization_id: str, *, since: datetime | None = None, until: datetime | None = None, sandbox: bool = False
 ) -> Iterator[dict[str, object]]:
-    """One row a request, oldest first, keyed by COLUMNS. `project` is the project's slug; costs have nine places."""
+    """One row a request, oldest first, keyed by COLUMNS. `project` is the project's slug; costs have nine places.
+
+    Live traffic, or with `sandbox` test traffic: never both."""
     projects = dict(Project.objects.for_organization(organization_id).values_list("id", "slug"))
-    records = UsageRecord.objects.for_organization(organization_id).order_by("day", "request_id")
+    records = UsageRecord.objects.for_organization(organization_id).filter(sandbox=sandbox)
+    records = records.order_by("day", "request_id")
     if since is not None:
         records = records.filter(day__gte=since.date(), created_at__gte=since)
     if until is not None:

@@ -75,17 +75,20 @@ class Journal:
             raise JournalFull("the usage journal cannot be written") from error
         self._open[entry.request_id] = (frame, b"")
 
-    def checkpoint(self, entry: RequestProgress) -> None:
-        """Write how far an open request got. A failure is logged only: the next one, or the close, says more."""
+    def checkpoint(self, entry: RequestProgress) -> bool:
+        """Write how far an open request got; whether it stands there. A failure is logged only: the next one, or the
+        close, says more."""
         opened = self._open.get(entry.request_id)
         if opened is None:
-            return
+            return False
         frame = _frame(entry)
         self._open[entry.request_id] = (opened[0], frame)
         try:
             self._append(frame)
         except OSError as error:
             log.warning("checkpoint not written: %s", error)
+            return False
+        return True
 
     def close_request(self, entry: RequestClosed) -> None:
         """Write the end of a request. When the disk refuses it is kept in memory and written as soon as it can be."""
@@ -180,6 +183,18 @@ def read_entries(content: bytes, start: int = 0) -> Iterator[tuple[JournalEntry,
         if not 0 < length <= _MAX_ENTRY_BYTES or len(payload) != length or zlib.crc32(payload) != checksum:
             return
         yield _decoder.decode(payload), end
+        offset = end
+
+
+def entries_naming(content: bytes, word: bytes) -> Iterator[JournalEntry]:
+    """The whole entries in which these bytes occur. All others are skipped unread: this is a search, not a check."""
+    if word not in content:
+        return
+    offset = 0
+    while offset + _FRAME.size <= len(content):
+        end = offset + _FRAME.size + _FRAME.unpack_from(content, offset)[0]
+        if content.find(word, offset, end) >= 0:
+            yield from (entry for entry, _ in read_entries(content[offset:end]))
         offset = end
 
 

@@ -14,7 +14,16 @@ TOKEN_COLUMNS = (
     "cache_write_tokens",
     "output_tokens",
     "reasoning_tokens",
+    "cache_write_1h_tokens",
+    "audio_input_tokens",
+    "image_input_tokens",
+    "audio_output_tokens",
+    "image_output_tokens",
 )
+"""One column a bucket of `TokenCounts`, in its order; the buckets are disjoint."""
+OUTPUT_COLUMNS = ("output_tokens", "reasoning_tokens", "audio_output_tokens", "image_output_tokens")
+INPUT_COLUMNS = tuple(column for column in TOKEN_COLUMNS if column not in OUTPUT_COLUMNS)
+REVIEW_LENGTH = 200
 
 
 class UsageRecord(OrganizationScoped):
@@ -49,9 +58,23 @@ class UsageRecord(OrganizationScoped):
     cache_write_tokens = models.PositiveBigIntegerField()
     output_tokens = models.PositiveBigIntegerField()
     reasoning_tokens = models.PositiveBigIntegerField()
+    cache_write_1h_tokens = models.PositiveBigIntegerField(default=0)
+    audio_input_tokens = models.PositiveBigIntegerField(default=0)
+    image_input_tokens = models.PositiveBigIntegerField(default=0)
+    audio_output_tokens = models.PositiveBigIntegerField(default=0)
+    image_output_tokens = models.PositiveBigIntegerField(default=0)
+    images = models.PositiveIntegerField(default=0)
+    service_tier = models.CharField(max_length=20, default="")
     estimated = models.BooleanField()
     price_version_id = models.BigIntegerField()
+    price_rule_id = models.CharField(max_length=ID_LENGTH, default="")
     cost_nanos = models.BigIntegerField()
+    overage_nanos = models.BigIntegerField(default=0)
+    hold_nanos = models.BigIntegerField(null=True)
+    balance_before_nanos = models.BigIntegerField(null=True)
+    sandbox = models.BooleanField(default=False)
+    raw_usage = models.TextField(default="")
+    review = models.CharField(max_length=REVIEW_LENGTH, default="")
     duration_ms = models.PositiveIntegerField()
     first_byte_ms = models.PositiveIntegerField(null=True)
     recorded_at = models.DateTimeField()
@@ -61,6 +84,16 @@ class UsageRecord(OrganizationScoped):
 
     def __str__(self) -> str:
         return self.request_id
+
+    @property
+    def tokens_in(self) -> int:
+        """All input, whether a prompt cache served it or not."""
+        return sum(getattr(self, column) for column in INPUT_COLUMNS)
+
+    @property
+    def tokens_out(self) -> int:
+        """All output, with reasoning."""
+        return sum(getattr(self, column) for column in OUTPUT_COLUMNS)
 
 
 class UnpostedUsage(models.Model):
@@ -77,7 +110,9 @@ class UnpostedUsage(models.Model):
 
 
 class UsageRollup(OrganizationScoped):
-    """Sums over one UTC hour for one key, model and provider. Always equal to the posted records."""
+    """Sums over one UTC hour for one key, model and provider. Always equal to the posted records.
+
+    Test traffic (`sandbox`) has rows of its own: what it costs is never charged."""
 
     hour = models.DateTimeField()
     organization = models.ForeignKey(
@@ -95,12 +130,18 @@ class UsageRollup(OrganizationScoped):
     cache_write_tokens = models.PositiveBigIntegerField()
     output_tokens = models.PositiveBigIntegerField()
     reasoning_tokens = models.PositiveBigIntegerField()
+    cache_write_1h_tokens = models.PositiveBigIntegerField(default=0)
+    audio_input_tokens = models.PositiveBigIntegerField(default=0)
+    image_input_tokens = models.PositiveBigIntegerField(default=0)
+    audio_output_tokens = models.PositiveBigIntegerField(default=0)
+    image_output_tokens = models.PositiveBigIntegerField(default=0)
+    sandbox = models.BooleanField(default=False)
     cost_nanos = models.BigIntegerField()
 
     class Meta:
         constraints = [
             models.UniqueConstraint(
-                fields=["organization", "hour", "project_id", "key_id", "model", "provider"],
+                fields=["organization", "hour", "project_id", "key_id", "model", "provider", "sandbox"],
                 name="rollup_unique",
             )
         ]
@@ -108,3 +149,29 @@ class UsageRollup(OrganizationScoped):
 
     def __str__(self) -> str:
         return f"{self.organization_id} {self.hour:%Y-%m-%d %H}h {self.model}"
+
+
+class UsageReview(OrganizationScoped):
+    """A record whose usage, as the upstream told it, breaks a rule: for an operator to look at. Written with the
+    record, which itself never changes; only the last three columns are filled in later."""
+
+    request_id = models.CharField(primary_key=True, max_length=ID_LENGTH)
+    organization = models.ForeignKey(
+        "accounts.Organization", on_delete=models.DO_NOTHING, db_constraint=False, related_name="+"
+    )
+    model = models.CharField(max_length=128)
+    provider = models.CharField(max_length=60)
+    reason = models.CharField(max_length=REVIEW_LENGTH)
+    note = models.CharField(max_length=1000, default="")
+    reviewed_by = models.CharField(max_length=254, default="")
+    reviewed_at = models.DateTimeField(null=True)
+
+    class Meta:
+        verbose_name_plural = "usage to review"
+        ordering: ClassVar[list[str]] = ["-request_id"]
+        indexes: ClassVar[list[models.Index]] = [
+            models.Index(fields=["-request_id"], name="review_waiting", condition=models.Q(reviewed_at__isnull=True))
+        ]
+
+    def __str__(self) -> str:
+        return self.request_id

@@ -1,17 +1,22 @@
 """Writing usage records: the only writer. The same request twice is one record."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from django.db import connection, transaction
 
-from apps.core.ids import created_at, utc_day
+from apps.core.ids import created_at
 from apps.usage.contracts import RequestClosed
+from apps.usage.models import REVIEW_LENGTH
 from apps.usage.partitions import ensure_partitions
 
 _COLUMNS = (
     "day, request_id, created_at, organization_id, project_id, key_id, model, provider, upstream_model, streamed,"
     " status, http_status, error_code, finish_reason, input_tokens, cache_read_tokens, cache_write_tokens,"
-    " output_tokens, reasoning_tokens, estimated, price_version_id, cost_nanos, duration_ms, first_byte_ms"
+    " output_tokens, reasoning_tokens, cache_write_1h_tokens, audio_input_tokens, image_input_tokens,"
+    " audio_output_tokens, image_output_tokens, images, service_tier, estimated, price_version_id,"
+    " price_rule_id, cost_nanos, overage_nanos, hold_nanos, balance_before_nanos, sandbox, raw_usage, review,"
+    " duration_ms, first_byte_ms"
 )
 _STAGE = """
 CREATE TEMP TABLE IF NOT EXISTS arriving (LIKE usage_usagerecord INCLUDING DEFAULTS) ON COMMIT DELETE ROWS;
@@ -22,7 +27,10 @@ WITH arrived AS (
     INSERT INTO usage_usagerecord ({_COLUMNS})
     SELECT DISTINCT ON (day, request_id) {_COLUMNS} FROM arriving
     ON CONFLICT (day, request_id) DO NOTHING
-    RETURNING day, request_id
+    RETURNING day, request_id, organization_id, model, provider, review
+), to_review AS (
+    INSERT INTO usage_usagereview (request_id, organization_id, model, provider, reason, note, reviewed_by)
+    SELECT request_id, organization_id, model, provider, review, '', '' FROM arrived WHERE review <> ''
 )
 INSERT INTO usage_unpostedusage (day, request_id) SELECT day, request_id FROM arrived
 """  # noqa: S608 - the columns are a constant of this file
@@ -36,7 +44,7 @@ def record(closed: Sequence[RequestClosed]) -> int:
     if not closed:
         return 0
     rows = [_row(entry) for entry in closed]
-    ensure_partitions(utc_day(entry.opened.request_id) for entry in closed)
+    ensure_partitions({row[0] for row in rows})
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(_STAGE)
         copying = f"COPY arriving ({_COLUMNS}) FROM STDIN"
@@ -47,7 +55,8 @@ def record(closed: Sequence[RequestClosed]) -> int:
         return int(cursor.rowcount)
 
 
-def _row(entry: RequestClosed) -> tuple[object, ...]:
+def _row(entry: RequestClosed) -> tuple[Any, ...]:
+    """The values of _COLUMNS, the day first."""
     opened, tokens = entry.opened, entry.tokens
     moment = created_at(opened.request_id)
     return (
@@ -70,9 +79,23 @@ def _row(entry: RequestClosed) -> tuple[object, ...]:
         tokens.cache_write,
         tokens.output,
         tokens.reasoning,
+        tokens.cache_write_1h,
+        tokens.audio_input,
+        tokens.image_input,
+        tokens.audio_output,
+        tokens.image_output,
+        opened.images,
+        entry.service_tier,
         entry.estimated,
         opened.price.version_id,
+        opened.price.rule_id,
         entry.cost_nanos,
+        entry.overage_nanos,
+        opened.hold_nanos,
+        opened.balance_nanos,
+        opened.sandbox,
+        entry.raw_usage,
+        entry.review[:REVIEW_LENGTH],
         entry.duration_ms,
         entry.first_byte_ms,
     )

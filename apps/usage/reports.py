@@ -11,7 +11,7 @@ from django.db.models.functions import Coalesce, Trunc
 from apps.core.errors import NotFound
 from apps.core.ids import utc_day
 from apps.core.models import OrganizationScopedQuerySet
-from apps.usage.models import TOKEN_COLUMNS, UsageRecord, UsageRollup
+from apps.usage.models import INPUT_COLUMNS, OUTPUT_COLUMNS, TOKEN_COLUMNS, UsageRecord, UsageRollup
 
 PAGE_SIZE = 50
 _SUMMED = ("requests", "failed_requests", "estimated_requests", *TOKEN_COLUMNS, "cost_nanos")
@@ -42,18 +42,22 @@ class Span:
 
 @dataclass(frozen=True)
 class Narrowing:
-    """What of an organization's usage is asked for; an empty word does not narrow."""
+    """What of an organization's usage is asked for; an empty word does not narrow.
+
+    Live and test traffic are never mixed: it is the one or the other."""
 
     model: str = ""
     key_id: str = ""
     project_id: str = ""
+    sandbox: bool = False
 
     def apply(self, rows: OrganizationScopedQuerySet) -> OrganizationScopedQuerySet:
         wanted = {"model": self.model, "key_id": self.key_id, "project_id": self.project_id}
-        return rows.filter(**{column: value for column, value in wanted.items() if value})
+        return rows.filter(sandbox=self.sandbox, **{column: value for column, value in wanted.items() if value})
 
 
 EVERYTHING = Narrowing()
+"""All live traffic."""
 
 
 @dataclass(frozen=True)
@@ -68,17 +72,22 @@ class Sums:
     cache_write_tokens: int = 0
     output_tokens: int = 0
     reasoning_tokens: int = 0
+    cache_write_1h_tokens: int = 0
+    audio_input_tokens: int = 0
+    image_input_tokens: int = 0
+    audio_output_tokens: int = 0
+    image_output_tokens: int = 0
     cost_nanos: int = 0
 
     @property
     def tokens_in(self) -> int:
         """All input, whether a prompt cache served it or not."""
-        return self.input_tokens + self.cache_read_tokens + self.cache_write_tokens
+        return sum(getattr(self, column) for column in INPUT_COLUMNS)
 
     @property
     def tokens_out(self) -> int:
         """All output, with reasoning."""
-        return self.output_tokens + self.reasoning_tokens
+        return sum(getattr(self, column) for column in OUTPUT_COLUMNS)
 
     @property
     def tokens(self) -> int:
@@ -151,8 +160,8 @@ def sums_by(
 
 
 def last_used_hours(organization_id: str, span: Span) -> dict[str, datetime]:
-    """For each key used in the span: the beginning of the last UTC hour in which it was."""
-    rows = _rollups(organization_id, span, EVERYTHING).values("key_id").annotate(last=Max("hour")).order_by("key_id")
+    """For each key used in the span, live or sandbox: the beginning of the last UTC hour in which it was."""
+    rows = _hours(organization_id, span).values("key_id").annotate(last=Max("hour")).order_by("key_id")
     return {row["key_id"]: row["last"] for row in rows}
 
 
@@ -195,8 +204,11 @@ def record_of(organization_id: str, request_id: str) -> UsageRecord:
 
 
 def _rollups(organization_id: str, span: Span, narrowing: Narrowing) -> OrganizationScopedQuerySet:
-    rows = UsageRollup.objects.for_organization(organization_id).filter(hour__gte=span.since, hour__lt=span.until)
-    return narrowing.apply(rows)
+    return narrowing.apply(_hours(organization_id, span))
+
+
+def _hours(organization_id: str, span: Span) -> OrganizationScopedQuerySet:
+    return UsageRollup.objects.for_organization(organization_id).filter(hour__gte=span.since, hour__lt=span.until)
 
 
 def _totals() -> dict[str, Any]:

@@ -12,7 +12,8 @@ from pathlib import Path
 import msgspec
 from django.db import DataError
 
-from apps.usage.contracts import RequestClosed, RequestOpened, RequestProgress
+from apps.core.crash_points import crash_point
+from apps.usage.contracts import RequestClosed, RequestOpened, RequestProgress, with_hold_of
 from apps.usage.journal import LOCK_NAME, SEGMENT_PATTERN, UNFINISHED_PREFIX, is_torn_frame, read_entries
 from apps.usage.recording import record
 
@@ -121,7 +122,8 @@ def _read(segment: Path, start: int, found: _Segments) -> int:
                 found.open.setdefault(entry.request_id, (entry, None))
             case RequestProgress():
                 if entry.request_id in found.open:
-                    found.open[entry.request_id] = (found.open[entry.request_id][0], entry.output_tokens)
+                    opened = with_hold_of(found.open[entry.request_id][0], entry)
+                    found.open[entry.request_id] = (opened, entry.output_tokens or None)
             case RequestClosed():
                 found.open.pop(entry.opened.request_id, None)
                 found.closed.append(entry)
@@ -136,10 +138,12 @@ def _record(folder: Path, closed: list[RequestClosed], on_recorded: OnRecorded) 
     recorded = 0
     for at in range(0, len(closed), BATCH_ROWS):
         batch = closed[at : at + BATCH_ROWS]
+        crash_point("P13")
         try:
             recorded += record(batch)
         except DataError as error:
             recorded += _record_apart(folder, batch, error)
+        crash_point("P14")
         on_recorded(batch)
     return recorded
 

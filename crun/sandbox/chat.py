@@ -23,6 +23,8 @@ class Script(Struct, frozen=True, forbid_unknown_fields=True):
     output: str | None = None
     cached_tokens: Count = 0
     reasoning_tokens: Count = 0
+    usage: dict[str, Any] | None = None
+    service_tier: Annotated[str, Meta(max_length=20)] = "default"
 
 
 class TextPart(Struct, frozen=True, tag_field="type", tag="text"):

@@ -9,7 +9,7 @@ from crun.sandbox.chat import ChatRequest
 from crun.sandbox.errors import unknown_model
 from crun.sandbox.faults import OVERLOADED, ChosenFault, Fault, fault_models, find_fault, refuse
 from crun.sandbox.mutations import Setting
-from crun.sandbox.rendering import StreamWriter, render_whole
+from crun.sandbox.rendering import Report, StreamWriter, render_whole
 from crun.sandbox.steps import Plan
 
 MODELS: dict[str, Callable[[ChatRequest], Answer]] = {
@@ -76,9 +76,10 @@ def plan_reply(request: ChatRequest, *, presented_key: str, created: int, flaky:
 
 def _stream(request: ChatRequest, answer: Answer, chosen: ChosenFault, created: int) -> Plan:
     script, fault = request.sandbox, chosen.fault
-    writer = StreamWriter(request.model, created, includes_usage=request.includes_usage)
+    tier, asked = script.service_tier, request.includes_usage
+    writer = StreamWriter(request.model, created, includes_usage=asked, service_tier=tier)
     pace = {"delay_s": script.delay_ms / 1000, "chunk_delay_s": script.chunk_delay_ms / 1000}
-    steps = writer.steps(answer, fault.report, **pace)
+    steps = writer.steps(answer, _report(request, fault), **pace)
     if fault.stream is not None:
         steps = fault.stream(steps, Setting(chosen.number, answer.usage))
     return Plan(200, steps, (*EVENT_STREAM, *fault.headers), head_pause_s=script.first_byte_delay_ms / 1000)
@@ -86,7 +87,14 @@ def _stream(request: ChatRequest, answer: Answer, chosen: ChosenFault, created: 
 
 def _whole(request: ChatRequest, answer: Answer, chosen: ChosenFault, created: int) -> Plan:
     fault = chosen.fault
-    body = render_whole(answer, request.model, created, fault.report)
+    report, tier = _report(request, fault), request.sandbox.service_tier
+    body = render_whole(answer, request.model, created, report=report, service_tier=tier)
     length, steps = (len(body.payload), (body,)) if fault.body is None else fault.body(body)
     pause_s = (request.sandbox.first_byte_delay_ms + request.sandbox.delay_ms) / 1000
     return Plan(200, steps, (*JSON, *fault.headers), length, pause_s)
+
+
+def _report(request: ChatRequest, fault: Fault) -> Report:
+    """What is told of usage: the scripted object in place of the true one, else what the fault says."""
+    scripted = request.sandbox.usage
+    return fault.report if scripted is None else lambda _: (scripted,)

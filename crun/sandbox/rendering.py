@@ -39,7 +39,9 @@ def true_report(usage: Usage) -> Sequence[Any]:
     return (usage_object(usage),)
 
 
-def render_whole(answer: Answer, model: str, created: int, report: Report) -> Step:
+def render_whole(
+    answer: Answer, model: str, created: int, *, report: Report = true_report, service_tier: str = "default"
+) -> Step:
     """The body of an answer that is not streamed, as one step with all its tokens."""
     choices = [
         {"index": index, "message": _message(answer), "logprobs": None, "finish_reason": answer.finish_reason}
@@ -51,7 +53,7 @@ def render_whole(answer: Answer, model: str, created: int, report: Report) -> St
         "created": created,
         "model": model,
         "choices": choices,
-        "service_tier": "default",
+        "service_tier": service_tier,
         "system_fingerprint": FINGERPRINT,
     }
     reported = report(answer.usage)
@@ -80,13 +82,13 @@ def _spoken_tokens(usage: Usage) -> int:
 class StreamWriter:
     """Writes the events of one stream. All but the changing middle of an event is rendered once, here."""
 
-    def __init__(self, model: str, created: int, *, includes_usage: bool) -> None:
+    def __init__(self, model: str, created: int, *, includes_usage: bool, service_tier: str = "default") -> None:
         fields = {
             "id": _new_id("chatcmpl-"),
             "object": "chat.completion.chunk",
             "created": created,
             "model": model,
-            "service_tier": "default",
+            "service_tier": service_tier,
             "system_fingerprint": FINGERPRINT,
         }
         self._start = b"data: " + orjson.dumps(fields)[:-1]

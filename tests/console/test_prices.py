@@ -141,3 +141,47 @@ def test_the_database_refuses_to_change_a_version(rows: Rows) -> None:
 def test_the_database_refuses_to_delete_a_version(rows: Rows) -> None:
     with pytest.raises(IntegrityError, match="never edited or deleted"), transaction.atomic():
         rows.price.delete()
+
+
+VARIANTS = '- {min_input_tokens: 200001, input: "0.40", output: "1.60"}\n- {service_tier: flex, input: "0.10"}\n'
+
+
+def test_media_flat_parts_and_variants_are_stored_and_shown(console: Client, rows: Rows) -> None:
+    fields = {"audio_input": "32", "per_request": "0.01", "variants": VARIANTS}
+    console.post(ADD, price_fields(rows.model, **fields))
+    version = PriceVersion.objects.order_by("-pk")[0]
+    assert (version.audio_input, version.per_request, version.audio_output) == (Decimal(32), Decimal("0.01"), None)
+    assert version.variants == [
+        {"min_input_tokens": 200001, "input": "0.4", "output": "1.6"},
+        {"service_tier": "flex", "input": "0.1"},
+    ]
+    shown = console.get(reverse("console:catalog_priceversion_change", args=[version.pk])).content.decode()
+    assert "from 200,001 input tokens: input $0.40, output $1.60<br>flex: input $0.10" in shown
+    assert "$32.00" in shown and "as output" in shown
+
+
+def test_the_button_fills_in_variants_too(console: Client, rows: Rows) -> None:
+    version = add_price(rows.model, variants=[{"service_tier": "flex", "input": "0.1"}], per_image=Decimal("0.002"))
+    button = reverse("console:catalog_priceversion_new_version", args=[version.pk])
+    form = console.get(button, follow=True).context["adminform"].form
+    assert form.initial["variants"] == '- {service_tier: flex, input: "0.10"}\n'
+    assert Decimal(form.initial["per_image"]) == Decimal("0.002")
+
+
+@pytest.mark.parametrize(
+    ("variants", "problem"),
+    [
+        ("nonsense", 'Line 1: variants: must be a list; got "nonsense"'),
+        ("- {input: 1}", "Line 1: variants[0]: has no condition"),
+        (VARIANTS + "- {service_tier: flex, input: 2}", "Line 3: variants[2]: can never apply: variant 2 fits"),
+        ("- {min_input_tokens: 5, inptu: 1}", 'unknown key; did you mean "input"?'),
+        ("- [", "Line 2: is not valid YAML"),
+    ],
+)
+def test_variants_that_make_no_sense_are_refused_with_their_line(
+    console: Client, rows: Rows, variants: str, problem: str
+) -> None:
+    errors = errors_of(console.post(ADD, price_fields(rows.model, variants=variants)))
+    assert list(errors) == ["variants"]
+    assert problem in errors["variants"][0]
+    assert PriceVersion.objects.count() == 1

@@ -7,7 +7,9 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
+from apps.billing.models import PriceRule
 from apps.catalog.models import Model, PriceVersion, Provider
+from tests.portal.conftest import Cast
 from tests.portal.records import offered_model
 
 URL = "/o/acme/models/"
@@ -70,3 +72,54 @@ def test_search_and_filters_find(owner: Client, swift: PriceVersion) -> None:
 
 def test_no_match_offers_the_way_back(owner: Client, swift: PriceVersion) -> None:
     assert "No model fits" in owner.get(URL, {"q": "zzz"}).content.decode()
+
+
+def test_media_flat_parts_and_conditions_stand_below_the_price(owner: Client, swift: PriceVersion) -> None:
+    PriceVersion.objects.create(
+        model=swift.model,
+        starts_at=LONG_AGO + timedelta(days=1),
+        input=Decimal("0.15"),
+        output=Decimal("0.6"),
+        audio_input=Decimal(32),
+        image_output=Decimal("0.6"),
+        per_image=Decimal("0.002"),
+        variants=[
+            {"min_input_tokens": 200_001, "input": "0.3"},
+            {"service_tier": "flex", "audio_input": "16", "per_image": "0"},
+        ],
+    )
+    [offer] = owner.get(URL).context["offers"]
+    assert [(extra.label, extra.nanos) for extra in offer.extras] == [
+        ("audio input", 32_000_000_000),
+        ("each image sent", 2_000_000),
+    ]
+    assert [[(extra.label, extra.nanos) for extra in tier.extras] for tier in offer.tiers] == [
+        [],
+        [("audio input", 16_000_000_000), ("each image sent", 0)],
+    ]
+    page = " ".join(owner.get(URL).content.decode().split())
+    assert "audio input <span" in page and ">$32.00</span>" in page and ">$0.002</span>" in page
+    assert ">from 200,001 input tokens</span>" in page and ">$0.30</td>" in page
+    assert '>flex</span> <span class="muted">audio input</span> $16.00' in page
+
+
+def test_an_organization_sees_its_own_price_beside_the_list(owner: Client, cast: Cast, swift: PriceVersion) -> None:
+    now = timezone.now()
+    PriceRule.objects.create(organization=cast.organization, percent=-10, starts_at=LONG_AGO)
+    PriceRule.objects.create(
+        organization=cast.organization, model=swift.model, percent=20, starts_at=now + timedelta(days=3)
+    )
+    [offer] = owner.get(URL).context["offers"]
+    assert (offer.price.input, offer.rule) == (135_000_000, "10 % discount")
+    assert offer.listed is not None and offer.listed.input == 150_000_000
+    assert [(each.price.input, each.rule) for each in offer.announced] == [(180_000_000, "20 % markup")]
+    page = owner.get(URL).content.decode()
+    assert "Your price: 10 % discount" in page
+    assert "<s>$0.15</s>" in page
+    assert "your price: 20 % markup" in page
+
+
+def test_nobody_sees_the_price_of_another_organization(owner: Client, cast: Cast, swift: PriceVersion) -> None:
+    PriceRule.objects.create(organization=cast.stranger_organization, percent=-50, starts_at=LONG_AGO)
+    [offer] = owner.get(URL).context["offers"]
+    assert (offer.price.input, offer.rule, offer.listed) == (150_000_000, "", None)

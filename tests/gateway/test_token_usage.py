@@ -1,0 +1,297 @@
+"""Vendors' usage objects become disjoint buckets, or a violation; never something in between."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from apps.catalog.contracts import BUCKETS
+from apps.gateway.token_usage import RAW_USAGE_BYTES, ToldUsage, read_usage, served_tier, to_openai
+from apps.usage.contracts import TokenCounts
+
+BOUND = 1_000_000
+
+
+def read(**usage: Any) -> ToldUsage:
+    return read_usage(usage, bound=BOUND)
+
+
+@pytest.mark.parametrize(
+    ("usage", "expected"),
+    [
+        pytest.param(
+            {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}, TokenCounts(input=5, output=2), id="plain"
+        ),
+        pytest.param(
+            {
+                "prompt_tokens": 100,
+                "completion_tokens": 50,
+                "total_tokens": 150,
+                "prompt_tokens_details": {"cached_tokens": 60, "audio_tokens": 10, "cache_write_tokens": 5},
+                "completion_tokens_details": {
+                    "reasoning_tokens": 20,
+                    "audio_tokens": 5,
+                    "rejected_prediction_tokens": 1,
+                },
+            },
+            TokenCounts(
+                input=25, cache_read=60, cache_write=5, audio_input=10, output=25, reasoning=20, audio_output=5
+            ),
+            id="openai",
+        ),
+        pytest.param(
+            {
+                "input_tokens": 40,
+                "output_tokens": 9,
+                "total_tokens": 49,
+                "input_tokens_details": {"cached_tokens": 30, "image_tokens": 4},
+                "output_tokens_details": {"reasoning_tokens": 9, "image_tokens": 0},
+            },
+            TokenCounts(input=6, cache_read=30, image_input=4, reasoning=9),
+            id="openai responses",
+        ),
+        pytest.param(
+            {
+                "prompt_tokens": 30,
+                "completion_tokens": 5,
+                "total_tokens": 35,
+                "prompt_cache_hit_tokens": 20,
+                "prompt_cache_miss_tokens": 10,
+                "prompt_tokens_details": {"cached_tokens": 20},
+            },
+            TokenCounts(input=10, cache_read=20, output=5),
+            id="deepseek",
+        ),
+        pytest.param(
+            {
+                "prompt_tokens": 32,
+                "completion_tokens": 9,
+                "total_tokens": 135,
+                "prompt_tokens_details": {"text_tokens": 32, "audio_tokens": 0, "image_tokens": 0, "cached_tokens": 6},
+                "completion_tokens_details": {"reasoning_tokens": 94, "audio_tokens": 0},
+            },
+            TokenCounts(input=26, cache_read=6, output=9, reasoning=94),
+            id="xai: reasoning beside the completion",
+        ),
+        pytest.param(
+            {"prompt_tokens": 10, "completion_tokens": 20, "total_tokens": 130},
+            TokenCounts(input=10, output=20, reasoning=100),
+            id="google: reasoning in the total only",
+        ),
+        pytest.param(
+            {
+                "input_tokens": 10,
+                "cache_creation_input_tokens": 300,
+                "cache_read_input_tokens": 1000,
+                "cache_creation": {"ephemeral_5m_input_tokens": 100, "ephemeral_1h_input_tokens": 200},
+                "output_tokens": 7,
+                "service_tier": "standard",
+            },
+            TokenCounts(input=10, cache_read=1000, cache_write=100, cache_write_1h=200, output=7),
+            id="anthropic",
+        ),
+        pytest.param(
+            {
+                "prompt_tokens": 1310,
+                "completion_tokens": 7,
+                "total_tokens": 1317,
+                "prompt_tokens_details": {"cached_tokens": 1000},
+                "cache_read_input_tokens": 1000,
+                "cache_creation_input_tokens": 300,
+                "cache_creation": {"ephemeral_5m_input_tokens": 100, "ephemeral_1h_input_tokens": 200},
+            },
+            TokenCounts(input=10, cache_read=1000, cache_write=100, cache_write_1h=200, output=7),
+            id="anthropic through an openai shape",
+        ),
+        pytest.param(
+            {
+                "prompt_tokens": 1000,
+                "completion_tokens": 1,
+                "prompt_tokens_details": {"cached_tokens": 900, "image_tokens": 400},
+            },
+            TokenCounts(input=0, cache_read=900, image_input=100, output=1),
+            id="media that the cache served stand in its bucket",
+        ),
+        pytest.param(
+            {
+                "prompt_tokens": 5,
+                "completion_tokens": 2,
+                "total_tokens": None,
+                "prompt_tokens_details": None,
+                "completion_tokens_details": {"reasoning_tokens": None},
+            },
+            TokenCounts(input=5, output=2),
+            id="null where nothing is told",
+        ),
+    ],
+)
+def test_each_vendors_shape_becomes_disjoint_buckets(usage: dict[str, Any], expected: TokenCounts) -> None:
+    assert read_usage(usage, bound=BOUND) == ToldUsage(expected, "", usage)
+
+
+@pytest.mark.parametrize(
+    ("usage", "violation"),
+    [
+        ("many", "usage is no object"),
+        ([], "usage is no object"),
+        ({}, "input_tokens is missing"),
+        ({"prompt_tokens": None, "completion_tokens": 1}, "prompt_tokens is missing"),
+        ({"prompt_tokens": 1}, "completion_tokens is missing"),
+        ({"prompt_tokens": -1, "completion_tokens": 1}, "prompt_tokens is -1"),
+        ({"prompt_tokens": 1.0, "completion_tokens": 1}, "prompt_tokens is 1.0"),
+        ({"prompt_tokens": "1", "completion_tokens": 1}, "prompt_tokens is '1'"),
+        ({"prompt_tokens": True, "completion_tokens": 1}, "prompt_tokens is True"),
+        ({"prompt_tokens": 1, "completion_tokens": 10**4000}, "completion_tokens has 13288 bits"),
+        (
+            {"prompt_tokens": BOUND + 1, "completion_tokens": 1},
+            "more tokens than the model can have: 1000001 in, 1 out",
+        ),
+        (
+            {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 2},
+            "1 tokens in and 2 out do not make the total of 2",
+        ),
+        (
+            {
+                "prompt_tokens": 1,
+                "completion_tokens": 2,
+                "total_tokens": 9,
+                "completion_tokens_details": {"reasoning_tokens": 1},
+            },
+            "1 tokens in and 2 out do not make the total of 9",
+        ),
+        (
+            {"prompt_tokens": 5, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 6}},
+            "a part of the input tokens is larger than their total",
+        ),
+        (
+            {"prompt_tokens": 5, "completion_tokens": 1, "prompt_tokens_details": {"audio_tokens": 6}},
+            "a part of the input tokens is larger than their total",
+        ),
+        (
+            {"prompt_tokens": 5, "completion_tokens": 1, "completion_tokens_details": {"reasoning_tokens": 2}},
+            "a part of the output tokens is larger than their total",
+        ),
+        (
+            {"prompt_tokens": 5, "completion_tokens": 1, "prompt_tokens_details": [1]},
+            "prompt_tokens_details is no object",
+        ),
+        (
+            {"prompt_tokens": 5, "completion_tokens": 1, "prompt_cache_hit_tokens": 3, "prompt_cache_miss_tokens": 3},
+            "3 cache hits and 3 misses do not make 5 input tokens",
+        ),
+        (
+            {
+                "prompt_tokens": 5,
+                "completion_tokens": 1,
+                "prompt_cache_hit_tokens": 3,
+                "prompt_tokens_details": {"cached_tokens": 2},
+            },
+            "cached tokens are told differently: 2, 3",
+        ),
+        (
+            {
+                "input_tokens": 1,
+                "output_tokens": 1,
+                "cache_creation_input_tokens": 5,
+                "cache_creation": {"ephemeral_5m_input_tokens": 1, "ephemeral_1h_input_tokens": 1},
+            },
+            "tokens written to a cache are told differently: 2, 5",
+        ),
+    ],
+)
+def test_what_breaks_a_rule_is_a_violation_and_has_no_tokens(usage: Any, violation: str) -> None:
+    assert read_usage(usage, bound=BOUND) == ToldUsage(None, violation, usage)
+
+
+def test_nothing_told_is_no_violation() -> None:
+    assert read_usage(None, bound=BOUND) == ToldUsage(None, "", None)
+    assert read_usage(None, bound=BOUND).raw == ""
+
+
+def test_missing_differs_from_zero() -> None:
+    assert read(prompt_tokens=0, completion_tokens=0).tokens == TokenCounts()
+    assert read(prompt_tokens=0).tokens is None
+
+
+def test_zero_for_an_answer_with_output_is_believed_and_looked_at() -> None:
+    told = read(prompt_tokens=3, completion_tokens=0).beside_output()
+    assert (told.tokens, told.violation) == (
+        TokenCounts(input=3),
+        "no output tokens told for an answer that has output",
+    )
+    whole = read(prompt_tokens=3, completion_tokens=1)
+    assert whole.beside_output() is whole
+
+
+def test_raw_usage_is_kept_as_it_was_told_and_cut() -> None:
+    assert read(prompt_tokens="x", extra=None).raw == '{"prompt_tokens":"x","extra":null}'
+    assert len(read(prompt_tokens="ü" * 5_000).raw.encode()) in (RAW_USAGE_BYTES, RAW_USAGE_BYTES - 1)
+    assert "\x00" not in read(prompt_tokens="\x00").raw
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    assert read(prompt_tokens=deep).raw == "nested too deeply"
+
+
+counts = st.integers(0, 2_000)
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 3_000) | st.floats(allow_nan=False) | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["cached_tokens", "x"]), inner),
+    max_leaves=5,
+)
+NAMES = (
+    "prompt_tokens", "completion_tokens", "total_tokens", "prompt_tokens_details", "completion_tokens_details",
+    "input_tokens", "output_tokens", "cache_creation", "cache_read_input_tokens", "prompt_cache_hit_tokens",
+)  # fmt: skip
+
+
+@given(st.dictionaries(st.sampled_from(NAMES), anything) | anything)
+def test_no_usage_object_raises_or_gives_buckets_beyond_the_bound(usage: Any) -> None:
+    told = read_usage(usage, bound=1_000)
+    assert len(told.raw.encode()) <= RAW_USAGE_BYTES
+    if told.tokens is None:
+        assert bool(told.violation) == (usage is not None)
+    else:
+        assert all(getattr(told.tokens, bucket) >= 0 for bucket in BUCKETS)
+        assert max(told.tokens.all_input, told.tokens.all_output) <= 1_000
+
+
+@given(st.fixed_dictionaries(dict.fromkeys(["cached_tokens", "audio_tokens", "image_tokens"], counts)), counts)
+def test_input_buckets_sum_to_the_prompt_whatever_overlaps(parts: dict[str, int], prompt: int) -> None:
+    told = read(prompt_tokens=prompt, completion_tokens=0, prompt_tokens_details=parts)
+    if told.tokens is not None:
+        assert told.tokens.all_input == prompt
+        assert told.tokens.cache_read == parts["cached_tokens"]
+    else:
+        assert parts["cached_tokens"] > prompt or parts["audio_tokens"] + parts["image_tokens"] > prompt
+
+
+@given(st.fixed_dictionaries(dict.fromkeys(BUCKETS, counts)))
+def test_what_clients_get_is_read_back_with_the_same_sums(count: dict[str, int]) -> None:
+    tokens = TokenCounts(**count)
+    again = read_usage(to_openai(tokens), bound=BOUND).tokens
+    assert again is not None
+    assert (again.all_input, again.all_output) == (tokens.all_input, tokens.all_output)
+    assert (again.cache_read, again.reasoning, again.audio_output) == (
+        tokens.cache_read, tokens.reasoning, tokens.audio_output,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("asked", "told", "billed"),
+    [
+        ("priority", ("priority", None), "priority"),
+        ("priority", (None, "priority"), "priority"),
+        ("priority", ("default", None), ""),
+        ("priority", (None, None), ""),
+        ("", ("priority", None), ""),
+        ("flex", ("priority", None), ""),
+        ("nonsense", ("nonsense", None), ""),
+        ("flex", ({"flex": 1}, ["flex"]), ""),
+    ],
+)
+def test_a_tier_is_billed_when_it_was_asked_for_and_confirmed(
+    asked: str, told: tuple[object, ...], billed: str
+) -> None:
+    assert served_tier(asked, *told) == billed
