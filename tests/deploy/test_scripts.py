@@ -38,6 +38,7 @@ def bare(tmp_path: Path) -> Path:
         (real,) = [path for path in (Path("/bin") / name, Path("/usr/bin") / name) if path.exists()][:1]
         (folder / name).symlink_to(real.resolve())
     stub(folder, "id", "echo 1000")
+    stub(folder, "ldconfig", "exit 0")  # what the machine has is not what these tests are about
     return folder
 
 
@@ -50,6 +51,7 @@ def stub(folder: Path, name: str, script: str) -> None:
 def test_it_is_silent_when_everything_is_there(bare: Path) -> None:
     for name in ("chromium", "node", "npm", "nginx"):
         stub(bare, name, "exit 0")
+    stub(bare, "ldconfig", "echo libpangoft2-1.0.so.0; echo libharfbuzz-subset.so.0")
     done = run(INSTALLER, path=str(bare))
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
@@ -57,7 +59,7 @@ def test_it_is_silent_when_everything_is_there(bare: Path) -> None:
 def test_without_rights_it_says_what_will_not_be_run_and_succeeds(bare: Path) -> None:
     done = run(INSTALLER, path=str(bare))
     assert done.returncode == 0, done.stderr
-    for word in ("Chromium is missing", "Node.js", "nginx is missing"):
+    for word in ("Chromium is missing", "Node.js", "nginx is missing", "Pango library is missing"):
         assert word in done.stdout
 
 
@@ -69,7 +71,8 @@ def test_with_sudo_it_updates_first_and_never_asks(bare: Path, tmp_path: Path) -
     assert done.returncode == 0, done.stderr
     lines = calls.read_text().splitlines()
     assert lines[0].endswith("update")
-    assert [line.split()[-1] for line in lines[1:]] == ["chromium", "nodejs", "npm", "nginx-light"]
+    programs, for_pdfs = ["chromium", "nodejs", "npm", "nginx-light"], ["libpangoft2-1.0-0", "libharfbuzz-subset0"]
+    assert [line.split()[-1] for line in lines[1:]] == [*programs, *for_pdfs, "fonts-liberation"]
     assert all(line.startswith("noninteractive ") for line in lines)
     assert all("--yes" in line for line in lines[1:])
 
