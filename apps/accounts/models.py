@@ -9,6 +9,7 @@ from django.db import models
 from django.db.models.functions import Lower
 
 from apps.accounts.roles import Role
+from apps.core.brake_fields import BRAKE_CONSTRAINTS, Braked
 from apps.core.ids import ID_LENGTH, new_id
 from apps.core.limit_fields import Limited
 from apps.core.models import OrganizationScoped
@@ -49,8 +50,9 @@ new_organization_id = partial(new_id, "org")
 new_project_id = partial(new_id, "proj")
 
 
-class Plan(Limited):
-    """Limits that several organizations share; each may have its own instead, limit by limit."""
+class Plan(Limited, Braked):
+    """Limits that several organizations share; each may have its own instead, limit by limit. So with the brake of
+    keys."""
 
     id = models.SlugField("short name", primary_key=True, max_length=60)
     name = models.CharField(max_length=100)
@@ -58,6 +60,7 @@ class Plan(Limited):
 
     class Meta(Limited.Meta):
         ordering = ["name"]
+        constraints = [*Limited.Meta.constraints, *BRAKE_CONSTRAINTS]
 
     def __str__(self) -> str:
         return self.name
