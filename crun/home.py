@@ -64,9 +64,9 @@ class Home:
     def secrets_file(self) -> Path:
         return self.path / "secrets.env"
 
-    def database_settings(self) -> dict[str, str]:
-        """Django's connection keys for the embedded PostgreSQL."""
-        return {"HOST": str(self.sockets), "NAME": "crun", "USER": "crun"}
+    def database_settings(self, role: str = "") -> dict[str, str]:
+        """Django's connection keys for the embedded PostgreSQL: as its owner, or as the role of one process."""
+        return {"HOST": str(self.sockets), "NAME": "crun", "USER": f"crun_{role}" if role else "crun"}
 
     def redis_url(self) -> str:
         """URL of the embedded Valkey."""

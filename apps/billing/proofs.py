@@ -1,11 +1,15 @@
 """Proofs over the whole ledger: each is one statement, so one consistent view, that looks for what breaks a rule."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from django.db import connection
 
+from apps.billing.chain import BROKEN_LINKS, LOST_ENDS
 from apps.usage.models import TOKEN_COLUMNS
 
+CHAIN_IS_WHOLE = "the chain of hashes is whole"
+CHAIN_IS_COMPLETE = "no chain of hashes lost its end"
 SHOWN = 5
 """How many offenders the detail of a failed proof names."""
 
@@ -72,7 +76,8 @@ usage_usagerecord record WHERE NOT EXISTS (
 _CHARGES = f"""
 SELECT coalesce(used.organization_id, charged.organization_id),
     'posted usage costs ' || coalesce(used.cost, 0) || ', charged were ' || coalesce(charged.cost, 0)
-FROM (SELECT organization_id, sum(cost_nanos) AS cost FROM {_POSTED} GROUP BY organization_id) used
+FROM (SELECT organization_id, sum(cost_nanos) AS cost FROM {_POSTED} AND NOT sandbox
+      GROUP BY organization_id) used
 FULL JOIN (
     SELECT account.organization_id, -sum(line.amount_nanos) AS cost
     FROM billing_ledgertransaction entry
@@ -82,16 +87,31 @@ FULL JOIN (
 ) charged USING (organization_id)
 WHERE coalesce(used.cost, 0) <> coalesce(charged.cost, 0)
 """  # noqa: S608 - only constants of this file
-_ROLLUP_KEY = "organization_id, hour, project_id, key_id, model, provider"
+_RERATED = """
+SELECT key, 'corrected requests sum to ' || coalesce(said.total, 0) || ', the ledger says '
+    || coalesce(written.total, 0)
+FROM (SELECT 'rerate:' || rerating_id || ':' || organization_id AS key, sum(delta_nanos) AS total
+      FROM billing_reratedusage GROUP BY 1) said
+FULL JOIN (
+    SELECT entry.idempotency_key AS key, -sum(line.amount_nanos) AS total
+    FROM billing_ledgertransaction entry
+    JOIN billing_ledgerline line ON line.transaction_id = entry.id
+    JOIN billing_ledgeraccount account ON account.id = line.account_id
+        AND account.organization_id = entry.organization_id
+    WHERE entry.idempotency_key LIKE 'rerate:%' GROUP BY 1
+) written USING (key)
+WHERE coalesce(said.total, 0) <> coalesce(written.total, 0)
+"""
+_ROLLUP_KEY = "organization_id, hour, project_id, key_id, model, provider, sandbox"
 _ROLLUP_SUMS = ("requests", "failed_requests", "estimated_requests", *TOKEN_COLUMNS, "cost_nanos")
 _ROLLUPS = f"""
 SELECT organization_id, 'hour ' || to_char(hour AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24') || 'h, model ' || model
 FROM (
     SELECT organization_id, date_trunc('hour', created_at, 'UTC') AS hour, project_id, key_id, model, provider,
-        count(*) AS requests, count(*) FILTER (WHERE status = 'failed') AS failed_requests,
+        sandbox, count(*) AS requests, count(*) FILTER (WHERE status = 'failed') AS failed_requests,
         count(*) FILTER (WHERE estimated) AS estimated_requests,
         {", ".join(f"sum({name}) AS {name}" for name in (*TOKEN_COLUMNS, "cost_nanos"))}
-    FROM {_POSTED} GROUP BY 1, 2, 3, 4, 5, 6
+    FROM {_POSTED} GROUP BY 1, 2, 3, 4, 5, 6, 7
 ) raw
 FULL JOIN usage_usagerollup rollup USING ({_ROLLUP_KEY})
 WHERE ({", ".join(f"raw.{name}" for name in _ROLLUP_SUMS)})
@@ -113,8 +133,11 @@ PROOFS = {
     "no debt stands beside unused credit": _DEBTS,
     "refunds are never more than their charge": _REFUNDS,
     "posted usage equals its charges": _CHARGES,
+    "re-ratings equal the requests that they corrected": _RERATED,
     "rollups equal the posted records": _ROLLUPS,
     "what waits for posting has a record": _UNPOSTED,
+    CHAIN_IS_WHOLE: BROKEN_LINKS,
+    CHAIN_IS_COMPLETE: LOST_ENDS,
 }
 """Rule -> the statement that finds (offender, what is wrong with it)."""
 
@@ -123,15 +146,21 @@ def verify() -> list[Proof]:
     """Check every rule now, in the order of PROOFS. Reads the whole ledger and all usage: for the night, not for pages.
 
     Safe beside running work. Raises django.db.Error when PostgreSQL is away."""
-    return [_prove(name, query) for name, query in PROOFS.items()]
+    return [prove(name, query) for name, query in PROOFS.items()]
 
 
-def _prove(name: str, query: str) -> Proof:
+def prove(name: str, query: str) -> Proof:
+    """Run one statement that finds (offender, what is wrong with it). Raises django.db.Error."""
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT offence.*, count(*) OVER () FROM ({query}) offence (who, what) LIMIT {SHOWN}")  # noqa: S608 - only constants of this file
         rows = cursor.fetchall()
     if not rows:
         return Proof(name, holds=True, detail="")
-    shown = "; ".join(f"{who} {what}" for who, what, _ in rows)
-    more = rows[0][2] - len(rows)
+    return failed(name, [f"{who} {what}" for who, what, _ in rows], rows[0][2])
+
+
+def failed(name: str, offences: Sequence[str], total: int) -> Proof:
+    """A proof that does not hold: the first offences, and how many there are in all."""
+    shown = "; ".join(offences[:SHOWN])
+    more = total - min(len(offences), SHOWN)
     return Proof(name, holds=False, detail=f"{shown}; and {more} more" if more else shown)

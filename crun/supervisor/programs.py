@@ -7,6 +7,7 @@ import sys
 from crun.home import Home
 from crun.supervisor.program import Program, StopStep
 
+ROLE_URLS = ("CRUN_DATABASE_URL_GATEWAY", "CRUN_DATABASE_URL_WORKER", "CRUN_DATABASE_URL_WEB")
 CELERY = (sys.executable, "-m", "celery", "-A", "crun.celery")
 WORKER_PROCESSES = 2
 DRAIN_SLACK_S = 3.0  # an ASGI worker ends its streams itself when its time is up; this is for the rest
@@ -19,6 +20,7 @@ def asgi_program(home: Home, *, number: int, listener_fd: int) -> Program:
         name=name,
         argv=(sys.executable, "-m", "crun.serve", "--fd", str(listener_fd), "--worker", str(number)),
         log=home.logs / f"{name}.log",
+        env=database_access("web"),  # gateway and pages are one process here, so it has what the pages need
         inherited_fds=(listener_fd,),
         aliases=("asgi",) if number == 0 else (),
         stop_steps=(StopStep(signal.SIGTERM, drain_limit_s() + DRAIN_SLACK_S),),
@@ -34,6 +36,7 @@ def worker_program(home: Home) -> Program:
         name="worker",
         argv=(*CELERY, "worker", *options),
         log=home.logs / "worker.log",
+        env=database_access("worker"),
         stop_steps=(StopStep(signal.SIGTERM, 20.0),),
     )
 
@@ -46,6 +49,7 @@ def beat_program(home: Home) -> Program:
         name="beat",
         argv=(*CELERY, "beat", "-s", str(schedule), "--loglevel", "WARNING"),
         log=home.logs / "beat.log",
+        env=database_access("worker"),
     )
 
 
@@ -61,6 +65,15 @@ def sandbox_program(home: Home, *, port: int) -> Program:
 def prepare_program(home: Home) -> Program:
     """Migrations and seed; says on standard output what is new."""
     return Program(name="prepare", argv=(sys.executable, "-m", "crun.cli", "prepare"), log=home.logs / "prepare.log")
+
+
+def database_access(role: str) -> dict[str, str]:
+    """The environment in which a process logs in to PostgreSQL as its own role, and knows no other way.
+
+    Without a URL for the role on a server of one's own, it is DATABASE_URL as before."""
+    url = os.environ.get(f"CRUN_DATABASE_URL_{role.upper()}")
+    others = {name: "" for name in ROLE_URLS if os.environ.get(name)}
+    return {"CRUN_DATABASE_ROLE": role, **(others | {"DATABASE_URL": url} if url else {})}
 
 
 def drain_limit_s() -> float:

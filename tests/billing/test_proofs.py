@@ -11,6 +11,7 @@ from apps.billing.posting import post_batch
 from apps.billing.proofs import PROOFS, verify
 from apps.billing.tasks import expire_grants, prove_ledger
 from apps.core.ids import new_id
+from apps.usage.partitions import ensure_upcoming_partitions
 from apps.usage.recording import record
 from tests import factories
 from tests.billing import books
@@ -69,9 +70,18 @@ TAMPERINGS = {
     " WHERE transaction_id = (SELECT id FROM billing_ledgertransaction WHERE kind = 'refund')",
     "posted usage equals its charges": "DELETE FROM billing_ledgerline WHERE transaction_id ="
     " (SELECT id FROM billing_ledgertransaction WHERE kind = 'usage')",
+    "re-ratings equal the requests that they corrected": "INSERT INTO billing_rerating"
+    " (id, model, starts_at, ends_at, reason, status, created_at, created_by)"
+    " VALUES ('rerate_x', 'm', now(), now() + interval '1 hour', 'x', 'applied', now(), 'x');"
+    " INSERT INTO billing_reratedusage"
+    " (rerating_id, organization_id, request_id, delta_nanos, price_version_id, price_rule_id)"
+    " SELECT 'rerate_x', id, 'req_x', 1, 1, '' FROM accounts_organization LIMIT 1",
     "rollups equal the posted records": "UPDATE usage_usagerollup SET output_tokens = output_tokens + 1",
     "what waits for posting has a record": "INSERT INTO usage_unpostedusage (request_id, day)"
     " VALUES ('req_nobody', '2026-01-01')",
+    "the chain of hashes is whole": "UPDATE billing_ledgertransaction SET reason = 'Nothing' WHERE kind = 'charge'",
+    "no chain of hashes lost its end": "INSERT INTO billing_ledgeranchor (chain, position, hash, seen_at)"
+    " SELECT chain, max(position) + 1, '', now() FROM billing_ledgerlink GROUP BY chain",
 }
 
 
@@ -105,6 +115,7 @@ def test_of_many_offenders_some_are_named_and_all_counted() -> None:
 
 @pytest.mark.django_db(transaction=True)  # the tasks close old connections
 def test_the_nightly_task_reports_what_is_broken(owner: Organization, caplog: pytest.LogCaptureFixture) -> None:
+    ensure_upcoming_partitions()
     with caplog.at_level(logging.INFO):
         prove_ledger()
         assert caplog.records == []

@@ -23,8 +23,18 @@ from crun.home import Home
 from crun.supervisor.program import log_tail
 from tests.deploy.compose import NGINX_CONF, ROOT, as_run_here, filled_in, services
 
-SECRETS = {"POSTGRES_PASSWORD": "unused", "VALKEY_PASSWORD": "unused"}
+SECRETS = dict.fromkeys(
+    (
+        "POSTGRES_PASSWORD",
+        "VALKEY_PASSWORD",
+        "CRUN_GATEWAY_DB_PASSWORD",
+        "CRUN_WORKER_DB_PASSWORD",
+        "CRUN_WEB_DB_PASSWORD",
+    ),
+    "unused",
+)
 OWN_STORES = ("DATABASE_URL", "REDIS_URL", "CRUN_JOURNAL_DIR")  # here: the embedded ones of a home of its own
+ROLE_URL = "CRUN_DATABASE_URL_"  # the embedded server knows the roles by CRUN_DATABASE_ROLE alone
 DOMAIN = "crun.test"
 
 
@@ -77,8 +87,18 @@ class Stack:
         self.home.logs.mkdir(parents=True, exist_ok=True)
         with (self.home.logs / f"{name}.log").open("wb") as log:
             self.processes[name] = subprocess.Popen(
-                self.command(name), cwd=ROOT, env=self.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                self.command(name),
+                cwd=ROOT,
+                env=self.environment | self.role(name),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
             )
+
+    def role(self, name: str) -> dict[str, str]:
+        """What tells a service's process as whom it logs in to PostgreSQL."""
+        environment = services()[name]["environment"]
+        return {variable: environment[variable] for variable in ("CRUN_DATABASE_ROLE",) if variable in environment}
 
     def start_nginx(self, program: str) -> None:
         folder = self.home.path / "nginx"
@@ -181,7 +201,11 @@ def _environment(home: Home, ports: dict[str, int]) -> dict[str, str]:
     """What compose would set, but for the stores; secrets are those of this test run."""
     given = services()["gateway"]["environment"]
     values = {**SECRETS, "CRUN_DOMAIN": DOMAIN, "CRUN_PUBLIC_URL": f"http://127.0.0.1:{ports['nginx']}"}
-    filled = {name: filled_in(text, values) for name, text in given.items() if name not in OWN_STORES}
+    filled = {
+        name: filled_in(text, values)
+        for name, text in given.items()
+        if name not in OWN_STORES and not name.startswith(ROLE_URL) and name != "CRUN_DATABASE_ROLE"
+    }
     inherited = {name: value for name, value in os.environ.items() if name not in OWN_STORES}
     programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     sandbox = f"http://127.0.0.1:{ports['sandbox']}/v1"

@@ -11,11 +11,15 @@ from kombu.utils.url import parse_url
 
 from crun.celery import app as celery_app
 from crun.cli import commands
+from crun.database.privileges import ProcessRole
+from crun.database.roles import wanted_logins
 from tests.deploy.compose import ROOT, as_run_here, filled_in, own_services, read_compose, services, variables
 
 EXPECTED = {"nginx", "gateway", "web", "worker", "beat", "prepare", "sandbox", "postgres", "valkey"}
 ONE_SHOT = {"prepare"}
-SECRETS = ("POSTGRES_PASSWORD", "VALKEY_PASSWORD")
+ROLE_PASSWORDS = ("CRUN_GATEWAY_DB_PASSWORD", "CRUN_WORKER_DB_PASSWORD", "CRUN_WEB_DB_PASSWORD")
+SECRETS = ("POSTGRES_PASSWORD", "VALKEY_PASSWORD", *ROLE_PASSWORDS)
+ROLES = {"gateway": "gateway", "web": "web", "worker": "worker", "beat": "worker"}
 JOURNAL = "journal:/var/lib/crun/journal"
 DOCUMENTED = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
 
@@ -111,12 +115,34 @@ def test_secrets_are_required_and_never_written_down() -> None:
 
 def test_the_addresses_of_the_stores_are_understood_by_settings() -> None:
     values = dict.fromkeys(SECRETS, "0123abcd")
-    environment = services()["gateway"]["environment"]
+    environment = services()["prepare"]["environment"]
     database = environ.Env.db_url_config(filled_in(environment["DATABASE_URL"], values))
     assert (database["HOST"], database["PORT"], database["NAME"]) == ("postgres", 5432, "crun")
     assert (database["USER"], database["PASSWORD"]) == ("crun", "0123abcd")
     redis = parse_url(filled_in(environment["REDIS_URL"], values))
     assert (redis["hostname"], redis["port"], redis["password"]) == ("valkey", 6379, "0123abcd")
+
+
+@pytest.mark.parametrize("name", sorted(ROLES))
+def test_a_process_logs_in_as_its_own_role_and_knows_no_other_way(name: str) -> None:
+    environment, role = services()[name]["environment"], ROLES[name]
+    assert environment["CRUN_DATABASE_ROLE"] == role
+    urls = {variable: text for variable, text in environment.items() if "DATABASE_URL" in variable}
+    assert list(urls) == [f"CRUN_DATABASE_URL_{role.upper()}"]
+    database = environ.Env.db_url_config(filled_in(*urls.values(), dict.fromkeys(SECRETS, "0123abcd")))
+    assert (database["USER"], database["PASSWORD"]) == (f"crun_{role}", "0123abcd")
+    hidden = {"POSTGRES_PASSWORD", *ROLE_PASSWORDS}  # env_file would hand them on
+    assert {variable for variable in hidden if environment[variable] == ""} == hidden
+
+
+def test_the_one_shot_job_makes_the_roles_that_the_processes_use() -> None:
+    environment = services()["prepare"]["environment"]
+    for name, role in ROLES.items():
+        variable = f"CRUN_DATABASE_URL_{role.upper()}"
+        assert environment[variable] == services()[name]["environment"][variable]
+    values = dict.fromkeys(SECRETS, "0123abcd")
+    logins = wanted_logins({variable: filled_in(text, values) for variable, text in environment.items()})
+    assert [(login.process, login.name) for login in logins] == [(role, f"crun_{role}") for role in ProcessRole]
 
 
 @pytest.mark.parametrize("name", ["gateway", "web"])

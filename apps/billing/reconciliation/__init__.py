@@ -1,0 +1,1 @@
+"""Reconciliation: the nightly proofs and what vendors say they charged."""

@@ -1,0 +1,1 @@
+"""The database roles of the processes: who may do what with which table, and how that gets into PostgreSQL."""
