@@ -2,7 +2,10 @@
 
 from django.urls import path
 
+from apps.gateway.client_envelope import ClientNotFound
 from apps.gateway.views.chat import ChatCompletions
+from apps.gateway.views.credits import AccountBalance, Credits
+from apps.gateway.views.generation import Generation
 from apps.gateway.views.key import Key
 from apps.gateway.views.models import ModelDetail, Models
 
@@ -13,4 +16,8 @@ urlpatterns = [
     path("models", Models.as_view(), name="models"),
     path("models/<path:model_id>", ModelDetail.as_view(), name="model"),
     path("key", Key.as_view(), name="key"),
+    path("credits", Credits.as_view(), name="credits"),
+    path("generation", Generation.as_view(), name="generation"),
+    path("client/account/balance", AccountBalance.as_view(), name="account-balance"),
+    path("client/<path:rest>", ClientNotFound.as_view(), name="client-not-found"),
 ]

@@ -23,6 +23,10 @@ class KeyGrant(msgspec.Struct, frozen=True):
     key_limits: Limits = Limits()
     project_limits: Limits = Limits()
     organization_limits: Limits = Limits()
+    sandbox: bool = False
+    """It calls sandbox models only, spends no money, and its requests are kept apart."""
+    paused_at: float | None = None
+    """Set while its brake or its owner holds it: it is known and refused."""
 
     def is_usable(self, now: float) -> bool:
         """Neither revoked nor expired at `now` (Unix seconds)."""

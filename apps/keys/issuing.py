@@ -35,16 +35,17 @@ def create_key(
     created_by: User | None = None,
     expires_at: datetime | None = None,
     limits: Limits = NO_LIMITS,
+    sandbox: bool = False,
 ) -> IssuedKey:
-    """A new key of the project. Raises InvalidInput for an empty or long name, an expiry in the past or limits that
-    cannot be."""
+    """A new key of the project; what it is, live or sandbox, it stays. Raises InvalidInput for an empty or long name,
+    an expiry in the past or limits that cannot be."""
     name = name.strip()
     if not 1 <= len(name) <= 100:
         raise InvalidInput("a key's name has 1 to 100 characters")
     if expires_at is not None and expires_at <= timezone.now():
         raise InvalidInput("a key cannot expire in the past")
-    check_limits(limits)
-    secret = new_key()
+    _check_limits(limits, sandbox=sandbox)
+    secret = new_key(sandbox=sandbox)
     key = ApiKey.objects.create(
         organization_id=project.organization_id,
         project=project,
@@ -52,11 +53,18 @@ def create_key(
         prefix=secret[:VISIBLE_PREFIX_LENGTH],
         last_four=secret[-VISIBLE_SUFFIX_LENGTH:],
         digest=keyed_digests(secret, settings.KEY_PEPPERS)[0],
+        sandbox=sandbox,
         created_by=created_by,
         expires_at=expires_at,
         **limit_columns(limits),
     )
     return IssuedKey(key, secret)
+
+
+def _check_limits(limits: Limits, *, sandbox: bool) -> None:
+    check_limits(limits)
+    if sandbox and limits.budget_nanos is not None:
+        raise InvalidInput("a sandbox key spends no money, so it has no budget")
 
 
 def unknown_peppers() -> set[str]:
@@ -70,7 +78,8 @@ def set_limits(key: ApiKey, limits: Limits) -> ApiKey:
     """Give the key these limits in place of those it has, in every gateway within a second.
 
     Raises InvalidInput for limits that cannot be."""
-    columns = limit_columns(check_limits(limits))
+    _check_limits(limits, sandbox=key.sandbox)
+    columns = limit_columns(limits)
     locked: ApiKey = ApiKey.objects.select_for_update().get(pk=key.pk)
     for name, value in columns.items():
         setattr(locked, name, value)

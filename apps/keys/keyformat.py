@@ -1,9 +1,10 @@
-"""The shape of an API key: `ak_`, 26 random base62 characters, 6 of checksum. Pure."""
+"""The shape of an API key: `ak_`, 26 random base62 characters, 6 of checksum; `ak_test` begins a sandbox key. Pure."""
 
 import secrets
 import zlib
 
 PREFIX = "ak_"
+SANDBOX_PREFIX = "ak_test"
 RANDOM_LENGTH = 26
 CHECKSUM_LENGTH = 6
 KEY_LENGTH = len(PREFIX) + RANDOM_LENGTH + CHECKSUM_LENGTH
@@ -14,10 +15,21 @@ _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _MEMBERS = frozenset(_ALPHABET)
 
 
-def new_key() -> str:
-    """A fresh key with 154 random bits; 35 characters."""
-    body = "".join(secrets.choice(_ALPHABET) for _ in range(RANDOM_LENGTH))
+def new_key(*, sandbox: bool = False) -> str:
+    """A fresh key of 35 characters with 154 random bits, 130 for a sandbox key.
+
+    No live key looks like a sandbox key."""
+    mark = SANDBOX_PREFIX.removeprefix(PREFIX)
+    body = _random(RANDOM_LENGTH)
+    while body.startswith(mark):
+        body = _random(RANDOM_LENGTH)
+    if sandbox:
+        body = mark + body[len(mark) :]
     return PREFIX + body + checksum(body)
+
+
+def _random(length: int) -> str:
+    return "".join(secrets.choice(_ALPHABET) for _ in range(length))
 
 
 def checksum(body: str) -> str:

@@ -56,15 +56,25 @@ class KeyLookup:
         """The grant of a usable key; None for one that is malformed, unknown, revoked or expired.
 
         Raises Unavailable when that cannot be known."""
+        grant = await self.find_any(presented)
+        return grant if grant is not None and self.is_usable(grant) else None
+
+    @staticmethod
+    def is_usable(grant: KeyGrant) -> bool:
+        """Whether the key works at this moment."""
+        return grant.is_usable(time.time())
+
+    async def find_any(self, presented: str) -> KeyGrant | None:
+        """The grant of a key, also of one that was revoked or has expired; None for one that is malformed or unknown.
+
+        Raises Unavailable when that cannot be known."""
         name = self._cache_name(presented)
         entry = self._entries.get(name)
         if entry is not None and self._clock() < entry.ask_after:
-            grant = entry.grant
-        elif is_well_formed(presented):
-            grant = await self._refresh(name, keyed_digests(presented, self._peppers), entry)
-        else:
-            return None
-        return grant if grant is not None and grant.is_usable(time.time()) else None
+            return entry.grant
+        if is_well_formed(presented):
+            return await self._refresh(name, keyed_digests(presented, self._peppers), entry)
+        return None
 
     def forget(self, digest: str) -> None:
         """Something about the key with this stored digest changed: read it again before it is used again."""

@@ -26,4 +26,6 @@ def read_grant(digests: Sequence[str]) -> KeyGrant | None:
         key_limits=key.limits,
         project_limits=key.project.limits,
         organization_limits=effective_limits(key.organization),
+        sandbox=key.sandbox,
+        paused_at=key.paused_at.timestamp() if key.paused_at else None,
     )

@@ -1,49 +1,44 @@
-"""How one request's cost came about: tokens of each bucket times the price that was in force."""
+"""How the portal words a receipt; what stands in it comes from billing, as in the API."""
 
 from dataclasses import dataclass
+from typing import Final
 
-from apps.catalog.contracts import Price
-from apps.catalog.models import PriceVersion
-from apps.catalog.snapshot import price_from_version
-from apps.usage.models import UsageRecord
+from apps.billing.receipts import PER_IMAGE, PER_REQUEST, Receipt, ReceiptLine
 
-LABELS = {
+LABELS: Final = {
     "input": "Input",
     "cache_read": "Input read from the prompt cache",
     "cache_write": "Input written to the prompt cache",
+    "cache_write_1h": "Input written to the prompt cache for an hour",
+    "audio_input": "Audio input",
+    "image_input": "Image input",
     "output": "Output",
     "reasoning": "Reasoning output",
+    "audio_output": "Audio output",
+    "image_output": "Image output",
+    PER_REQUEST: "Price of a request",
+    PER_IMAGE: "Images in the request",
 }
 
 
 @dataclass(frozen=True)
-class ReceiptLine:
-    """One bucket. `unit_nanos` is nano-USD per million tokens; tokens times that are 10^-15 USD, not rounded."""
+class Status:
+    """How a request ended, for the badge that the table of requests has too."""
 
-    label: str
-    tokens: int
-    unit_nanos: int
-    exact_femtos: int
-
-
-@dataclass(frozen=True)
-class Receipt:
-    """The lines of a request and the version of the prices that they use."""
-
-    version: PriceVersion
-    lines: list[ReceiptLine]
-    exact_femtos: int
+    status: str
+    get_status_display: str
+    http_status: int
+    error_code: str
 
 
-def receipt_of(record: UsageRecord) -> Receipt | None:
-    """The receipt of a record; None when its price version is unknown here (an imported record)."""
-    version = PriceVersion.objects.filter(pk=record.price_version_id).first()
-    if version is None:
-        return None
-    price: Price = price_from_version(version)
-    lines = []
-    for bucket, label in LABELS.items():
-        tokens = getattr(record, f"{bucket}_tokens")
-        unit = getattr(price, bucket)
-        lines.append(ReceiptLine(label, tokens, unit, tokens * unit))
-    return Receipt(version, lines, sum(line.exact_femtos for line in lines))
+def labelled(receipt: Receipt) -> list[tuple[str, ReceiptLine]]:
+    """The lines with their names; none when the prices are unknown here."""
+    if receipt.arithmetic is None:
+        return []
+    return [(LABELS[line.item], line) for line in receipt.arithmetic.lines]
+
+
+def status_of(receipt: Receipt) -> Status:
+    """What the badge shows."""
+    closed = receipt.closed
+    return Status(closed.outcome.value, closed.outcome.value.title(), closed.http_status, closed.error_code)

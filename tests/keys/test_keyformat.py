@@ -1,5 +1,6 @@
 """The shape of keys."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,3 +24,15 @@ def test_one_changed_character_is_noticed_at_the_door() -> None:
 def test_other_text_is_no_key(text: str) -> None:
     assert not is_well_formed(text)
     assert not is_well_formed(PREFIX + text)
+
+
+def test_a_sandbox_key_has_the_same_shape_and_starts_with_ak_test() -> None:
+    keys = {new_key(sandbox=True) for _ in range(50)}
+    assert len(keys) == 50
+    assert all(key.startswith("ak_test") and is_well_formed(key) and len(key) == KEY_LENGTH for key in keys)
+
+
+def test_no_live_key_looks_like_a_sandbox_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = iter(["test" + "a" * 22, "testb" + "c" * 21, "live" + "d" * 22])
+    monkeypatch.setattr("apps.keys.keyformat._random", lambda length: next(drawn))
+    assert new_key().startswith("ak_lived")

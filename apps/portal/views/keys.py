@@ -10,6 +10,7 @@ from apps.accounts.roles import Capability
 from apps.core.limits import spoken_limits
 from apps.keys.issuing import IssuedKey, create_key, revoke_key
 from apps.keys.models import ApiKey
+from apps.keys.pausing import spoken_brake
 from apps.portal.access import Access, organization_page
 from apps.portal.forms import KeyForm
 from apps.portal.pages import render_page
@@ -33,6 +34,7 @@ def keys(request: HttpRequest, access: Access) -> HttpResponse:
         created_by=access.user,
         expires_at=form.expires_at(),
         limits=form.limits(),
+        sandbox=form.cleaned_data["sandbox"],
     )
     return _page(request, access, KeyForm(access.organization), issued=issued)
 
@@ -55,13 +57,13 @@ def _page(
 ) -> HttpResponse:
     now = timezone.now()
     organization_id = access.organization.id
-    spent = sums_by(organization_id, last_days(SPEND_DAYS, now), "key_id")
+    spent = sums_by(organization_id, last_days(SPEND_DAYS, now), "key_id")  # live: sandbox keys spend nothing
     used = last_used_hours(organization_id, last_days(LAST_USED_DAYS, now))
     rows = [
         {
             "key": key,
             "state": _state(key),
-            "limits": spoken_limits(key.limits),
+            "limits": [*spoken_limits(key.limits), *filter(None, [_brake(key, access)])],
             "spent": spent.get(key.id, Sums()),
             "last_used": used.get(key.id),
         }
@@ -79,6 +81,14 @@ def _page(
     if issued is not None:
         patch_cache_control(response, no_store=True)
     return response
+
+
+def _brake(key: ApiKey, access: Access) -> str:
+    """The key's own brake in words, or its plan's."""
+    plan = access.organization.plan
+    if key.brake_nanos is None and plan is not None:
+        return spoken_brake(plan.brake_nanos, plan.brake_minutes)
+    return spoken_brake(key.brake_nanos, key.brake_minutes)
 
 
 def _state(key: ApiKey) -> str:

@@ -3,22 +3,24 @@
 import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from io import StringIO
 from urllib.parse import urlencode
 
+from django.conf import settings
 from django.http import Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.utils import timezone
 
 from apps.accounts.models import Project
 from apps.accounts.roles import Capability
-from apps.core.errors import NotFound
+from apps.billing.receipt_reading import find_receipt
+from apps.core.ids import created_at
 from apps.keys.models import ApiKey
 from apps.portal.access import Access, organization_page
 from apps.portal.charts import chart_of
 from apps.portal.pages import render_page
-from apps.portal.receipts import receipt_of
+from apps.portal.receipts import labelled, status_of
 from apps.portal.streaming import streamed
 from apps.usage import export as usage_export
 from apps.usage.reports import (
@@ -26,7 +28,6 @@ from apps.usage.reports import (
     Span,
     last_days,
     last_hours,
-    record_of,
     records_page,
     series,
     sums,
@@ -35,6 +36,8 @@ from apps.usage.reports import (
 
 RANGES = {"24h": "24 hours", "7d": "7 days", "30d": "30 days", "90d": "90 days"}
 DEFAULT_RANGE = "30d"
+SANDBOX = "sandbox"
+"""What the address says of test traffic; live traffic needs no word."""
 HIDDEN_COLUMNS = frozenset({"provider"})
 """Which upstream served a request is the operator's business."""
 
@@ -53,7 +56,12 @@ class Question:
         wanted_range = query.get("range", DEFAULT_RANGE)
         return cls(
             range=wanted_range if wanted_range in RANGES else DEFAULT_RANGE,
-            narrowing=Narrowing(query.get("model", ""), query.get("key", ""), query.get("project", "")),
+            narrowing=Narrowing(
+                model=query.get("model", ""),
+                key_id=query.get("key", ""),
+                project_id=query.get("project", ""),
+                sandbox=query.get("traffic") == SANDBOX,
+            ),
             before=query.get("before") or None,
         )
 
@@ -64,6 +72,7 @@ class Question:
         """The query string of another page of the same question."""
         narrowing = self.narrowing
         wanted = {
+            "traffic": SANDBOX if narrowing.sandbox else "",
             "range": self.range,
             "model": narrowing.model,
             "key": narrowing.key_id,
@@ -85,7 +94,11 @@ def usage(request: HttpRequest, access: Access) -> HttpResponse:
     except ValueError as error:
         raise Http404 from error
     points = series(organization_id, span, narrowing)
-    keys = {key.id: key for key in ApiKey.objects.for_organization(organization_id).order_by("name")}
+    keys = {
+        key.id: key
+        for key in ApiKey.objects.for_organization(organization_id).order_by("name")
+        if key.sandbox == narrowing.sandbox
+    }
     projects = {project.id: project for project in Project.objects.for_organization(organization_id)}
     context = {
         "question": question,
@@ -96,7 +109,7 @@ def usage(request: HttpRequest, access: Access) -> HttpResponse:
         "chart": chart_of(points, span.step),
         "points": points,
         "by_model": list(sums_by(organization_id, span, "model", narrowing=narrowing).items()),
-        "models": sorted({*sums_by(organization_id, span, "model"), *filter(None, [narrowing.model])}),
+        "models": sorted({*_models_of(organization_id, span, narrowing), *filter(None, [narrowing.model])}),
         "keys": keys,
         "projects": projects,
         "rows": [(record, keys.get(record.key_id)) for record in page.records],
@@ -109,17 +122,22 @@ def usage(request: HttpRequest, access: Access) -> HttpResponse:
 
 @organization_page(get=Capability.VIEW_USAGE)
 def request_detail(request: HttpRequest, access: Access, request_id: str) -> HttpResponse:
-    """One request: what it used, at which price, and so what it cost."""
+    """One request: what it used, at which price, and so what it cost. The same receipt as the API's."""
     organization_id = access.organization.id
-    try:
-        record = record_of(organization_id, request_id)
-    except NotFound as error:
-        raise Http404 from error
+    receipt = find_receipt(organization_id, request_id, journal_root=settings.JOURNAL_DIR)
+    if receipt is None:
+        raise Http404
+    opened = receipt.closed.opened
     context = {
-        "record": record,
-        "receipt": receipt_of(record),
-        "key": ApiKey.objects.for_organization(organization_id).filter(pk=record.key_id).first(),
-        "project": Project.objects.for_organization(organization_id).filter(pk=record.project_id).first(),
+        "receipt": receipt,
+        "lines": labelled(receipt),
+        "closed": receipt.closed,
+        "opened": opened,
+        "status": status_of(receipt),
+        "began": created_at(request_id),
+        "price_from": datetime.fromtimestamp(receipt.price.starts_at, UTC) if receipt.price else None,
+        "key": ApiKey.objects.for_organization(organization_id).filter(pk=opened.key_id).first(),
+        "project": Project.objects.for_organization(organization_id).filter(pk=opened.project_id).first(),
         "section": "usage",
     }
     return render_page(request, access, "portal/usage_request.html", context)
@@ -130,10 +148,17 @@ def export(request: HttpRequest, access: Access) -> HttpResponseBase:
     """All requests of the range as CSV, one row a request, oldest first."""
     question = Question.of(request)
     span = question.span(timezone.now())
-    rows = usage_export.iter_rows(access.organization.id, since=span.since, until=span.until)
-    name = f"usage-{access.organization.slug}-{span.since:%Y%m%d}-{question.range}.csv"
+    is_sandbox = question.narrowing.sandbox
+    rows = usage_export.iter_rows(access.organization.id, since=span.since, until=span.until, sandbox=is_sandbox)
+    kind = "sandbox-usage" if is_sandbox else "usage"
+    name = f"{kind}-{access.organization.slug}-{span.since:%Y%m%d}-{question.range}.csv"
     headers = {"Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "private, no-store"}
     return streamed(request, _csv_lines(rows), content_type="text/csv; charset=utf-8", headers=headers)
+
+
+def _models_of(organization_id: str, span: Span, narrowing: Narrowing) -> list[str]:
+    """All models of this kind of traffic in the span: what the filter offers."""
+    return list(sums_by(organization_id, span, "model", narrowing=Narrowing(sandbox=narrowing.sandbox)))
 
 
 def _csv_lines(rows: Iterator[dict[str, object]]) -> Iterator[str]:

@@ -1,0 +1,260 @@
+"""The receipt of one request: how its cost came about, line by line, exactly. Pure; API and portal show the same."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+
+from apps.billing.pricing.book import BookRule
+from apps.billing.rating import exact_cost, rates_for
+from apps.catalog.contracts import BUCKETS, Price, PriceVariant, Rates
+from apps.core.money import TOKENS_PER_PRICE_UNIT, round_half_even
+from apps.usage.contracts import Outcome, RequestClosed
+
+PER_REQUEST: Final = "request"
+PER_IMAGE: Final = "image"
+"""Lines that count no tokens; their unit price is for one."""
+
+
+class Rule(StrEnum):
+    """Which row of the published table (docs/metering.md) says what was counted."""
+
+    REPORTED = "reported_usage"
+    ESTIMATED_ANSWER = "estimated_answer"
+    CLIENT_LEFT = "estimated_until_client_left"
+    UPSTREAM_BROKE = "estimated_until_upstream_failed"
+    CHECKPOINT = "estimated_at_last_checkpoint"
+    NOTHING = "nothing_delivered"
+
+
+RULE_WORDS: Final = {
+    Rule.REPORTED: "Counted by the model's provider: its own report of usage.",
+    Rule.ESTIMATED_ANSWER: "The provider reported no usage that can be believed: input and output are our estimate.",
+    Rule.CLIENT_LEFT: "The caller left before the end: estimated input, and the output that had arrived until then.",
+    Rule.UPSTREAM_BROKE: "The answer broke off: estimated input, and the output that had arrived until then.",
+    Rule.CHECKPOINT: "CRUN was interrupted: estimated input, and the output of the last checkpoint.",
+    Rule.NOTHING: "Nothing usable came back, so nothing is billed.",
+}
+_ESTIMATES: Final = {
+    Outcome.COMPLETED: Rule.ESTIMATED_ANSWER,
+    Outcome.CANCELLED: Rule.CLIENT_LEFT,
+    Outcome.FAILED: Rule.UPSTREAM_BROKE,
+    Outcome.INTERRUPTED: Rule.CHECKPOINT,
+}
+
+
+class Payer(StrEnum):
+    """Who pays for an attempt."""
+
+    CUSTOMER = "customer"
+    OPERATOR = "operator"
+    """Whatever the upstream may have charged for it."""
+    NOBODY = "nobody"
+    """Test traffic: sandbox upstreams cost nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptLine:
+    """`item` is a bucket of tokens, PER_REQUEST or PER_IMAGE. `unit_nanos` is nano-USD per million tokens, or for one.
+
+    `exact_femtos` is in 10^-15 USD, not rounded."""
+
+    item: str
+    quantity: int
+    unit_nanos: int
+    exact_femtos: int
+
+    @property
+    def is_tokens(self) -> bool:
+        return self.item not in (PER_REQUEST, PER_IMAGE)
+
+
+@dataclass(frozen=True, slots=True)
+class Discount:
+    """What a rule of the organization's price book takes off, in 10^-15 USD; below zero what it adds."""
+
+    rule_id: str
+    words: str
+    exact_femtos: int
+
+    @property
+    def negative_femtos(self) -> int:
+        return -self.exact_femtos
+
+
+@dataclass(frozen=True, slots=True)
+class Rerated:
+    """What a re-rating changed afterwards, in nano-USD: above zero the organization pays more."""
+
+    rerating_id: str
+    reason: str
+    created_at: datetime
+    delta_nanos: int
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One call of an upstream, and who pays for it."""
+
+    number: int
+    outcome: Outcome
+    http_status: int
+    error_code: str
+    paid_by: Payer
+    cost_nanos: int
+
+
+@dataclass(frozen=True, slots=True)
+class Arithmetic:
+    """From the lines to the cost, without a gap:
+
+    lines - discounts = `exact_femtos`; that + `rounding_femtos` = `rounded_nanos`; that - `overage_nanos` +
+    `correction_nanos` = the cost of the record. A correction is never expected: see `receipt_of`."""
+
+    lines: Sequence[ReceiptLine]
+    discounts: Sequence[Discount]
+    exact_femtos: int
+    rounding_femtos: int
+    rounded_nanos: int
+    overage_nanos: int
+    correction_nanos: int
+    variant: PriceVariant | None
+
+    @property
+    def negative_overage_nanos(self) -> int:
+        return -self.overage_nanos
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """A request that has ended. `price` and `arithmetic` are None when this installation does not know its prices."""
+
+    closed: RequestClosed
+    price: Price | None
+    arithmetic: Arithmetic | None
+    rule: Rule
+    attempts: Sequence[Attempt]
+    reratings: Sequence[Rerated] = ()
+    """Oldest first. They are lines of the ledger of their own: all else is as the request ended."""
+
+    @property
+    def is_sandbox(self) -> bool:
+        return self.closed.opened.sandbox
+
+    @property
+    def charged_nanos(self) -> int:
+        """What the organization paid: the cost, nothing for test traffic."""
+        return self.closed.charged_nanos
+
+    @property
+    def standing_nanos(self) -> int:
+        """What the organization paid, with all that was corrected since."""
+        return self.charged_nanos + sum(rerated.delta_nanos for rerated in self.reratings)
+
+    @property
+    def balance_before_nanos(self) -> int | None:
+        """Credit at admission, not counting what running requests held; None where it was not noted."""
+        return self.closed.opened.balance_nanos
+
+    @property
+    def balance_after_nanos(self) -> int | None:
+        """The credit before, less this request alone: others may have been settled between its beginning and end."""
+        before = self.balance_before_nanos
+        return None if before is None else before - self.charged_nanos
+
+    @property
+    def hold_nanos(self) -> int | None:
+        return self.closed.opened.hold_nanos
+
+    @property
+    def rule_words(self) -> str:
+        return RULE_WORDS[self.rule]
+
+
+def receipt_of(
+    closed: RequestClosed,
+    price: Price | None,
+    *,
+    discounts: Sequence[Discount] = (),
+    reratings: Sequence[Rerated] = (),
+) -> Receipt:
+    """The receipt of an ended request by the price version of its record.
+
+    Should the record say another cost than its tokens and price, the difference stands as a correction: what was
+    billed is what was recorded, and it is shown, not hidden."""
+    return Receipt(
+        closed=closed,
+        price=price,
+        arithmetic=None if price is None else _arithmetic(closed, price, discounts),
+        rule=rule_of(closed),
+        attempts=[_attempt(closed)],
+        reratings=reratings,
+    )
+
+
+def discount_of(closed: RequestClosed, listed: Price, rule: BookRule) -> Discount:
+    """What the rule makes of the list price for this request: the exact difference of the two."""
+    own = rule.applied_to(listed)
+    return Discount(rule.rule_id, rule.in_words(), _exact(closed, listed) - _exact(closed, own))
+
+
+def rule_of(closed: RequestClosed) -> Rule:
+    """The row of the published table that was applied."""
+    tokens = closed.tokens
+    if closed.estimated:
+        return _ESTIMATES[closed.outcome]
+    if closed.outcome is Outcome.COMPLETED or tokens.all_input or tokens.all_output:
+        return Rule.REPORTED
+    return Rule.NOTHING
+
+
+def _exact(closed: RequestClosed, price: Price) -> int:
+    return exact_cost(closed.tokens, _rates(closed, price), images=closed.opened.images)
+
+
+def _rates(closed: RequestClosed, price: Price) -> Rates:
+    return rates_for(closed.tokens, price, request_id=closed.opened.request_id, service_tier=closed.service_tier)
+
+
+def _arithmetic(closed: RequestClosed, price: Price, discounts: Sequence[Discount]) -> Arithmetic:
+    rates = _rates(closed, price)
+    lines = _lines(closed, rates)
+    exact = sum(line.exact_femtos for line in lines) - sum(discount.exact_femtos for discount in discounts)
+    rounded = round_half_even(exact, TOKENS_PER_PRICE_UNIT)
+    return Arithmetic(
+        lines=lines,
+        discounts=discounts,
+        exact_femtos=exact,
+        rounding_femtos=rounded * TOKENS_PER_PRICE_UNIT - exact,
+        rounded_nanos=rounded,
+        overage_nanos=closed.overage_nanos,
+        correction_nanos=closed.cost_nanos - (rounded - closed.overage_nanos),
+        variant=rates if isinstance(rates, PriceVariant) else None,
+    )
+
+
+def _lines(closed: RequestClosed, rates: Rates) -> list[ReceiptLine]:
+    """Every bucket that has tokens or that every request has, then the flat parts where there are any."""
+    tokens = closed.tokens
+    lines = []
+    for bucket in BUCKETS:
+        quantity, unit = getattr(tokens, bucket), rates.of(bucket)
+        if quantity or bucket in ("input", "output"):
+            lines.append(ReceiptLine(bucket, quantity, unit, quantity * unit))
+    if tokens.all_input or tokens.all_output:
+        flat = ((PER_REQUEST, 1, rates.per_request), (PER_IMAGE, closed.opened.images, rates.per_image))
+        lines += [
+            ReceiptLine(item, quantity, unit, quantity * unit * TOKENS_PER_PRICE_UNIT)
+            for item, quantity, unit in flat
+            if quantity and unit
+        ]
+    return lines
+
+
+def _attempt(closed: RequestClosed) -> Attempt:
+    """The one attempt that a record knows: the last. Earlier ones failed and are free for the customer."""
+    payer = Payer.CUSTOMER if closed.charged_nanos else Payer.OPERATOR
+    if closed.opened.sandbox:
+        payer = Payer.NOBODY
+    return Attempt(1, closed.outcome, closed.http_status, closed.error_code, payer, closed.charged_nanos)

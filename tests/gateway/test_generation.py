@@ -1,0 +1,189 @@
+"""GET /generation: the receipt of one request, from the moment its answer ends, for its own organization alone."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from decimal import Decimal
+from functools import partial
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from django.conf import settings
+
+from apps.billing.posting import post_batch
+from apps.billing.recovery import close_orphan
+from apps.core.ids import new_id
+from apps.gateway.receipts import WAIT_S
+from apps.usage.journal import Journal
+from apps.usage.recording import record
+from apps.usage.shipping import ship
+from tests.factories import PRICE, closed, opened
+from tests.gateway.conftest import Bench, Call
+from tests.gateway.test_money import short_connections
+
+__all__ = ["short_connections"]
+pytestmark = [pytest.mark.asyncio, pytest.mark.django_db(transaction=True)]
+PATH = "/api/v1/generation"
+OF_PRICES = ("price", "lines", "discounts", "sum", "rounding", "overage_not_billed", "correction")
+
+
+class Desk:
+    """The bench, and the one endpoint with its query."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+
+    async def ask(self, wanted: str) -> Call:
+        return await self.bench.call(PATH, query=f"id={wanted}")
+
+    async def receipt(self, wanted: str) -> Any:
+        call = await self.ask(wanted)
+        assert call.status == 200, call.body
+        return json.loads(call.body, parse_float=Decimal)["data"]
+
+    async def in_thread(self, work: Any) -> Any:
+        return await self.bench.runtime.bridge.read(work)
+
+
+@pytest_asyncio.fixture
+async def desk(short_connections: None, transactional_db: None, bench: Bench) -> AsyncIterator[Desk]:
+    yield Desk(bench)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_receipt_is_there_when_the_answer_ends_and_is_exact(desk: Desk, stream: bool) -> None:
+    call = await desk.bench.chat("base", "one two three four", stream=stream)
+    end = desk.bench.record(call)
+    told = await desk.receipt(call.headers["x-crun-generation-id"])
+    cost = Decimal(end.cost_nanos) / 10**9
+    assert told["id"] == told["request_id"] == call.request_id
+    assert (told["total_cost"], told["usage"]) == (cost, cost)
+    assert (told["model"], told["streamed"], told["cancelled"], told["status"]) == ("base", stream, False, "completed")
+    assert (told["tokens_prompt"], told["tokens_completion"]) == (end.tokens.all_input, end.tokens.all_output)
+    assert (told["finish_reason"], told["is_sandbox"], told["key_id"]) == ("stop", False, "key_1")
+    assert told["latency"] + told["generation_time"] == told["duration"] == end.duration_ms
+    receipt = told["receipt"]
+    lines = sum(Decimal(line["amount"]) for line in receipt["lines"])
+    assert lines == Decimal(receipt["sum"])
+    assert lines + Decimal(receipt["rounding"]) - Decimal(receipt["overage_not_billed"]) == Decimal(receipt["cost"])
+    assert Decimal(receipt["cost"]) == Decimal(receipt["charged"]) == cost
+    for line in receipt["lines"]:
+        assert Decimal(line["unit_price"]) / line["per"] * line["quantity"] == Decimal(line["amount"])
+    assert {line["item"] for line in receipt["lines"]} == {"input_tokens", "output_tokens"}
+    assert (receipt["price"]["version"], receipt["estimated"], receipt["rule"]["id"]) == (1, False, "reported_usage")
+    assert Decimal(receipt["balance_before"]) == 1_000_000
+    assert Decimal(receipt["balance_after"]) == 1_000_000 - cost
+    assert Decimal(receipt["hold"]) == Decimal(end.opened.hold_nanos or 0) / 10**9
+    assert receipt["attempts"] == [
+        {"number": 1, "status": "completed", "http_status": 200, "error_code": None, "paid_by": "customer",
+         "cost": receipt["cost"]},
+    ]  # fmt: skip
+    assert receipt["discounts"] == []
+
+
+async def test_nothing_tells_which_upstream_served_it(desk: Desk) -> None:
+    call = await desk.bench.chat("base")
+    answer = await desk.ask(call.request_id)
+    assert b"local" not in answer.body
+    assert b"sandbox-echo" not in answer.body
+
+
+async def test_the_id_of_the_completion_will_do(desk: Desk) -> None:
+    call = await desk.bench.chat("base")
+    assert call.json["id"].startswith("chatcmpl-")
+    assert (await desk.receipt(call.json["id"]))["request_id"] == call.request_id
+
+
+async def test_a_request_that_failed_has_a_receipt_that_says_who_pays(desk: Desk) -> None:
+    call = await desk.bench.chat("base", sandbox={"fault": "error_500"})
+    assert call.status >= 400
+    told = await desk.receipt(call.headers["x-crun-generation-id"])
+    assert (told["status"], told["http_status"], told["total_cost"]) == ("failed", call.status, 0)
+    assert told["receipt"]["rule"]["id"] == "nothing_delivered"
+    assert told["receipt"]["attempts"][0]["paid_by"] == "operator"
+
+
+async def test_it_stays_the_same_while_it_is_shipped_and_posted(desk: Desk) -> None:
+    call = await desk.bench.chat("base")
+    seen = [await desk.receipt(call.request_id)]
+    await desk.in_thread(partial(ship, settings.JOURNAL_DIR, close_orphan=close_orphan))
+    for segment in desk.bench.runtime.journal.folder.glob("*.seg"):
+        segment.write_bytes(b"")  # nothing can come from there any more
+    seen.append(await desk.receipt(call.request_id))
+    await desk.in_thread(post_batch)
+    seen.append(await desk.receipt(call.request_id))
+    for told in seen[1:]:  # the price version of the bench is not in the database
+        assert told["receipt"]["price"] is None
+        told["receipt"] |= {name: seen[0]["receipt"][name] for name in OF_PRICES}
+    assert seen[1] == seen[2] == seen[0]
+
+
+async def test_one_that_arrives_from_another_machine_is_waited_for(desk: Desk) -> None:
+    end = closed(opened(organization_id="org_1"))
+
+    async def arrive() -> None:
+        await asyncio.sleep(0.5)
+        await desk.in_thread(partial(record, [end]))
+
+    arriving = asyncio.create_task(arrive())
+    began = time.monotonic()
+    told = await desk.receipt(end.opened.request_id)
+    assert 0.4 < time.monotonic() - began < WAIT_S
+    assert told["request_id"] == end.opened.request_id
+    await arriving
+
+
+async def test_an_id_that_nobody_made_is_404_after_a_bounded_wait_and_an_old_one_at_once(desk: Desk) -> None:
+    began = time.monotonic()
+    call = await desk.ask(new_id("req"))
+    assert (call.status, call.json["error"]["code"], call.json["error"]["param"]) == (404, "generation_not_found", "id")
+    assert time.monotonic() - began < WAIT_S + 1
+    began = time.monotonic()
+    assert (await desk.ask("req_0192" + "0" * 28)).status == 404
+    assert time.monotonic() - began < 1
+
+
+@pytest.mark.parametrize("nonsense", ["x", "req_1", "req_" + "f" * 32, "gen-123", "req_" + "G" * 32])
+async def test_what_is_no_id_of_ours_is_404(desk: Desk, nonsense: str) -> None:
+    assert (await desk.ask(nonsense)).status == 404
+
+
+async def test_without_an_id_the_field_is_named(desk: Desk) -> None:
+    call = await desk.bench.call(PATH)
+    assert (call.status, call.json["error"]["param"]) == (400, "id")
+
+
+@pytest.mark.parametrize("where", ["journal", "record"])
+async def test_a_strangers_request_is_404_like_one_that_never_was(
+    desk: Desk, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("apps.gateway.receipts.WAIT_S", 0.2)
+    end = closed(opened(organization_id="org_stranger"))
+    if where == "record":
+        await desk.in_thread(partial(record, [end]))
+    else:
+        journal = Journal(settings.JOURNAL_DIR, max_bytes=1 << 20)
+        journal.open_request(end.opened)
+        journal.close_request(end)
+    call = await desk.ask(end.opened.request_id)
+    nobody = await desk.ask(wanted := new_id("req"))
+    assert call.status == nobody.status == 404
+    assert call.body == nobody.body.replace(wanted.encode(), end.opened.request_id.encode())
+
+
+async def test_sandbox_keys_and_live_keys_see_their_own_side_alone(desk: Desk) -> None:
+    sides = {
+        sandbox: closed(opened(organization_id="org_1", price=PRICE, sandbox=sandbox)) for sandbox in (True, False)
+    }
+    await desk.in_thread(partial(record, list(sides.values())))
+    for sandbox in (True, False):
+        desk.bench.limit(sandbox=sandbox)
+        assert (await desk.receipt(sides[sandbox].opened.request_id))["is_sandbox"] is sandbox
+        assert (await desk.ask(sides[not sandbox].opened.request_id)).status == 404
+
+
+async def test_who_is_not_known_learns_nothing(desk: Desk) -> None:
+    call = await desk.bench.chat("base")
+    assert (await desk.bench.call(PATH, headers={}, query=f"id={call.request_id}")).status == 401
