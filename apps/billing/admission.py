@@ -1,6 +1,6 @@
 """The language of the admission scripts: what is asked of them, and what they answer. See docs/admission.md."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -13,21 +13,23 @@ from apps.usage.contracts import RequestClosed
 
 LEASE_MS: Final = 30_000
 """A request that is not renewed no longer counts as running."""
-HOLD_MARGIN_S: Final = 300
-"""A hold outlives the longest request by so much; then its request is taken for lost."""
-OWNERS: Final = {"k": "key", "p": "project", "o": "organization"}
+HOLD_MS: Final = 60_000
+"""A hold that is not renewed is taken for lost: then journals and records say what became of its request."""
+OWNERS: Final = {"k": "key", "p": "project", "o": "organization", "m": "model"}
 NO_LIMITS: Final = Limits()
 _FOLDER: Final = Path(__file__).parent / "scripts"
 
 
-def _script(name: str) -> Script:
+def script(name: str) -> Script:
+    """The script of this name in `scripts/`, behind what all of them share."""
     return Script.of((_FOLDER / "state.lua").read_text() + "\n" + (_FOLDER / f"{name}.lua").read_text())
 
 
-ADMIT: Final = _script("admit")
-SETTLE: Final = _script("settle")
-RENEW: Final = _script("renew")
-INSTALL: Final = _script("install")
+ADMIT: Final = script("admit")
+GROW: Final = script("grow")
+SETTLE: Final = script("settle")
+RENEW: Final = script("renew")
+INSTALL: Final = script("install")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +48,28 @@ class Demand:
     key_limits: Limits = NO_LIMITS
     project_limits: Limits = NO_LIMITS
     organization_limits: Limits = NO_LIMITS
+    model: str = ""
+    model_limits: Limits = NO_LIMITS
+    """Of the organization on this model."""
 
     def arguments(self, hold_ms: int) -> tuple[Argument, ...]:
         """The arguments of ADMIT."""
         return (
             self.request_id, self.key_id, self.project_id, self.most_nanos, self.least_nanos, self.tokens, hold_ms,
-            LEASE_MS, *period_starts(self.request_id), _packed(self.key_limits), _packed(self.project_limits),
-            _packed(self.organization_limits),
+            LEASE_MS, *period_starts(self.request_id), packed_limits(self.key_limits),
+            packed_limits(self.project_limits), packed_limits(self.organization_limits), self.model,
+            packed_limits(self.model_limits),
+        )  # fmt: skip
+
+    def uncut(self) -> "Demand":
+        """The same for its whole worst case or nothing."""
+        return self if self.least_nanos == self.most_nanos else replace(self, least_nanos=self.most_nanos)
+
+    def growth_arguments(self, packed: bytes, *, wanted_nanos: int, tokens: int, hold_ms: int) -> tuple[Argument, ...]:
+        """The arguments of GROW for its running request: hold `wanted_nanos` in all, for so many tokens more."""
+        return (
+            self.request_id, packed, wanted_nanos, tokens, hold_ms, *period_starts(self.request_id),
+            packed_limits(self.key_limits), packed_limits(self.project_limits), packed_limits(self.organization_limits),
         )  # fmt: skip
 
 
@@ -71,17 +88,25 @@ class Allowance:
 
     requests: Window | None
     tokens: Window | None
-    left_nanos: int
+    left_nanos: int | None
+    """None for a sandbox key, which spends no money."""
 
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """A request that may run. `packed` is its hold as the scripts write it, `generation` the money state it is in."""
+    """A request that may run. `packed` is its hold as the scripts write it, `generation` the money state it is in.
+
+    `balance_nanos` is the organization's credit at this moment, not counting what running requests hold."""
 
     hold_nanos: int
     packed: bytes
     generation: bytes
     allowance: Allowance
+    balance_nanos: int | None
+
+    def without_money(self) -> "Admitted":
+        """The same for a sandbox key, which learns nothing of its organization's money."""
+        return replace(self, allowance=replace(self.allowance, left_nanos=None), balance_nanos=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +119,60 @@ class Refused:
     retry_ms: int
     allowance: Allowance
 
+    def without_money(self) -> "Refused":
+        """The same for a sandbox key, which learns nothing of its organization's money."""
+        return replace(self, allowance=replace(self.allowance, left_nanos=None))
+
+
+@dataclass(frozen=True, slots=True)
+class Lack:
+    """Why a hold could not grow as far as it wanted: `balance` or `budget`, whose, and how much that is in all."""
+
+    what: str
+    owner: str
+    limit: int
+    retry_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Grown:
+    """A hold after it was asked to grow. `lack` is None when it is as large as it was wanted."""
+
+    hold_nanos: int
+    packed: bytes
+    generation: bytes
+    lack: Lack | None = None
+
+
+class HoldUnknown(Exception):
+    """The money state does not know the hold of this request: it must be told of it first."""
+
+    def __init__(self, generation: bytes) -> None:
+        super().__init__("the hold is not known")
+        self.generation = generation
+
+
+def read_growth(reply: list[Any]) -> Grown | None:
+    """The answer of GROW; None when the money state is not there. Raises HoldUnknown; ValueError for a request that
+    has ended."""
+    match reply:
+        case [1, bytes(generation), bytes(packed)]:
+            return Grown(_nanos_of(packed), packed, generation)
+        case [0, bytes(generation), bytes(packed), bytes(what), bytes(owner), int(limit), int(retry_ms)]:
+            lack = Lack(what.decode(), OWNERS[owner.decode()], limit, retry_ms)
+            return Grown(_nanos_of(packed), packed, generation, lack)
+        case [-1]:
+            return None
+        case [-3, bytes(generation)]:
+            raise HoldUnknown(generation)
+    raise ValueError(f"not an answer of the growth script: {reply!r}")
+
 
 def read_admission(reply: list[Any]) -> Admitted | Refused | None:
     """The answer of ADMIT; None when the money state is not there. Raises ValueError for one that nobody should see."""
     match reply:
         case [1, bytes(generation), bytes(packed), *numbers]:
-            return Admitted(int(packed.partition(b"|")[0]), packed, generation, _allowance(numbers))
+            return Admitted(_nanos_of(packed), packed, generation, _allowance(numbers), numbers[-1])
         case [0, bytes(what), bytes(owner), int(limit), int(retry_ms), *numbers]:
             return Refused(what.decode(), OWNERS[owner.decode()], limit, retry_ms, _allowance(numbers))
         case [-1]:
@@ -110,9 +183,10 @@ def read_admission(reply: list[Any]) -> Admitted | Refused | None:
 def settle_arguments(closed: RequestClosed) -> tuple[Argument, ...]:
     """The arguments of SETTLE for a request that ended."""
     opened, tokens = closed.opened, closed.tokens
-    used = tokens.input + tokens.cache_read + tokens.cache_write + tokens.output + tokens.reasoning
+    used = tokens.all_input + tokens.all_output
     return (
-        opened.request_id, opened.key_id, opened.project_id, closed.cost_nanos, used, *period_starts(opened.request_id),
+        opened.request_id, opened.key_id, opened.project_id, closed.charged_nanos, used,
+        *period_starts(opened.request_id),
     )  # fmt: skip
 
 
@@ -146,13 +220,18 @@ def key_prefix(organization_id: str) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _packed(limits: Limits) -> str:
+def packed_limits(limits: Limits) -> str:
+    """Limits as the scripts take them; "" for none."""
     budget = limits.budget_nanos
     rates = (limits.requests_per_minute, limits.tokens_per_minute, limits.requests_per_day, limits.concurrency)
     if budget is None and rates == (None, None, None, None):
         return ""
     numbers = ["" if number is None else str(number) for number in (*rates, budget)]
     return ",".join([*numbers, limits.budget_period])
+
+
+def _nanos_of(packed: bytes) -> int:
+    return int(packed.partition(b"|")[0])
 
 
 def _allowance(numbers: list[int]) -> Allowance:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from apps.core.errors import Unavailable
-from apps.usage.contracts import RequestClosed, RequestOpened
+from apps.usage.contracts import RequestClosed, RequestOpened, RequestProgress, with_hold_of
 from apps.usage.journal import SEGMENT_PATTERN, UNFINISHED_PREFIX, read_entries
 
 TRIES: Final = 5
@@ -52,9 +52,14 @@ def _read_folder(folder: Path, views: dict[str, JournalView]) -> None:
 def _read_segment(content: bytes, views: dict[str, JournalView]) -> None:
     if not any(organization_id.encode() in content for organization_id in views):
         return
+    owners: dict[str, str] = {}
     for entry, _ in read_entries(content):
         match entry:
             case RequestOpened(organization_id=owner) if owner in views:
                 views[owner].opened[entry.request_id] = entry
+                owners[entry.request_id] = owner
+            case RequestProgress() if entry.request_id in owners and entry.hold_nanos is not None:
+                opened = views[owners[entry.request_id]].opened
+                opened[entry.request_id] = with_hold_of(opened[entry.request_id], entry)
             case RequestClosed() if entry.opened.organization_id in views:
                 views[entry.opened.organization_id].closed[entry.opened.request_id] = entry

@@ -19,7 +19,7 @@ import orjson
 import redis
 from django.db import connection, transaction
 
-from apps.billing.admission import INSTALL, key_prefix, period_starts, starts_of_hour
+from apps.billing.admission import HOLD_MS, INSTALL, key_prefix, period_starts, starts_of_hour
 from apps.billing.balance_cache import money_key
 from apps.billing.holding import worst_cost_nanos
 from apps.billing.journals import JournalView, read_journals
@@ -31,7 +31,6 @@ from apps.core.redis import single_try_client
 from apps.core.scripts import NEW_STORE_KEY, NEW_STORE_MS, Argument, mark_of_store
 from apps.usage.contracts import RequestOpened
 
-HOLD_MS: Final = 900_000
 LONGEST_MS: Final = 5_000
 """A rebuild that takes longer is given up for dead, and the next one may begin."""
 UNOPENED_S: Final = 0.5
@@ -43,16 +42,18 @@ log = logging.getLogger(__name__)
 
 _SUMS = """
 SELECT key_id, project_id, {sums} FROM (
-    SELECT key_id, project_id, hour AS moment, cost_nanos FROM usage_usagerollup WHERE organization_id = %(owner)s
+    SELECT key_id, project_id, hour AS moment, cost_nanos FROM usage_usagerollup
+    WHERE organization_id = %(owner)s AND NOT sandbox
     UNION ALL
     SELECT record.key_id, record.project_id, record.created_at, record.cost_nanos
     FROM usage_unpostedusage JOIN usage_usagerecord record USING (day, request_id)
-    WHERE record.organization_id = %(owner)s
+    WHERE record.organization_id = %(owner)s AND NOT record.sandbox
 ) spent GROUP BY key_id, project_id
 """
 _UNPOSTED = """
 SELECT coalesce(sum(record.cost_nanos), 0) FROM usage_unpostedusage
-JOIN usage_usagerecord record USING (day, request_id) WHERE record.organization_id = %s
+JOIN usage_usagerecord record USING (day, request_id)
+WHERE record.organization_id = %s AND NOT record.sandbox
 """
 _RECORDED = "SELECT request_id FROM usage_usagerecord WHERE day = ANY(%s) AND request_id = ANY(%s)"
 
@@ -134,8 +135,8 @@ def _find(client: redis.Redis, owner: str, view: JournalView) -> _Found:
     recorded = _recorded({*remembered, *held, *view.opened, *view.closed})
     for request_id, entry in view.closed.items():
         if request_id not in recorded:
-            balance -= entry.cost_nanos
-            _add(spend, entry.opened, entry.cost_nanos)
+            balance -= entry.charged_nanos
+            _add(spend, entry.opened, entry.charged_nanos)
     lately = time.time() - SETTLED_LATELY_S
     counted = {
         request_id
@@ -216,7 +217,7 @@ def _recorded(request_ids: Iterable[str]) -> set[str]:
 
 def _packed(opened: RequestOpened) -> str:
     """A hold as the scripts write it. One that an older version opened holds the price of a generous guess."""
-    nanos = opened.hold_nanos
+    nanos = 0 if opened.sandbox else opened.hold_nanos
     if nanos is None:
         nanos = worst_cost_nanos(opened.input_estimate, opened.input_estimate, opened.price)
     return f"{nanos}|0|0||{opened.key_id}|{opened.project_id}"

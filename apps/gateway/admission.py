@@ -3,15 +3,24 @@
 import time
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Final
 
-from apps.billing.admission import Admitted, Allowance, Demand
-from apps.billing.holding import LEAST_OUTPUT_TOKENS, output_covered, worst_cost_nanos
+from apps.billing.admission import Admitted, Allowance, Demand, Refused
+from apps.billing.holding import FIRST_OUTPUT_TOKENS, LEAST_OUTPUT_TOKENS, output_covered, worst_cost_nanos
+from apps.billing.pricing.book import PriceBook
 from apps.catalog.contracts import CatalogSnapshot, OfferedModel, Price
-from apps.gateway.chat import ChatRequest, check_modalities
-from apps.gateway.errors import MODEL_NOT_FOUND, UNPRICED, GatewayError
+from apps.gateway.chat import ChatRequest, check_modalities, check_service_tier
+from apps.gateway.counting import SLICE, TOKENS, bound_of, measure_of
+from apps.gateway.errors import CONTEXT_TOO_LONG, UNPRICED, GatewayError
+from apps.gateway.offers import offered
 from apps.gateway.refusals import check_rate_can_fit, refusal
 from apps.gateway.reservations import Reservations
 from apps.keys.contracts import KeyGrant
+
+DENSEST_BYTES_PER_TOKEN: Final = 8
+"""Text with fewer tokens than one for so many bytes is not worth a thought when money or a rate is short."""
+LONG_BYTES_PER_TOKEN: Final = 3
+"""Text with more bytes than so many for each token of the context may be too long for it."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +33,8 @@ class Admission:
     model: OfferedModel
     price: Price
     hold_nanos: int = 0
+    balance_nanos: int | None = None
+    """The organization's credit when it was admitted, not counting what other requests held."""
 
     @property
     def token_bound(self) -> int:
@@ -34,60 +45,135 @@ class Admission:
 
     @cached_property
     def demand(self) -> Demand:
-        """What it needs before it may run: the worst case, or the least that it can be cut to.
-
-        A caller that set no bound on the output can be cut; also to what its rates allow at most."""
-        grant, chat, price = self.grant, self.chat, self.price
-        input_bound = chat.input_bound(self.model.context_length)
-        per_choice = self.model.max_output_tokens
-        least = min(per_choice, LEAST_OUTPUT_TOKENS)
-        if chat.asked_output is not None:
-            per_choice = least = min(chat.asked_output, per_choice)
-        else:
-            per_choice = max(least, min(per_choice, (self._rate_bound - input_bound) // chat.choices))
+        """What it needs before it may run: the worst case, or the least that it can be cut to. Test traffic needs no
+        money. Of a stream that sets no bound on its output, the worst case of its beginning: the rest grows."""
+        grant = self.grant
         return Demand(
             request_id=self.request_id,
             organization_id=grant.organization_id,
             key_id=grant.key_id,
             project_id=grant.project_id,
-            most_nanos=worst_cost_nanos(input_bound, per_choice * chat.choices, price),
-            least_nanos=worst_cost_nanos(input_bound, least * chat.choices, price),
-            tokens=input_bound + per_choice * chat.choices,
+            most_nanos=self.worst_nanos(self.first_output),
+            least_nanos=self.worst_nanos(self.least_output),
+            tokens=self.input_bound + self.first_output,
             key_limits=grant.key_limits,
             project_limits=grant.project_limits,
             organization_limits=grant.organization_limits,
+            model=self.model.id,
+            model_limits=self.model.limits,
         )
 
+    @cached_property
+    def input_bound(self) -> int:
+        """No more tokens than this can go in."""
+        return self.chat.input_bound(self.model.context_length)
+
+    @cached_property
+    def most_output(self) -> int:
+        """No more tokens than this can come out, of all choices: by the caller, the model, and what its rates allow.
+
+        Rates cut only an output that the caller set no bound to."""
+        chat, per_choice = self.chat, self.model.max_output_tokens
+        if chat.asked_output is not None:
+            return min(chat.asked_output, per_choice) * chat.choices
+        by_rate = max((self.rate_bound - self.input_bound) // chat.choices, LEAST_OUTPUT_TOKENS)
+        return min(per_choice, by_rate) * chat.choices
+
     @property
-    def _rate_bound(self) -> int:
+    def first_output(self) -> int:
+        """The output that is held for at the door."""
+        if self.chat.stream and self.chat.asked_output is None and not self.grant.sandbox:
+            return min(self.most_output, FIRST_OUTPUT_TOKENS * self.chat.choices)
+        return self.most_output
+
+    @property
+    def least_output(self) -> int:
+        """The least output for which it is worth to begin."""
+        if self.chat.asked_output is not None:
+            return self.most_output
+        return min(self.model.max_output_tokens, LEAST_OUTPUT_TOKENS) * self.chat.choices
+
+    @property
+    def grows(self) -> bool:
+        """Whether its hold must grow while it runs."""
+        is_open = self.chat.stream and self.chat.asked_output is None and not self.grant.sandbox
+        return is_open and self.hold_nanos < self.worst_nanos(self.most_output)
+
+    def worst_nanos(self, output: int) -> int:
+        """The most that it costs with so much output, of all choices together. Test traffic costs nothing."""
+        if self.grant.sandbox:
+            return 0
+        return worst_cost_nanos(
+            self.input_bound, output, self.price, service_tier=self.chat.asked_tier, images=self.images
+        )
+
+    def output_covered(self, hold_nanos: int) -> int:
+        """The most output, of all choices together, that costs no more than this."""
+        return output_covered(
+            hold_nanos, self.input_bound, self.price, service_tier=self.chat.asked_tier, images=self.images
+        )
+
+    @cached_property
+    def images(self) -> int:
+        """How many images the request brings; 0 where they have no price of their own."""
+        return self.chat.images if self.price.charges_images else 0
+
+    @cached_property
+    def rate_bound(self) -> int:
         """The fewest tokens a minute that anybody allows; the model's own bound where nobody does."""
         grant = self.grant
-        limits = (grant.key_limits, grant.project_limits, grant.organization_limits)
+        limits = (grant.key_limits, grant.project_limits, grant.organization_limits, self.model.limits)
         rates = [each.tokens_per_minute for each in limits if each.tokens_per_minute is not None]
         return min(rates, default=self.token_bound)
 
     def held(self, admitted: Admitted) -> "Admission":
-        """The same with its hold. What that does not cover of the worst case, or the rates forbid, the output loses."""
-        input_bound = self.chat.input_bound(self.model.context_length)
+        """The same with its hold. What rates forbid of the worst case the output loses, and what the hold does not
+        cover, unless that grows."""
+        held = replace(self, hold_nanos=admitted.hold_nanos, balance_nanos=admitted.balance_nanos)
         if self.chat.asked_output is None:
-            by_rate = (self.demand.tokens - input_bound) // self.chat.choices
-            by_money = output_covered(admitted.hold_nanos, input_bound, self.price) // self.chat.choices
-            covered = by_rate if admitted.hold_nanos >= self.demand.most_nanos else min(by_rate, by_money)
-            if covered < self.model.max_output_tokens:
-                self.chat.cut_output(covered)
-        return replace(self, hold_nanos=admitted.hold_nanos)
+            allowed = self.most_output
+            if admitted.hold_nanos < self.demand.most_nanos and not held.grows:
+                allowed = min(allowed, self.output_covered(admitted.hold_nanos))
+            if allowed // self.chat.choices < self.model.max_output_tokens:
+                self.chat.cut_output(allowed // self.chat.choices)
+        return held
+
+    async def counted(self) -> "Admission":
+        """The same with a closer bound on its input, if there is one to be had."""
+        measure = measure_of(self.model)
+        count = await TOKENS.count(self.chat.countable_text(), measure)
+        if count is not None:
+            self.chat.text_tokens = bound_of(count, measure)
+        return replace(self)
+
+    def may_fit(self, refused: Refused) -> bool:
+        """Whether counting its input, or cutting its output, can bring it below the limit that said no."""
+        least_input = self.chat.input_bound(
+            self.model.context_length, text_tokens=self.chat.text_bytes // DENSEST_BYTES_PER_TOKEN
+        )
+        left = refused.allowance
+        if refused.what == "tokens_per_minute":
+            return left.tokens is None or least_input + self.least_output <= left.tokens.left
+        if refused.what not in ("balance", "budget") or left.left_nanos is None:
+            return False
+        tier = self.chat.asked_tier
+        least = worst_cost_nanos(least_input, self.least_output, self.price, service_tier=tier, images=self.images)
+        return least <= left.left_nanos
 
 
-def admit(grant: KeyGrant, chat: ChatRequest, snapshot: CatalogSnapshot, *, request_id: str) -> Admission:
-    """Check model, modalities and price. The price version in force now is the one that is billed."""
-    model = snapshot.models.get(chat.model)
-    if model is None:
-        message = f"The model '{chat.model}' does not exist or you do not have access to it."
-        raise GatewayError(MODEL_NOT_FOUND, message, param="model")
+def admit(
+    grant: KeyGrant, chat: ChatRequest, snapshot: CatalogSnapshot, *, book: PriceBook, request_id: str
+) -> Admission:
+    """Check model, modalities and price. The price version in force now, as the organization's price book has it, is
+    the one that is held for and billed."""
+    model = offered(snapshot, chat.model, grant=grant)
     check_modalities(chat, model)
-    price = model.price_at(time.time())
-    if price is None:
+    now = time.time()
+    listed = model.price_at(now)
+    if listed is None:
         raise GatewayError(UNPRICED, f"The model '{model.id}' has no price yet, so it cannot be used.", param="model")
+    price = book.price_for(grant.organization_id, model.id, listed, moment=now)
+    check_service_tier(chat, model, price)
     return Admission(request_id, grant, chat, model, price)
 
 
@@ -95,8 +181,41 @@ async def reserve(reservations: Reservations, admission: Admission) -> tuple[Adm
     """Take money and limits for the request. Raises GatewayError when a limit says no, Unavailable without the store.
 
     Once this returns, `dispatch.open_exchange` must follow without anything awaited in between: it settles."""
+    await _check_context(admission)
+    if _is_over_rate(admission):
+        admission = await admission.counted()
     check_rate_can_fit(admission.demand)
-    answer = await reservations.reserve(admission.demand)
+    answer = await reservations.reserve(admission.demand.uncut())
+    if isinstance(answer, Refused) and admission.may_fit(answer):
+        admission = await admission.counted()
+        answer = await reservations.reserve(admission.demand)
+    if admission.grant.sandbox:
+        answer = answer.without_money()
     if isinstance(answer, Admitted):
         return admission.held(answer), answer.allowance
     raise refusal(answer, admission.demand)
+
+
+def _is_over_rate(admission: Admission) -> bool:
+    """Whether the cheap bound on the input is what makes the request too large for a minute, or cuts its output."""
+    wanted = admission.chat.asked_output or admission.model.max_output_tokens
+    wanted = min(wanted, admission.model.max_output_tokens) * admission.chat.choices
+    least_input = admission.chat.text_bytes // DENSEST_BYTES_PER_TOKEN
+    return least_input <= admission.rate_bound < admission.input_bound + wanted
+
+
+async def _check_context(admission: Admission) -> None:
+    """400 for text that is certainly too long for the model, in its own encoding. The upstream knows the rest."""
+    model, measure = admission.model, measure_of(admission.model)
+    if not measure.is_exact or admission.chat.body_bytes <= LONG_BYTES_PER_TOKEN * model.context_length:
+        return
+    text = admission.chat.text()
+    if len(text.encode()) <= LONG_BYTES_PER_TOKEN * model.context_length:
+        return
+    count = await TOKENS.count(text, measure)
+    if count is not None and count - len(text) // SLICE > model.context_length:
+        raise GatewayError(
+            CONTEXT_TOO_LONG,
+            f"The messages have about {count:,} tokens, and the model {model.id} can take {model.context_length:,}.",
+            param="messages",
+        )

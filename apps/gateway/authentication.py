@@ -6,10 +6,14 @@ from typing import Any
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
 
-from apps.gateway.errors import BAD_REQUEST, INVALID_API_KEY, GatewayError
+from apps.gateway.errors import BAD_REQUEST, INVALID_API_KEY, KEY_PAUSED, GatewayError
 from apps.keys.contracts import KeyGrant
 
 _MISSING = "No API key was given. Send it as `Authorization: Bearer YOUR_KEY` or in the X-API-KEY header."
+_PAUSED = (
+    "This API key is paused because it was spending too fast. An owner or developer of the organization can resume it"
+    " on the portal's page of API keys."
+)
 _INVALID = "The API key is not valid: it is malformed, unknown, revoked or expired."
 
 
@@ -24,9 +28,11 @@ class KeyAuthentication(BaseAuthentication):
 
     @staticmethod
     def accept(grant: KeyGrant | None) -> KeyGrant:
-        """The grant of the caller. Raises GatewayError (401) when there is none."""
+        """The grant of the caller. Raises GatewayError: 401 when there is none, 403 when the key is paused."""
         if grant is None:
             raise GatewayError(INVALID_API_KEY, _INVALID)
+        if grant.paused_at is not None:
+            raise GatewayError(KEY_PAUSED, _PAUSED)
         return grant
 
 

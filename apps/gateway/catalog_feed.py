@@ -1,4 +1,4 @@
-"""Keeps the worker's catalog snapshot current: on announcement at once, else by asking for its version every second."""
+"""Keeps the worker's catalog and price book current: on announcement at once, else by asking for its version."""
 
 import asyncio
 import logging
@@ -6,6 +6,8 @@ from typing import Final
 
 import msgspec
 
+from apps.billing.pricing.book import PriceBook
+from apps.billing.pricing.loading import load_book
 from apps.catalog.contracts import CatalogSnapshot
 from apps.catalog.snapshot import load_snapshot, read_version
 from apps.core.errors import Unavailable
@@ -36,6 +38,8 @@ class CatalogFeed:
         self._changed = asyncio.Event()
         self.is_loaded = asyncio.Event()
         self.snapshot: CatalogSnapshot | None = None
+        self.book = PriceBook()
+        """How the prices of organizations differ from the list."""
 
     def note_change(self) -> None:
         """Look for a new version now."""
@@ -56,9 +60,13 @@ class CatalogFeed:
                 continue
 
     async def refresh(self) -> None:
-        """Load the snapshot if its version changed. Raises Unavailable."""
+        """Load the snapshot and the price book if their version changed: both or neither. Raises Unavailable.
+
+        The book is read last: should it be newer than the snapshot, so is the version at the next look."""
         version = await self._bridge.read(read_version)
         if self.snapshot is None or version != self.snapshot.version:
-            self.snapshot = servable(await self._bridge.read(load_snapshot))
+            snapshot = servable(await self._bridge.read(load_snapshot))
+            self.book = await self._bridge.read(load_book)
+            self.snapshot = snapshot
             self.is_loaded.set()
             log.info("catalog loaded", extra={"version": version, "models": len(self.snapshot.models)})

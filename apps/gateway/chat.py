@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from apps.catalog.contracts import OfferedModel
+from apps.catalog.contracts import SERVICE_TIERS, OfferedModel, Price
 from apps.gateway.errors import BAD_REQUEST, BODY_TOO_LARGE, UNSUPPORTED_MODALITY, GatewayError, bad_field
 from apps.gateway.token_usage import estimate_tokens
 
@@ -24,6 +24,7 @@ AUDIO_BYTES_PER_TOKEN = 32
 OWN_FIELDS = ("models", "provider", "session_id", "metadata")
 """Request fields of CRUN: never forwarded."""
 
+_TIERS = ("auto", "default", "flex", "priority")
 _MODALITY_OF_PART = {
     "text": "text",
     "image_url": "image",
@@ -43,6 +44,10 @@ class ChatRequest:
     body: dict[str, Any]
     body_bytes: int = 0
     """Size of the body as it came in."""
+    text_tokens: int | None = None
+    """No more tokens than this are in its text, where somebody counted."""
+    output_cut: int | None = None
+    """What each choice may have at most, where the caller set no bound and we had to."""
 
     def input_estimate(self) -> int:
         """Tokens of all text in the messages, by our own estimate."""
@@ -54,26 +59,61 @@ class ChatRequest:
         asked = [self.body.get(field) for field in ("max_tokens", "max_completion_tokens")]
         return max((limit for limit in asked if limit is not None), default=None)
 
+    @property
+    def asked_tier(self) -> str:
+        """The service tier that the caller asks for; "" for the standard one, or when the upstream may choose."""
+        tier = self.body.get("service_tier")
+        return tier if tier in SERVICE_TIERS else ""
+
+    @property
+    def images(self) -> int:
+        """How many images the request brings."""
+        return sum(part.get("type") == "image_url" for _, part in _parts(self.body["messages"]))
+
     def cut_output(self, tokens: int) -> None:
         """Let each choice have no more than so many output tokens. Only for a request whose caller set no bound."""
-        self.body = {**self.body, "max_tokens": tokens}
+        self.output_cut = tokens
 
-    def input_bound(self, context_length: int) -> int:
+    def text(self) -> str:
+        """All text of its messages."""
+        return "".join(_texts(self.body["messages"]))
+
+    def countable_text(self) -> str:
+        """Everything in it that is billed as text, and its JSON, which is more."""
+        media = {id(part) for _, part in _parts(self.body["messages"]) if part.get("type") != "text"}
+        messages = [
+            {**message, "content": [part for part in message["content"] if id(part) not in media]}
+            if isinstance(message.get("content"), list)
+            else message
+            for message in self.body["messages"]
+        ]
+        return orjson.dumps({**self.body, "messages": messages}).decode()
+
+    @property
+    def text_bytes(self) -> int:
+        """The size of its body without media."""
+        return self.body_bytes - sum(_media_length(part) for _, part in _parts(self.body["messages"]))
+
+    def input_bound(self, context_length: int, *, text_tokens: int | None = None) -> int:
         """More input tokens than this cannot be billed: no token is shorter than a byte of what was sent.
 
         Tool definitions and schemas are input too, so it is the whole body that counts, without its media, which have
-        bounds of their own. Source of the figures: docs/admission.md."""
-        bound = self.body_bytes + MESSAGE_TOKENS * len(self.body["messages"])
+        bounds of their own. Once it was counted (`text_tokens`) there is a closer bound. Source of the figures:
+        docs/admission.md."""
+        media_tokens, text = 0, self.body_bytes
         for _, part in _parts(self.body["messages"]):
             kind = part.get("type")
             if kind == "image_url":
-                bound += IMAGE_TOKENS - _text_length(part.get("image_url"), "url")
+                media_tokens += IMAGE_TOKENS
             elif kind == "input_audio":
-                size = _text_length(part.get("input_audio"), "data")
-                bound += AUDIO_TOKENS + size // AUDIO_BYTES_PER_TOKEN - size
+                media_tokens += AUDIO_TOKENS + _media_length(part) // AUDIO_BYTES_PER_TOKEN
             elif kind != "text":
                 return context_length
-        return min(bound, context_length)
+            text -= _media_length(part)
+        counted = self.text_tokens if text_tokens is None else text_tokens
+        if counted is not None:
+            text = min(text, counted)
+        return min(text + media_tokens + MESSAGE_TOKENS * len(self.body["messages"]), context_length)
 
 
 def parse_chat(raw: bytes) -> ChatRequest:
@@ -115,6 +155,13 @@ def check_modalities(chat: ChatRequest, model: OfferedModel) -> None:
             )
 
 
+def check_service_tier(chat: ChatRequest, model: OfferedModel, price: Price) -> None:
+    """400 for a tier that the model has no price for: what is not priced is not sold."""
+    asked = chat.asked_tier
+    if asked and all(variant.service_tier != asked for variant in price.variants):
+        raise bad_field("service_tier", f"The model {model.id} is not offered at the service tier {asked!r}.")
+
+
 def body_for_upstream(chat: ChatRequest, model: OfferedModel, upstream_model: str) -> bytes:
     """The request as the upstream gets it: its own model name, output capped, usage asked for, our fields gone."""
     body = {field: value for field, value in chat.body.items() if field not in OWN_FIELDS}
@@ -122,6 +169,8 @@ def body_for_upstream(chat: ChatRequest, model: OfferedModel, upstream_model: st
     for field in ("max_tokens", "max_completion_tokens"):
         if body.get(field) is not None:
             body[field] = min(body[field], model.max_output_tokens)
+    if chat.output_cut is not None:
+        body["max_tokens"] = chat.output_cut
     if chat.stream:
         body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
     return orjson.dumps(body)
@@ -193,6 +242,13 @@ def _texts(messages: list[dict[str, Any]]) -> Iterator[str]:
                     yield text
 
 
+def _media_length(part: dict[str, Any]) -> int:
+    """The size of the media in a part: base64 text, mostly."""
+    if part.get("type") == "image_url":
+        return _text_length(part.get("image_url"), "url")
+    return _text_length(part.get("input_audio"), "data") if part.get("type") == "input_audio" else 0
+
+
 def _text_length(holder: object, field: str) -> int:
     text = holder.get(field) if isinstance(holder, dict) else None
     return len(text) if isinstance(text, str) else 0
@@ -224,6 +280,11 @@ def _instance(*types: type, named: str) -> Callable[[str, Any], None]:
     return check
 
 
+def _check_tier(field: str, value: Any) -> None:
+    if value not in _TIERS:
+        raise bad_field(field, f"{field} must be one of: {', '.join(_TIERS)}.")
+
+
 def _check_stop(field: str, value: Any) -> None:
     is_list = isinstance(value, list) and all(isinstance(item, str) for item in value)
     if not isinstance(value, str) and not is_list:
@@ -243,6 +304,7 @@ _CHECKS: dict[str, Callable[[str, Any], None]] = {
     "response_format": _instance(dict, named="an object"),
     "tools": _instance(list, named="a list"),
     "tool_choice": _instance(str, dict, named="a string or an object"),
+    "service_tier": _check_tier,
     "stop": _check_stop,
     "user": _instance(str, named="a string"),
 }

@@ -7,13 +7,14 @@ piece of text.
 """
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import orjson
 
 from apps.gateway.errors import UPSTREAM_FAILED, GatewayError
 from apps.gateway.sse import EventSplitter, event_data, events
-from apps.gateway.token_usage import UsageInvalid, from_openai
+from apps.gateway.token_usage import NOTHING_TOLD, ToldUsage, read_usage
 from apps.gateway.vendor_json import read_json, write_json
 from apps.usage.contracts import TokenCounts
 
@@ -39,10 +40,20 @@ OUTPUT_FIELDS = ("content", "tool_calls", "reasoning_content", "reasoning", "ref
 class ChatStream:
     """Turns an upstream's bytes into ours. After `end()` the totals tell what to bill."""
 
-    def __init__(self, *, completion_id: str, model: str, choices: int, token_bound: int) -> None:
+    def __init__(
+        self,
+        *,
+        completion_id: str,
+        model: str,
+        choices: int,
+        token_bound: int,
+        note_output: Callable[[str | bytes], None] | None = None,
+    ) -> None:
+        """`note_output` gets every piece of output, as text or JSON, where somebody must know how much it is."""
         self._splitter = EventSplitter()
         self._token_bound = token_bound
         self._choices = choices
+        self._note_output = note_output
         self._finished: set[str] = set()
         self._ours = {"id": completion_id, "model": model, "system_fingerprint": None}
         self._their_head = b""
@@ -51,7 +62,9 @@ class ChatStream:
         self.is_done = False
         """`[DONE]` came: nothing after it belongs to the answer."""
         self.failure: GatewayError | None = None
-        self.tokens: TokenCounts | None = None
+        self.told: ToldUsage = NOTHING_TOLD
+        self.service_tier: object = None
+        """The tier that the upstream says it serves at."""
         self.output_count = 0
         """Words of output, and at least one for each piece: a word has one token or more, so this is never more than
         was produced."""
@@ -65,6 +78,8 @@ class ChatStream:
         same read is still to be sent."""
         if plain := self._plain_tail(received):
             self.output_count += _pieces(plain.group(1))
+            if self._note_output is not None:
+                self._note_output(plain.group(1))
             return self._our_head + plain.group()
         block = self._splitter.feed(received)
         sent = b"".join([self._event(event) for event in events(block)]) if block else b""
@@ -154,21 +169,28 @@ class ChatStream:
                     break
         return part
 
+    @property
+    def tokens(self) -> TokenCounts | None:
+        """What the upstream told and can be billed; None without."""
+        return self.told.tokens
+
     def _watch(self, chunk: dict[str, Any]) -> None:
+        self.service_tier = chunk.get("service_tier") or self.service_tier
         for choice in chunk.get("choices") or ():
             delta = choice.get("delta")
             if delta:
-                self.output_count += sum(_pieces(delta[field]) for field in OUTPUT_FIELDS if delta.get(field))
+                pieces = [delta[field] for field in OUTPUT_FIELDS if delta.get(field)]
+                self.output_count += sum(map(_pieces, pieces))
+                if self._note_output is not None:
+                    for piece in pieces:
+                        self._note_output(piece if isinstance(piece, str) else write_json(piece))
             if choice.get("finish_reason"):
                 self.finish_reason = str(choice["finish_reason"])
                 self._finished.add(str(choice.get("index")))
 
     def _take_usage(self, usage: object) -> None:
-        """The last usage counts: vendors repeat it, cumulatively. One that cannot be billed counts as none."""
-        try:
-            self.tokens = from_openai(usage, bound=self._token_bound)
-        except UsageInvalid:
-            self.tokens = None
+        """The last usage counts: vendors repeat it, cumulatively."""
+        self.told = read_usage(usage, bound=self._token_bound)
 
 
 def _pieces(output: object) -> int:

@@ -19,6 +19,7 @@ from apps.gateway.errors import (
     UPSTREAM_UNAUTHORIZED,
     GatewayError,
 )
+from apps.gateway.growth import Growth
 from apps.gateway.metering import Meter
 from apps.gateway.providers import PROVIDERS
 from apps.gateway.providers.transport import (
@@ -46,10 +47,13 @@ class Exchange:
     meter: Meter
     response: UpstreamResponse
     deadline: Deadline
+    growth: Growth | None = None
 
     def abandon(self) -> None:
         """Let go of the upstream and close the record, if nobody did. For every way out."""
         self.deadline.stop()
+        if self.growth is not None:
+            self.growth.stop()
         self.response.close()
         self.meter.close_partial(Outcome.CANCELLED, None, 0, error_code="client_closed")
 
@@ -89,7 +93,8 @@ async def open_exchange(
         deadline.stop()
         meter.close(Outcome.FAILED, TokenCounts(), http_status=500, error_code=SERVER_ERROR.code or "")
         raise
-    return Exchange(admission, meter, response, deadline)
+    growth = Growth(admission, note=meter.note_hold, reservations=reservations) if admission.grows else None
+    return Exchange(admission, meter, response, deadline, growth)
 
 
 def in_order(model: OfferedModel) -> list[Target]:
@@ -112,6 +117,9 @@ def _open_meter(journal: Journal, admission: Admission, target: Target, *, reser
         price=admission.price,
         input_estimate=admission.chat.input_estimate(),
         hold_nanos=admission.hold_nanos,
+        sandbox=admission.grant.sandbox,
+        balance_nanos=admission.balance_nanos,
+        images=admission.images,
     )
     try:
         return Meter(journal, opened, settle=reservations.settle)

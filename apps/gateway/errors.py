@@ -21,9 +21,14 @@ class ErrorKind(NamedTuple):
 
 
 BAD_REQUEST = ErrorKind(400, "invalid_request_error", None)
+CONTEXT_TOO_LONG = ErrorKind(400, "invalid_request_error", "context_length_exceeded")
 UNSUPPORTED_MODALITY = ErrorKind(400, "invalid_request_error", "unsupported_modality")
 INVALID_API_KEY = ErrorKind(401, "invalid_request_error", "invalid_api_key")
+KEY_PAUSED = ErrorKind(403, "permission_error", "key_paused")
+KEY_DISABLED = ErrorKind(403, "permission_error", "key_disabled")
+LIVE_MODEL = ErrorKind(403, "permission_error", "live_model_with_sandbox_key")
 NOT_FOUND = ErrorKind(404, "invalid_request_error", "not_found")
+GENERATION_NOT_FOUND = ErrorKind(404, "invalid_request_error", "generation_not_found")
 MODEL_NOT_FOUND = ErrorKind(404, "invalid_request_error", "model_not_found")
 METHOD_NOT_ALLOWED = ErrorKind(405, "invalid_request_error", "method_not_allowed")
 REQUEST_TIMEOUT = ErrorKind(408, "invalid_request_error", "request_timeout")

@@ -66,7 +66,7 @@ class AsyncAPIView(APIView):
     runtime: Runtime
     request_id: str
     limit_headers: Mapping[str, str] = {}
-    """What the caller has left, once it is known."""
+    """What the caller has left, and the id under which its receipt is found: once they are known."""
 
     authentication_classes = [KeyAuthentication]
     http_method_names = ["get", "head", "post", "put", "patch", "delete"]
@@ -80,12 +80,12 @@ class AsyncAPIView(APIView):
         try:
             response = await self._answer(request.method or "")
         except GatewayError as error:
-            response = _error_response(error)
+            response = self.error_response(error)
         except Unavailable as error:
-            response = _error_response(GatewayError(STORE_AWAY, f"Not available right now: {error.message}."))
+            response = self.error_response(GatewayError(STORE_AWAY, f"Not available right now: {error.message}."))
         except Exception:  # process edge: a bug becomes a 500 that tells nothing but its request id
             log.exception("bug while answering", extra={"request_id": self.request_id})
-            response = _error_response(GatewayError(SERVER_ERROR, f"Internal error; request id {self.request_id}."))
+            response = self.error_response(GatewayError(SERVER_ERROR, f"Internal error; request id {self.request_id}."))
         response.headers["x-request-id"] = self.request_id
         for name, value in self.limit_headers.items():
             response.headers[name] = value
@@ -107,14 +107,14 @@ class AsyncAPIView(APIView):
         answer: HttpResponseBase = await handler(self.request, *self.args, **self.kwargs)
         return answer
 
+    def error_response(self, error: GatewayError) -> HttpResponse:
+        """The answer that an error becomes."""
+        return JsonBytes(error.body(), status=error.kind.status, headers=error.headers())
+
     async def authenticate(self, request: Request) -> None:
         """Find out who asks. Raises GatewayError (401, 400) or Unavailable."""
         grant = await self.runtime.keys.find(presented_key(request._request.META))
         self.grant = KeyAuthentication.accept(grant)
-
-
-def _error_response(error: GatewayError) -> HttpResponse:
-    return JsonBytes(error.body(), status=error.kind.status, headers=error.headers())
 
 
 def json_response(content: object) -> JsonBytes:

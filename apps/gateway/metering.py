@@ -7,8 +7,10 @@ from collections.abc import Callable
 
 import msgspec
 
-from apps.billing.rating import cost_nanos
+from apps.billing.rating import cost_of
 from apps.catalog.contracts import Target
+from apps.core.crash_points import crash_point
+from apps.gateway.token_usage import NOTHING_TOLD, ToldUsage
 from apps.usage.contracts import Outcome, RequestClosed, RequestOpened, RequestProgress, TokenCounts
 from apps.usage.journal import Journal
 
@@ -25,14 +27,20 @@ class Meter:
     def __init__(self, journal: Journal, opened: RequestOpened, *, settle: Callable[[RequestClosed], None]) -> None:
         """Write the intent. Raises JournalFull: then nothing may be sent upstream. `settle` gets the end, once."""
         journal.open_request(opened)
+        crash_point("P3")
         self._journal = journal
         self._settle = settle
         self._opened = opened
         self._started = time.monotonic()
         self._was_sent = False
         self._first_byte_ms: int | None = None
+        self.output_count = 0
+        """Pieces of output that were noted as received."""
+        self._grown_nanos: int | None = None
         self._checkpoint_due = 0.0
         self._unsaved_bytes = 0
+        self._told: ToldUsage = NOTHING_TOLD
+        self._service_tier = ""
         self.closed: RequestClosed | None = None
 
     def route_to(self, target: Target) -> None:
@@ -61,10 +69,34 @@ class Meter:
         if self._first_byte_ms is None:
             self._first_byte_ms = int((now - self._started) * 1000)
         self._unsaved_bytes += size
+        self.output_count = output_count
         if output_count and (now >= self._checkpoint_due or self._unsaved_bytes >= CHECKPOINT_BYTES):
             self._checkpoint_due = now + CHECKPOINT_S
             self._unsaved_bytes = 0
-            self._journal.checkpoint(RequestProgress(self._opened.request_id, output_count))
+            self._checkpoint()
+
+    def note_hold(self, hold_nanos: int) -> bool:
+        """What is held by now, before anything that only this covers is delivered; whether the journal knows."""
+        if hold_nanos == self._opened.hold_nanos:
+            return True
+        self._grown_nanos = hold_nanos
+        if not self._checkpoint():
+            return False
+        self._opened = msgspec.structs.replace(self._opened, hold_nanos=hold_nanos)
+        return True
+
+    def cost_of(self, tokens: TokenCounts) -> int:
+        """What the request costs when it ends with these tokens."""
+        return cost_of(self._opened, tokens, service_tier=self._service_tier)
+
+    def _checkpoint(self) -> bool:
+        entry = RequestProgress(self._opened.request_id, self.output_count, self._grown_nanos)
+        return self._journal.checkpoint(entry)
+
+    def note_usage(self, told: ToldUsage, service_tier: str) -> None:
+        """What the upstream told, as the record keeps it, and the tier that is billed."""
+        self._told = told
+        self._service_tier = service_tier
 
     def close(
         self,
@@ -80,11 +112,13 @@ class Meter:
 
         No more is billed than was held: what goes beyond it is a mistake of an upstream or of our bounds."""
         if self.closed is None:
-            cost = cost_nanos(tokens, self._opened.price)
-            hold = self._opened.hold_nanos
-            billed = cost if hold is None else min(cost, hold)
+            cost = self.cost_of(tokens)
+            ceiling = self._opened.ceiling_nanos
+            billed = cost if ceiling is None else min(cost, ceiling)
             if billed < cost:
-                self._report_overage(cost - billed)
+                self._report("an answer cost more than its worst case; the rest is not billed", overage=cost - billed)
+            if self._told.violation:
+                self._report("the usage that an upstream told breaks a rule", violation=self._told.violation)
             self.closed = RequestClosed(
                 opened=self._opened,
                 outcome=outcome,
@@ -97,21 +131,21 @@ class Meter:
                 finish_reason=_word(finish_reason),
                 error_code=_word(error_code),
                 overage_nanos=cost - billed,
+                service_tier=self._service_tier,
+                raw_usage=self._told.raw,
+                review=self._told.violation,
             )
+            crash_point("P7")
             self._journal.close_request(self.closed)
+            crash_point("P8")
             self._settle(self.closed)
         return self.closed
 
-    def _report_overage(self, nanos: int) -> None:
-        log.error(
-            "an answer cost more than its worst case; the rest is not billed",
-            extra={
-                "request_id": self._opened.request_id,
-                "model": self._opened.model,
-                "provider": self._opened.provider,
-                "overage_nanos": nanos,
-            },
-        )
+    def _report(self, event: str, **facts: object) -> None:
+        """A mistake of an upstream, or of our bounds: for a human."""
+        opened = self._opened
+        names = {"request_id": opened.request_id, "model": opened.model, "provider": opened.provider}
+        log.error(event, extra={**names, **facts})
 
     def close_partial(
         self, outcome: Outcome, tokens: TokenCounts | None, output_count: int, *, error_code: str

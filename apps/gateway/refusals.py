@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from apps.billing.admission import Allowance, Demand, Refused, Window
+from apps.billing.admission import Allowance, Demand, Lack, Refused, Window
 from apps.core.limits import spoken, usd_text
 from apps.core.money import format_usd
 from apps.gateway.errors import (
@@ -38,8 +38,10 @@ def refusal(refused: Refused, demand: Demand) -> LimitReached:
     """The error for a limit that said no: which one, whose, and whether and when trying again helps."""
     if refused.what in ("balance", "budget"):
         return _money_refusal(refused, demand)
-    owner = f"this {refused.owner}" if refused.owner != "organization" else "your organization"
+    owner = f"this {refused.owner}" if refused.owner in ("key", "project") else "your organization"
     message = f"Too many requests: {owner} may have {refused.limit:,} {spoken(refused.what)}"
+    if refused.owner == "model":
+        message += f" of the model {demand.model}"
     if refused.what == "tokens_per_minute":
         message += f", and this request needs up to {demand.tokens:,}"
     if refused.what == "concurrency":
@@ -48,9 +50,24 @@ def refusal(refused: Refused, demand: Demand) -> LimitReached:
     return LimitReached(RATE_LIMITED, message, allowance=refused.allowance, retry_after_ms=refused.retry_ms)
 
 
+def end_of_money(lack: Lack) -> GatewayError:
+    """The last event of a stream for whose rest there is no money."""
+    if lack.what == "balance":
+        kind, whose = BALANCE_EXHAUSTED, "your organization's credit"
+    else:
+        kind, whose = _BUDGETS[lack.owner], f"the {lack.owner}'s budget of {usd_text(lack.limit)} USD"
+    message = f"The answer ends here, because {whose} does not cover more of it"
+    if lack.retry_ms:
+        message += "; running requests hold the rest until they end"
+    return GatewayError(kind, f"{message}. What was sent is billed.", retry_after_ms=lack.retry_ms)
+
+
 def check_rate_can_fit(demand: Demand) -> None:
     """Raises GatewayError for a request that alone needs more tokens than somebody allows in a minute."""
-    owners = {"key": demand.key_limits, "project": demand.project_limits, "organization": demand.organization_limits}
+    owners = {
+        "key": demand.key_limits, "project": demand.project_limits, "organization": demand.organization_limits,
+        f"organization on {demand.model}": demand.model_limits,
+    }  # fmt: skip
     for owner, limits in owners.items():
         rate = limits.tokens_per_minute
         if rate is not None and demand.tokens > rate:
@@ -62,8 +79,8 @@ def check_rate_can_fit(demand: Demand) -> None:
 
 
 def limit_headers(allowance: Allowance) -> dict[str, str]:
-    """`x-ratelimit-*` in OpenAI's form and what is left to spend, in USD."""
-    headers = {"x-crun-budget-remaining": format_usd(allowance.left_nanos)}
+    """`x-ratelimit-*` in OpenAI's form and what is left to spend, in USD; sandbox keys spend nothing."""
+    headers = {} if allowance.left_nanos is None else {"x-crun-budget-remaining": format_usd(allowance.left_nanos)}
     for name, window in (("requests", allowance.requests), ("tokens", allowance.tokens)):
         if window is not None:
             headers |= _window_headers(name, window)
@@ -80,7 +97,7 @@ def _window_headers(name: str, window: Window) -> dict[str, str]:
 
 def _money_refusal(refused: Refused, demand: Demand) -> LimitReached:
     needed = f"This request may cost up to {usd_text(demand.least_nanos)} USD"
-    left = f"{usd_text(refused.allowance.left_nanos)} USD"
+    left = f"{usd_text(refused.allowance.left_nanos or 0)} USD"
     if refused.what == "balance":
         kind, message = BALANCE_EXHAUSTED, f"{needed}, and your organization has {left} of credit left"
     else:

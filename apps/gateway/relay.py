@@ -5,14 +5,16 @@ import logging
 from collections.abc import AsyncGenerator
 from typing import Any
 
+from apps.core.crash_points import crash_point
 from apps.core.money import NANOS_PER_USD
 from apps.gateway.cancellation import told_to_client
 from apps.gateway.chat_stream import OUTPUT_FIELDS, PUBLIC_FIELDS, ChatStream
 from apps.gateway.deadline import Deadline, Wait
 from apps.gateway.dispatch import Exchange
 from apps.gateway.errors import GATEWAY_STOPPING, SERVER_ERROR, UPSTREAM_FAILED, GatewayError
+from apps.gateway.growth import Growth
 from apps.gateway.providers.transport import UpstreamBroken
-from apps.gateway.token_usage import UsageInvalid, estimate_tokens, from_openai, to_openai
+from apps.gateway.token_usage import ToldUsage, estimate_tokens, read_usage, served_tier, to_openai
 from apps.gateway.vendor_json import read_json, write_json
 from apps.usage.contracts import Outcome, RequestClosed, TokenCounts
 
@@ -23,28 +25,37 @@ async def stream(exchange: Exchange) -> AsyncGenerator[bytes, None]:
     """The answer as server-sent events. A failure on the way is the last event, and no `[DONE]` follows it.
 
     When the client leaves, this is cancelled or closed: the upstream is cut and the record closed all the same."""
-    admission, meter, deadline = exchange.admission, exchange.meter, exchange.deadline
+    admission, meter, deadline, growth = exchange.admission, exchange.meter, exchange.deadline, exchange.growth
     chat_stream = ChatStream(
         completion_id=completion_id(admission.request_id),
         model=admission.model.id,
         choices=admission.chat.choices,
         token_bound=admission.token_bound,
+        note_output=growth.output.add if growth is not None else None,
     )
     deadline.adopt()
     deadline.expect(Wait.FIRST_BYTE)
     try:
         while not chat_stream.is_done and (received := await exchange.response.read_some()):
             if ready := chat_stream.feed(received):
+                if growth is not None and growth.is_due:
+                    await _keep_up(growth, chat_stream, delivered=meter.output_count)
                 meter.received(len(received), chat_stream.output_count)
                 deadline.expect(Wait.CLIENT)
+                crash_point("P6")
                 yield ready
+                crash_point("P5")
             chat_stream.check()
             deadline.expect(Wait.NEXT_BYTES)
         rest = chat_stream.end()
         chat_stream.check()
+        if growth is not None and chat_stream.tokens is not None:
+            _note_usage(exchange, chat_stream.told, chat_stream.service_tier)
+            await growth.cover(meter.cost_of(chat_stream.tokens))
         closed = _close_whole_stream(exchange, chat_stream)
         deadline.expect(Wait.CLIENT)
         yield rest + chat_stream.closing_events(usage_for_client(closed))
+        crash_point("P12")
         await exchange.response.finish()  # raises nothing: the answer is complete, and no error may follow it
     except asyncio.CancelledError as error:
         failure = _failure_of(error, deadline)
@@ -56,7 +67,7 @@ async def stream(exchange: Exchange) -> AsyncGenerator[bytes, None]:
             exchange, chat_stream, _failure_of(error, deadline) or _bug(error, admission.request_id)
         )
     finally:
-        meter.close_partial(Outcome.CANCELLED, chat_stream.tokens, chat_stream.output_count, error_code="client_closed")
+        _close_part(exchange, chat_stream, Outcome.CANCELLED, error_code="client_closed")
         exchange.abandon()
 
 
@@ -84,9 +95,10 @@ def completion_id(request_id: str) -> str:
 
 
 def usage_for_client(closed: RequestClosed) -> dict[str, Any]:
-    """OpenAI's usage object with what it cost in USD, to the nano-dollar."""
+    """OpenAI's usage object with what it cost in USD, to the nano-dollar. Test traffic says that it is not charged."""
     cost_usd = closed.cost_nanos / NANOS_PER_USD  # for display: below a million dollars its digits are exact
-    return {**to_openai(closed.tokens), "cost": cost_usd, "cost_details": {"estimated": closed.estimated}}
+    details = {"estimated": closed.estimated} | ({"is_sandbox": True} if closed.opened.sandbox else {})
+    return {**to_openai(closed.tokens), "cost": cost_usd, "cost_details": details}
 
 
 def _failure_of(error: BaseException, deadline: Deadline) -> GatewayError | None:
@@ -98,12 +110,32 @@ def _failure_of(error: BaseException, deadline: Deadline) -> GatewayError | None
     return told_to_client(error, deadline) if isinstance(error, asyncio.CancelledError) else None
 
 
+async def _keep_up(growth: Growth, chat_stream: ChatStream, *, delivered: int) -> None:
+    """Have the output held for before it is delivered. Raises GatewayError: then only what was delivered is billed."""
+    if chat_stream.tokens is not None:
+        return  # the answer is whole: its usage decides
+    try:
+        await growth.keep_up()
+    except GatewayError:
+        chat_stream.output_count = delivered
+        raise
+
+
 def _close_broken_stream(exchange: Exchange, chat_stream: ChatStream, failure: GatewayError) -> bytes:
     """Close the record of an answer that is not whole; returns the event that tells the client."""
     outcome = Outcome.INTERRUPTED if failure.kind is GATEWAY_STOPPING else Outcome.FAILED
-    code = failure.code or ""
-    exchange.meter.close_partial(outcome, chat_stream.tokens, chat_stream.output_count, error_code=code)
+    _close_part(exchange, chat_stream, outcome, error_code=failure.code or "")
     return failure.stream_event()
+
+
+def _close_part(exchange: Exchange, chat_stream: ChatStream, outcome: Outcome, *, error_code: str) -> None:
+    _note_usage(exchange, chat_stream.told, chat_stream.service_tier)
+    exchange.meter.close_partial(outcome, chat_stream.tokens, chat_stream.output_count, error_code=error_code)
+
+
+def _note_usage(exchange: Exchange, told: ToldUsage, service_tier: object) -> None:
+    tier = served_tier(exchange.admission.chat.asked_tier, service_tier, told.service_tier)
+    exchange.meter.note_usage(told, tier)
 
 
 def _bug(error: Exception, request_id: str) -> GatewayError:
@@ -118,7 +150,9 @@ def _close_whole_stream(exchange: Exchange, chat_stream: ChatStream) -> RequestC
             "skipped events that are no JSON",
             extra={"request_id": exchange.admission.request_id, "events": chat_stream.skipped_events},
         )
-    tokens = chat_stream.tokens
+    told = chat_stream.told.beside_output() if chat_stream.output_count else chat_stream.told
+    _note_usage(exchange, told, chat_stream.service_tier)
+    tokens = told.tokens
     if tokens is None:
         estimate = TokenCounts(input=exchange.admission.chat.input_estimate(), output=chat_stream.output_count)
         return exchange.meter.close(
@@ -132,14 +166,16 @@ def _close_whole_answer(exchange: Exchange, answer: dict[str, Any]) -> RequestCl
     choices = answer["choices"]
     finish_reason = str(choices[0].get("finish_reason") or "") if choices else ""
     exchange.meter.received(0, 0)
-    try:
-        tokens = from_openai(answer.get("usage"), bound=admission.token_bound)
-    except UsageInvalid as error:
-        log.warning("usage cannot be billed: %s", error, extra={"request_id": admission.request_id})
-        output = sum(_output_bytes(choice) for choice in choices)
-        tokens = TokenCounts(input=admission.chat.input_estimate(), output=estimate_tokens(output))
+    told = read_usage(answer.get("usage"), bound=admission.token_bound)
+    output_bytes = 0
+    if told.tokens is None or not told.tokens.all_output:
+        output_bytes = sum(_output_bytes(choice) for choice in choices)
+        told = told.beside_output() if output_bytes else told
+    _note_usage(exchange, told, answer.get("service_tier"))
+    if told.tokens is None:
+        tokens = TokenCounts(input=admission.chat.input_estimate(), output=estimate_tokens(output_bytes))
         return exchange.meter.close(Outcome.COMPLETED, tokens, estimated=True, finish_reason=finish_reason)
-    return exchange.meter.close(Outcome.COMPLETED, tokens, finish_reason=finish_reason)
+    return exchange.meter.close(Outcome.COMPLETED, told.tokens, finish_reason=finish_reason)
 
 
 def _parse_answer(body: bytes) -> dict[str, Any]:

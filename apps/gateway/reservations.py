@@ -11,23 +11,27 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from django.conf import settings
 
 from apps.billing.admission import (
     ADMIT,
-    HOLD_MARGIN_S,
+    GROW,
+    HOLD_MS,
     LEASE_MS,
     RENEW,
     SETTLE,
     Admitted,
     Demand,
+    Grown,
+    HoldUnknown,
     Refused,
     read_admission,
+    read_growth,
     release_arguments,
     settle_arguments,
 )
 from apps.billing.balance_cache import money_key
 from apps.billing.rebuilding import UNOPENED_S
+from apps.core.crash_points import crash_point
 from apps.core.errors import Unavailable
 from apps.core.scripts import Argument, ScriptClient, StoreAway
 from apps.usage.contracts import RequestClosed
@@ -42,12 +46,18 @@ REBUILDS: Final = 5
 REBUILD_BATCH: Final = 50
 REBUILD_PAUSE_S: Final = 0.5
 """After a rebuild failed nobody waits for the next one for so long."""
+GROW_PATIENCE_S: Final = 5.0
+"""So long a running answer waits for a store that is away before it ends."""
+GROW_PAUSE_S: Final = 0.1
 DRAIN_S: Final = 2.0
 
 log = logging.getLogger(__name__)
 
 Rebuild = Callable[[Sequence[str]], Awaitable[None]]
 """Makes the money state of these organizations be there. Raises Unavailable."""
+
+NoteHold = Callable[[int], bool]
+"""Writes to the journal what a request holds by now, in nanos; whether it stands there."""
 
 
 @dataclass(slots=True)
@@ -74,7 +84,6 @@ class Reservations:
         self._store = store
         self._rebuilds = _Rebuilds(rebuild)
         self._loop = asyncio.get_running_loop()
-        self._hold_ms = int((settings.UPSTREAM_TOTAL_TIMEOUT_S + HOLD_MARGIN_S) * 1000)
         self._running: dict[str, _Running] = {}
         self._generations: dict[str, bytes] = {}
         self._settling = 0
@@ -106,6 +115,29 @@ class Reservations:
             self._learn(demand.organization_id, answer.generation)
             self._running[demand.request_id] = _Running(demand.organization_id, answer.packed, answer.generation)
         return answer
+
+    async def grow(self, demand: Demand, *, wanted_nanos: int, tokens: int, note: NoteHold) -> Grown:
+        """Let a running request hold `wanted_nanos` in all, for so many tokens more, or as much as there is.
+
+        `note` writes what is held by now to the journal; a hold that does not stand there is not used. A store that is
+        away is waited for. Raises Unavailable when it stays away."""
+        deadline = self._loop.time() + GROW_PATIENCE_S
+        while True:
+            try:
+                grown = await self._ask_more(demand, wanted_nanos, tokens, note)
+                if grown is not None:
+                    return grown
+                await self._rebuilds.wait_for(demand.organization_id)
+            except Unavailable:
+                if self._loop.time() > deadline:
+                    raise
+                await asyncio.sleep(GROW_PAUSE_S)
+            if self._loop.time() > deadline:
+                raise Unavailable("the money of your organization is being counted again")
+
+    async def wait_for_money(self, organization_id: str) -> None:
+        """Have the money state of the organization rebuilt. Raises Unavailable when that fails."""
+        await self._rebuilds.wait_for(organization_id)
 
     def settle(self, closed: RequestClosed) -> None:
         """The request has ended and its record stands in the journal."""
@@ -154,7 +186,7 @@ class Reservations:
         asked_at = self._loop.time()
         may_be_taken = True
         try:
-            reply = await self._store.call(ADMIT, money_key(demand.organization_id), *demand.arguments(self._hold_ms))
+            reply = await self._store.call(ADMIT, money_key(demand.organization_id), *demand.arguments(HOLD_MS))
             if self._loop.time() - asked_at > UNOPENED_S:
                 raise Unavailable("this gateway is too busy")
             may_be_taken = False
@@ -165,6 +197,31 @@ class Reservations:
         finally:
             if may_be_taken:
                 self.release(demand)
+
+    async def _ask_more(self, demand: Demand, wanted_nanos: int, tokens: int, note: NoteHold) -> Grown | None:
+        """One call. None: the money, or the hold in it, was not known, and it is worth asking again.
+
+        An answer that comes later than a rebuild would wait for it is not used: the money may be somebody else's."""
+        running = self._running.get(demand.request_id)
+        if running is None:
+            raise Unavailable("this request has ended")
+        asked_at = self._loop.time()
+        arguments = demand.growth_arguments(running.packed, wanted_nanos=wanted_nanos, tokens=tokens, hold_ms=HOLD_MS)
+        reply = await self._store.call(GROW, money_key(demand.organization_id), *arguments)
+        if self._loop.time() - asked_at > UNOPENED_S:
+            raise Unavailable("this gateway is too busy")
+        try:
+            grown = read_growth(reply)
+        except HoldUnknown as unknown:
+            self._learn(demand.organization_id, unknown.generation)
+            self._assert_running(demand.organization_id, [demand.request_id])
+            return await self._ask_more(demand, wanted_nanos, tokens, note)
+        if grown is not None:
+            if not note(grown.hold_nanos):
+                raise Unavailable("usage cannot be recorded right now")
+            running.packed = grown.packed
+            self._learn(demand.organization_id, grown.generation)
+        return grown
 
     def _end(self, ending: _Ending) -> None:
         self._settling += 1
@@ -179,6 +236,7 @@ class Reservations:
                 self._unsettled.popleft()
                 log.error("too many settlements wait for the store: the oldest is left to the journal")
             return
+        crash_point("P11")
         generation = reply.result()[1]
         if isinstance(generation, bytes):
             self._learn(ending.organization_id, generation)
@@ -205,7 +263,7 @@ class Reservations:
             RENEW,
             money_key(organization_id),
             self._generations.get(organization_id, b""),
-            self._hold_ms,
+            HOLD_MS,
             LEASE_MS,
             *entries,
         )

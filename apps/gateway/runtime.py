@@ -10,8 +10,10 @@ from weakref import WeakKeyDictionary
 
 from django.conf import settings
 
-from apps.billing.admission import ADMIT, RENEW, SETTLE
+from apps.billing.admission import ADMIT, GROW, RENEW, SETTLE
+from apps.billing.pricing.book import PriceBook
 from apps.billing.rebuilding import rebuild
+from apps.billing.standing import LOOK
 from apps.catalog.contracts import CatalogSnapshot
 from apps.core.errors import Unavailable
 from apps.core.scripts import ScriptClient
@@ -19,6 +21,7 @@ from apps.gateway.bridge import DatabaseBridge
 from apps.gateway.catalog_feed import CatalogFeed
 from apps.gateway.changes import listen
 from apps.gateway.providers.transport import Transport
+from apps.gateway.receipts import Receipts
 from apps.gateway.reservations import Reservations
 from apps.keys.lookup import KeyLookup
 from apps.keys.reading import read_grant
@@ -43,7 +46,8 @@ class Runtime:
             max_bytes=settings.JOURNAL_MAX_BYTES,
             fsync=settings.JOURNAL_FSYNC == "always",
         )
-        self.store = ScriptClient([ADMIT, SETTLE, RENEW])
+        self.receipts = Receipts(self.bridge, settings.JOURNAL_DIR)
+        self.store = ScriptClient([ADMIT, GROW, SETTLE, RENEW, LOOK])
         self.reservations = Reservations(
             self.store, lambda owners: self.bridge.read(partial(rebuild, owners, settings.JOURNAL_DIR))
         )
@@ -61,6 +65,11 @@ class Runtime:
         if self.catalog.snapshot is None:
             raise Unavailable("the catalog is not loaded yet")
         return self.catalog.snapshot
+
+    @property
+    def book(self) -> PriceBook:
+        """The price book in force, as new as the catalog."""
+        return self.catalog.book
 
     def why_not_ready(self) -> str | None:
         """What a new request would miss; None when it can be served."""

@@ -92,7 +92,15 @@ class Bench:
         self.grant = msgspec.structs.replace(self.grant, **changes)
         self.runtime.keys.distrust()
 
-    def start(self, path: str, body: Any = None, *, headers: dict[str, str] | None = None, method: str = "") -> Call:
+    def start(
+        self,
+        path: str,
+        body: Any = None,
+        *,
+        headers: dict[str, str] | None = None,
+        method: str = "",
+        query: str = "",
+    ) -> Call:
         """Send a request; the answer collects in the returned call."""
         call = Call()
         raw = body if isinstance(body, bytes) else b"" if body is None else orjson.dumps(body)
@@ -103,7 +111,7 @@ class Bench:
             "type": "http",
             "method": method or ("GET" if body is None else "POST"),
             "path": path,
-            "query_string": b"",
+            "query_string": query.encode(),
             "headers": [(name.encode(), value.encode("latin-1")) for name, value in given.items()],
             "client": ("127.0.0.1", 1),
         }

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from apps.billing.admission import ADMIT, RENEW, SETTLE, Admitted, Demand, Refused
+from apps.billing.admission import ADMIT, GROW, RENEW, SETTLE, Admitted, Demand, Refused
 from apps.billing.rebuilding import rebuild
 from apps.catalog.contracts import Price
 from apps.core.errors import Unavailable
@@ -77,7 +77,7 @@ async def running_worker(
 ) -> AsyncIterator[Worker]:
     """A worker with its own connection; `make_states` stands for the rebuild where there is no database."""
     bridge = DatabaseBridge()
-    store = ScriptClient([ADMIT, SETTLE, RENEW])
+    store = ScriptClient([ADMIT, GROW, SETTLE, RENEW])
     reservations = Reservations(store, lambda owners: bridge.read(partial(make_states, owners, journals)))
     tasks = [asyncio.create_task(store.run()), asyncio.create_task(reservations.run())]
     worker = Worker(Journal(journals, max_bytes=1 << 30), reservations, bridge, price)

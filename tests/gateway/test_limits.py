@@ -13,6 +13,8 @@ import pytest_asyncio
 from apps.billing.admission import Admitted, Refused, period_starts
 from apps.core.ids import new_id
 from apps.core.limits import Limits
+from apps.gateway.counting import TOKENS, bound_of, measure_of
+from apps.gateway.token_usage import ToldUsage
 from apps.usage.contracts import TokenCounts
 from tests.factories import offered, snapshot
 from tests.gateway.conftest import Bench, make_rich
@@ -339,7 +341,10 @@ async def test_an_empty_balance_is_429_credit_balance_exhausted(bench: Bench, em
 
 async def test_without_max_tokens_an_answer_is_cut_to_what_is_left_instead_of_refused(bench: Bench) -> None:
     body = bench.chat_body("base", "word " * 90)
-    input_nanos = (len(orjson.dumps(body)) + 8) * 150  # a token a byte, and 8 for the message
+    measure = measure_of(bench.models["base"])
+    await TOKENS.load(measure)
+    counted = bound_of(TOKENS.count_now(orjson.dumps(body).decode(), measure), measure)
+    input_nanos = (counted + 8) * 150  # 8 for the message
     bench.limit(key_limits=Limits(budget_nanos=input_nanos + 70 * 600))
     call = await bench.call(CHAT, body)
     assert call.status == 200
@@ -368,7 +373,9 @@ async def test_a_request_that_no_minute_can_hold_is_refused_for_good(bench: Benc
 async def test_an_upstream_that_claims_too_much_is_paid_from_the_hold_alone(
     bench: Bench, empty_store: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("apps.gateway.relay.from_openai", lambda usage, bound: TokenCounts(input=3, output=50_000))
+    monkeypatch.setattr(
+        "apps.gateway.relay.read_usage", lambda usage, bound: ToldUsage(TokenCounts(input=3, output=50_000))
+    )
     bench.limit(key_limits=Limits(budget_nanos=60_000))
     record = bench.record(await bench.chat("base", max_tokens=1))
     assert record.cost_nanos == record.opened.hold_nanos

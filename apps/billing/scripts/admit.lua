@@ -1,12 +1,13 @@
 -- Admits one request against money, budgets, rates and concurrency at once, or changes nothing.
 -- ARGV: 2 request, 3 key, 4 project, 5 most nanos, 6 least nanos, 7 tokens, 8 hold lifetime (ms), 9 lease lifetime (ms),
---   10 day, 11 week, 12 month (their starts), 13 limits of the key, 14 of the project, 15 of the organization,
---   each '' or requests/minute,tokens/minute,requests/day,concurrency,budget,period with '' for none.
+--   10 day, 11 week, 12 month (their starts), limits, '' for none: 13 of the key, 14 of the project, 15 of the
+--   organization, 17 of the organization on the model 16.
 -- Answers {1, generation, packed hold, numbers...} admitted, {0, what, whose, limit, retry ms, numbers...} refused,
 --   {-1} the money is not known here: rebuild it, {-2} this request was given up already.
--- Numbers: requests limit, left, reset ms; tokens limit, left, reset ms; nanos left. -1 where there is none.
-local WINDOW_S = 60
+-- Numbers: requests limit, left, reset ms; tokens limit, left, reset ms; nanos left. -1 where there is none. Then, where
+--   all of it was taken, the balance without what is held.
 local id, key, project = ARGV[2], ARGV[3], ARGV[4]
+local asks = {key = key, project = project, model = ARGV[16]}
 local most, least, tokens = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local starts = {day = ARGV[10], week = ARGV[11], month = ARGV[12], lifetime = '0'}
 
@@ -26,33 +27,15 @@ end
 
 -- Who has limits --------------------------------------------------------------------------------------------------
 local owners = {}
-for position, letter in ipairs({'k', 'p', 'o'}) do
+for position, letter in ipairs({'k', 'p', 'o', '', 'm'}) do
   local packed = ARGV[12 + position]
-  if packed ~= '' then
-    local rpm, tpm, rpd, concurrency, budget, period =
-      string.match(packed, '^(%d*),(%d*),(%d*),(%d*),(%d*),(%a*)$')
-    owners[#owners + 1] = {letter = letter, name = owner_name(letter, key, project), rpm = tonumber(rpm),
-      tpm = tonumber(tpm), rpd = tonumber(rpd), concurrency = tonumber(concurrency), budget = tonumber(budget),
-      period = period}
+  if letter ~= '' and packed ~= '' then
+    owners[#owners + 1] = read_owner(letter, owner_name(letter, asks), packed)
   end
 end
 
 -- Money -----------------------------------------------------------------------------------------------------------
-local held = tonumber(state[3])
-local room = tonumber(state[1]) + tonumber(state[2]) - held
-local tightest = {letter = 'o', what = 'balance', limit = tonumber(state[1]) + tonumber(state[2]), held = held}
-for _, owner in ipairs(owners) do
-  if owner.budget then
-    local sums = redis.call('HMGET', spend, owner.name .. '|' .. owner.period .. '|' .. starts[owner.period],
-      owner.name .. '|held')
-    local owner_held = owner.letter == 'o' and held or tonumber(sums[2] or 0)
-    local left = owner.budget - tonumber(sums[1] or 0) - owner_held
-    if left < room then
-      room = left
-      tightest = {letter = owner.letter, what = 'budget', limit = owner.budget, held = owner_held}
-    end
-  end
-end
+local room, tightest = find_room(state, owners, starts)
 local hold = most
 local is_short = false
 if most > 0 and room < most then
@@ -60,37 +43,6 @@ if most > 0 and room < most then
 end
 
 -- Rates and concurrency -------------------------------------------------------------------------------------------
-local first = second - WINDOW_S
-
--- The window of an owner, without what is older than it. 61 buckets of a second cover any 60 s that end now.
-local function read_window(owner)
-  owner.rate = base .. 'rate:' .. owner.name
-  local values = redis.call('HMGET', owner.rate, 'oldest', 'last', 'requests', 'tokens', 'day', 'day_requests')
-  local oldest, last = tonumber(values[1]), tonumber(values[2])
-  owner.requests, owner.tokens = tonumber(values[3] or 0), tonumber(values[4] or 0)
-  owner.day_requests = values[5] == int(math.floor(second / 86400)) and tonumber(values[6]) or 0
-  if not oldest or last < first or last > second + WINDOW_S then
-    local kept = {values[5], values[6]}
-    redis.call('DEL', owner.rate)
-    if kept[1] then redis.call('HSET', owner.rate, 'day', kept[1], 'day_requests', kept[2]) end
-    owner.requests, owner.tokens, owner.oldest, owner.last = 0, 0, second, second
-    return
-  end
-  if oldest < first then
-    for at = oldest, first - 1 do
-      local bucket = redis.call('HMGET', owner.rate, 'r' .. int(at), 't' .. int(at))
-      if bucket[1] then
-        owner.requests = owner.requests - tonumber(bucket[1])
-        owner.tokens = owner.tokens - tonumber(bucket[2])
-        redis.call('HDEL', owner.rate, 'r' .. int(at), 't' .. int(at))
-      end
-    end
-    oldest = first
-    redis.call('HSET', owner.rate, 'oldest', int(oldest), 'requests', int(owner.requests), 'tokens', int(owner.tokens))
-  end
-  owner.oldest, owner.last = oldest, math.max(last, second)
-end
-
 -- Milliseconds until so many requests or tokens have left the window.
 local function wait_ms(owner, field, excess)
   for at = owner.oldest, second do
@@ -155,12 +107,7 @@ end
 local flags = ''
 for _, owner in ipairs(owners) do
   if owner.rate then
-    redis.call('HSET', owner.rate, 'oldest', int(owner.oldest), 'last', int(owner.last),
-      'requests', int(owner.requests + 1), 'tokens', int(owner.tokens + tokens),
-      'day', int(math.floor(second / 86400)), 'day_requests', int(owner.day_requests + 1))
-    redis.call('HINCRBY', owner.rate, 'r' .. int(second), 1)
-    redis.call('HINCRBY', owner.rate, 't' .. int(second), int(tokens))
-    redis.call('PEXPIRE', owner.rate, 172800000)
+    count_now(owner, 1, tokens)
     flags = flags .. owner.letter .. 't'
   end
   if owner.lease then
@@ -169,8 +116,10 @@ for _, owner in ipairs(owners) do
     flags = flags .. owner.letter .. 'c'
   end
 end
-local packed = table.concat({int(hold), int(tokens), int(second), flags, key, project}, '|')
+local packed = pack_hold({nanos = hold, tokens = tokens, at = second, flags = flags, key = key, project = project,
+  model = string.find(flags, 'm', 1, true) and ARGV[16] or ''})
 redis.call('HSET', holds, id, packed)
 redis.call('ZADD', expiry, now_ms + tonumber(ARGV[8]), id)
 change_held({nanos = hold, key = key, project = project}, 1)
+numbers[#numbers + 1] = tonumber(state[1])
 return {1, state[4], packed, unpack(numbers)}

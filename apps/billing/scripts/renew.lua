@@ -1,4 +1,5 @@
--- Keeps running requests alive: their leases, and their holds where a rebuild did not know of them.
+-- Keeps running requests alive: their leases, and their holds where a rebuild did not know of them, or not how far
+-- they had grown.
 -- ARGV: 2 generation known to the caller, 3 hold lifetime (ms), 4 lease lifetime (ms), then request, packed hold ...
 -- Every request named must be running, seen after the caller learned of this generation: then no rebuild counted it.
 -- Answers the generation in force, '' when the money is not known.
@@ -11,12 +12,14 @@ for position = 5, #ARGV, 2 do
     local hold = unpack_hold(packed)
     for letter, what in string.gmatch(hold.flags, '(%a)(%a)') do
       if what == 'c' then
-        local lease = base .. 'lease:' .. owner_name(letter, hold.key, hold.project)
+        local lease = base .. 'lease:' .. owner_name(letter, hold)
         redis.call('ZADD', lease, now_ms + tonumber(ARGV[4]), id)
         redis.call('PEXPIRE', lease, 86400000)
       end
     end
-    if redis.call('HEXISTS', holds, id) == 1 then
+    local known = redis.call('HGET', holds, id)
+    if known then
+      if generation ~= '' then raise_hold(id, unpack_hold(known), hold.nanos) end
       redis.call('ZADD', expiry, now_ms + tonumber(ARGV[3]), id)
     elseif is_same then
       redis.call('HSET', holds, id, packed)

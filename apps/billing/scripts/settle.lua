@@ -21,7 +21,7 @@ end
 local hold = drop_hold(id, is_known)
 local flags = hold and hold.flags or 'kcpcoc'
 for letter, what in string.gmatch(flags, '(%a)(%a)') do
-  local name = owner_name(letter, key, project)
+  local name = owner_name(letter, hold or {key = key, project = project})
   if what == 'c' then
     redis.call('ZREM', base .. 'lease:' .. name, id)
   elseif tokens ~= hold.tokens then

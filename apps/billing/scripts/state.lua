@@ -19,15 +19,23 @@ local function int(number)
   return string.format('%.0f', number)
 end
 
--- A hold as text: nanos|tokens|second|flags|key|project. Flags say what else was taken: t, c after each owner's letter.
+-- A hold as text: nanos|tokens|second|flags|key|project|model. Flags say what else was taken: t, c after each owner's
+-- letter. The model is there only where it has limits; holds of older versions end with the project.
 local function unpack_hold(packed)
-  local nanos, tokens, at, flags, key, project = string.match(packed, '^(%d+)|(%d+)|(%d+)|(%a*)|([^|]*)|([^|]*)$')
+  local nanos, tokens, at, flags, key, project, model =
+    string.match(packed, '^(%d+)|(%d+)|(%d+)|(%a*)|([^|]*)|([^|]*)|?([^|]*)$')
   return {nanos = tonumber(nanos), tokens = tonumber(tokens), at = tonumber(at), flags = flags, key = key,
-    project = project}
+    project = project, model = model}
 end
 
-local function owner_name(letter, key, project)
-  if letter == 'k' then return 'k:' .. key elseif letter == 'p' then return 'p:' .. project end
+local function pack_hold(hold)
+  return table.concat({int(hold.nanos), int(hold.tokens), int(hold.at), hold.flags, hold.key, hold.project,
+    hold.model}, '|')
+end
+
+local function owner_name(letter, hold)
+  if letter == 'k' then return 'k:' .. hold.key elseif letter == 'p' then return 'p:' .. hold.project
+  elseif letter == 'm' then return 'm:' .. hold.model end
   return 'o'
 end
 
@@ -66,4 +74,84 @@ local function charge_pending(packed, sign)
   local cost, key, project, day, week, month =
     string.match(packed, '^(%d+)|([^|]*)|([^|]*)|(%d+)|(%d+)|(%d+)$')
   charge(tonumber(cost), key, project, {day, week, month}, sign)
+end
+
+-- Makes a hold that is smaller than what its gateway was granted as large as that. Holds never shrink.
+local function raise_hold(id, hold, nanos)
+  local change = nanos - hold.nanos
+  if change <= 0 then return end
+  hold.nanos = nanos
+  redis.call('HSET', holds, id, pack_hold(hold))
+  change_held({nanos = change, key = hold.key, project = hold.project}, 1)
+end
+
+-- Limits as text: requests/minute,tokens/minute,requests/day,concurrency,budget,period with '' for none.
+local function read_owner(letter, name, packed)
+  local rpm, tpm, rpd, concurrency, budget, period = string.match(packed, '^(%d*),(%d*),(%d*),(%d*),(%d*),(%a*)$')
+  return {letter = letter, name = name, rpm = tonumber(rpm), tpm = tonumber(tpm), rpd = tonumber(rpd),
+    concurrency = tonumber(concurrency), budget = tonumber(budget), period = period}
+end
+
+-- What can still be held, and what says so: the balance, or the budget that has least left. `state` is balance, credit
+-- and held; `starts` are those of the periods, in Unix seconds.
+local function find_room(state, owners, starts)
+  local held = tonumber(state[3])
+  local limit = tonumber(state[1]) + tonumber(state[2])
+  local room = limit - held
+  local tightest = {letter = 'o', what = 'balance', limit = limit, held = held}
+  for _, owner in ipairs(owners) do
+    if owner.budget then
+      local sums = redis.call('HMGET', spend, owner.name .. '|' .. owner.period .. '|' .. starts[owner.period],
+        owner.name .. '|held')
+      local owner_held = owner.letter == 'o' and held or tonumber(sums[2] or 0)
+      local left = owner.budget - tonumber(sums[1] or 0) - owner_held
+      if left < room then
+        room = left
+        tightest = {letter = owner.letter, what = 'budget', limit = owner.budget, held = owner_held}
+      end
+    end
+  end
+  return room, tightest
+end
+
+local WINDOW_S = 60
+local first = second - WINDOW_S
+
+-- The window of an owner, without what is older than it. 61 buckets of a second cover any 60 s that end now.
+local function read_window(owner)
+  owner.rate = base .. 'rate:' .. owner.name
+  local values = redis.call('HMGET', owner.rate, 'oldest', 'last', 'requests', 'tokens', 'day', 'day_requests')
+  local oldest, last = tonumber(values[1]), tonumber(values[2])
+  owner.requests, owner.tokens = tonumber(values[3] or 0), tonumber(values[4] or 0)
+  owner.day_requests = values[5] == int(math.floor(second / 86400)) and tonumber(values[6]) or 0
+  if not oldest or last < first or last > second + WINDOW_S then
+    local kept = {values[5], values[6]}
+    redis.call('DEL', owner.rate)
+    if kept[1] then redis.call('HSET', owner.rate, 'day', kept[1], 'day_requests', kept[2]) end
+    owner.requests, owner.tokens, owner.oldest, owner.last = 0, 0, second, second
+    return
+  end
+  if oldest < first then
+    for at = oldest, first - 1 do
+      local bucket = redis.call('HMGET', owner.rate, 'r' .. int(at), 't' .. int(at))
+      if bucket[1] then
+        owner.requests = owner.requests - tonumber(bucket[1])
+        owner.tokens = owner.tokens - tonumber(bucket[2])
+        redis.call('HDEL', owner.rate, 'r' .. int(at), 't' .. int(at))
+      end
+    end
+    oldest = first
+    redis.call('HSET', owner.rate, 'oldest', int(oldest), 'requests', int(owner.requests), 'tokens', int(owner.tokens))
+  end
+  owner.oldest, owner.last = oldest, math.max(last, second)
+end
+
+-- Counts requests and tokens in this second, after `read_window`.
+local function count_now(owner, requests, tokens)
+  redis.call('HSET', owner.rate, 'oldest', int(owner.oldest), 'last', int(owner.last),
+    'requests', int(owner.requests + requests), 'tokens', int(owner.tokens + tokens),
+    'day', int(math.floor(second / 86400)), 'day_requests', int(owner.day_requests + requests))
+  redis.call('HINCRBY', owner.rate, 'r' .. int(second), requests)
+  redis.call('HINCRBY', owner.rate, 't' .. int(second), int(tokens))
+  redis.call('PEXPIRE', owner.rate, 172800000)
 end

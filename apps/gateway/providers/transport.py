@@ -8,6 +8,7 @@ import aiohttp
 from aiohttp.abc import AbstractStreamWriter
 from yarl import URL
 
+from apps.core.crash_points import crash_point
 from apps.gateway.providers.base import UpstreamRequest
 
 KEEP_ALIVE_S = 15.0
@@ -141,3 +142,4 @@ class _Body(aiohttp.payload.Payload):
         body = memoryview(self._value)
         for start in range(0, len(body), WRITE_BYTES):
             await writer.write(body[start : start + WRITE_BYTES])
+        crash_point("P4")
