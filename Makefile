@@ -1,7 +1,7 @@
 # CRUN. `make` alone explains itself. Needs Python 3.11 or newer; everything else goes into .venv.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format bench screenshots docs lock launcher
+.PHONY: help run test soak check format bench screenshots docs lock launcher
 .SUFFIXES:
 .DELETE_ON_ERROR:
 
@@ -33,6 +33,9 @@ run: $(VENV)/run.lock launcher ## install what is missing, start everything, pri
 test: $(VENV)/dev.lock launcher ## run all tests on real PostgreSQL, Valkey and sockets
 	@deploy/install-test-packages
 	@$(BIN)/python -m pytest -n 2
+
+soak: $(VENV)/dev.lock launcher ## try to lose money for about 40 minutes; PART=crashes for a part of it (docs/testing.md)
+	@$(BIN)/python -m tests.money.soak $(PART)
 
 check: $(VENV)/dev.lock launcher ## formatting, lint, types and layers, then all tests (missing migrations are one)
 	$(BIN)/ruff format --check .
