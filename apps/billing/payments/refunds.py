@@ -1,0 +1,221 @@
+"""Refunds: unused credit goes back to who paid for it, and refunds made at the provider are written down.
+
+The credit is taken before the provider is asked, so that it cannot be spent meanwhile, and comes back when it refuses.
+All lines are new; all refunds of a payment that did not fail are never more than the payment."""
+
+import logging
+from datetime import timedelta
+from typing import Final
+
+from django.db import transaction
+from django.db.models import Exists, OuterRef, Sum
+from django.utils import timezone
+
+from apps.billing.grants import Withdrawal, return_withdrawn, withdraw
+from apps.billing.ledger import balance_nanos
+from apps.billing.models import (
+    NANOS_PER_CENT,
+    Dispute,
+    Payment,
+    PaymentStatus,
+    Refund,
+    RefundStatus,
+    TransactionKind,
+)
+from apps.billing.models.payments import new_refund_id
+from apps.billing.payments.contracts import Outcome, ProviderAway, ProviderRefused, RefundSeen
+from apps.billing.payments.errors import Mismatch, NotYet
+from apps.billing.payments.providers import provider_named
+from apps.core.errors import Conflict, InvalidInput, NotFound
+from apps.core.money import format_usd
+from apps.usage.models import UnpostedUsage, UsageRecord
+
+ASK_AGAIN_AFTER: Final = timedelta(minutes=1)
+AT_PROVIDER: Final = "payment provider"
+"""The actor of refunds that nobody asked for here."""
+log = logging.getLogger(__name__)
+
+
+def refundable_nanos(payment: Payment) -> int:
+    """How much of a payment can be refunded now: what is left of its credit, in whole cents."""
+    if payment.grant is None or _is_disputed(payment):
+        return 0
+    unused = min(
+        payment.grant.remaining_nanos,
+        payment.amount_nanos - refunded_nanos(payment),
+        balance_nanos(payment.organization_id) - _unposted_nanos(payment.organization_id),
+    )
+    return max(0, unused // NANOS_PER_CENT * NANOS_PER_CENT)
+
+
+def refunded_nanos(payment: Payment) -> int:
+    """What was sent back, or is under way."""
+    alive = payment.refunds.exclude(status=RefundStatus.FAILED)
+    return alive.aggregate(total=Sum("amount_nanos"))["total"] or 0
+
+
+def refund_payment(
+    payment_id: str, amount_nanos: int, *, reason: str, actor: str, refund_id: str | None = None
+) -> Refund:
+    """Send `amount_nanos` (whole cents) of a payment back, if so much of its credit is unused.
+
+    The same `refund_id` again is the same refund. The returned refund is pending when the provider did not answer:
+    a task asks it again. Raises NotFound, InvalidInput, and Conflict when less can be refunded."""
+    refund = _open(payment_id, amount_nanos, reason=reason, actor=actor, refund_id=refund_id or new_refund_id())
+    if refund.status == RefundStatus.PENDING:
+        send(refund)
+        refund.refresh_from_db()
+    return refund
+
+
+def send(refund: Refund) -> None:
+    """Ask the provider for the refund, as often as it takes. Its credit comes back when it refuses."""
+    payment = refund.payment
+    provider = provider_named(payment.provider)
+    Refund.objects.filter(pk=refund.pk).update(checked_at=timezone.now())
+    try:
+        known = provider.refunds_of(payment.provider_reference) if refund.checked_at else []
+        seen = next((one for one in known if one.refund_id == refund.id), None) or provider.refund(
+            refund.id, payment.provider_reference, amount_cents=refund.amount_nanos // NANOS_PER_CENT
+        )
+    except ProviderRefused as error:
+        _close(refund.pk, RefundStatus.FAILED, failure=error.message)
+    except ProviderAway as error:
+        log.warning("a refund waits for its provider: %s", error.message, extra={"refund": refund.id})
+    else:
+        apply_refund(seen, payment.provider)
+
+
+def resume_refunds() -> int:
+    """Ask again for the refunds whose provider did not answer; returns how many were asked for."""
+    due = Refund.objects.filter(status=RefundStatus.PENDING, provider_reference="")
+    waiting = list(due.filter(checked_at__lt=timezone.now() - ASK_AGAIN_AFTER).select_related("payment")[:100])
+    never_asked = list(
+        due.filter(checked_at=None, created_at__lt=timezone.now() - ASK_AGAIN_AFTER).select_related("payment")[:100]
+    )
+    for refund in [*waiting, *never_asked]:
+        send(refund)
+    return len(waiting) + len(never_asked)
+
+
+@transaction.atomic
+def apply_refund(seen: RefundSeen, provider: str) -> None:
+    """Bring a refund to the state that its provider saw; one that was made at the provider is written down here.
+
+    Raises NotYet when its payment is not known or not paid yet, and Mismatch when it contradicts what we know."""
+    payment = (
+        Payment.objects.filter(provider=provider, provider_reference=seen.payment_reference)
+        .exclude(provider_reference="")
+        .select_for_update(no_key=True)
+        .first()
+    )
+    if payment is None or payment.status != PaymentStatus.PAID:
+        raise NotYet("the refunded payment has not arrived")
+    if seen.currency != payment.currency:
+        raise Mismatch("the currency of the refund is not that of its payment")
+    refund = _known(payment, seen) or _made_elsewhere(payment, seen)
+    if refund.amount_nanos != seen.amount_cents * NANOS_PER_CENT:
+        raise Mismatch("the amount of the refund is not that of ours")
+    if not refund.provider_reference:
+        Refund.objects.filter(pk=refund.pk).update(provider_reference=seen.reference)
+    if seen.outcome is Outcome.FAILED:
+        _close(refund.pk, RefundStatus.FAILED, failure=seen.failure or "The provider could not pay it out.")
+    elif seen.outcome is Outcome.SUCCEEDED:
+        _close(refund.pk, RefundStatus.SUCCEEDED)
+
+
+@transaction.atomic
+def _open(payment_id: str, amount_nanos: int, *, reason: str, actor: str, refund_id: str) -> Refund:
+    """Take the credit and write the refund down, all under the payment's lock."""
+    if amount_nanos <= 0 or amount_nanos % NANOS_PER_CENT:
+        raise InvalidInput("a refund is a positive number of whole cents")
+    payment = Payment.objects.select_for_update(no_key=True).filter(pk=payment_id).first()
+    if payment is None:
+        raise NotFound(f"there is no payment with the id {payment_id!r}")
+    earlier: Refund | None = Refund.objects.filter(pk=refund_id).first()
+    if earlier is not None:
+        if (earlier.payment_id, earlier.amount_nanos) != (payment_id, amount_nanos):
+            raise Conflict(f"the refund {refund_id} was for something else")
+        return earlier
+    if payment.status != PaymentStatus.PAID:
+        raise Conflict("only a payment that arrived can be refunded")
+    if _is_disputed(payment):
+        raise Conflict("the payment is disputed: the bank has its money")
+    possible = refundable_nanos(payment)
+    if amount_nanos > possible:
+        raise Conflict(f"{format_usd(possible)} USD of this payment can be refunded: the rest is used or refunded")
+    return _write(payment, amount_nanos, refund_id=refund_id, reason=reason, actor=actor, unused_only=True)
+
+
+def _write(
+    payment: Payment, amount_nanos: int, *, refund_id: str, reason: str, actor: str, unused_only: bool
+) -> Refund:
+    taken = withdraw(
+        Withdrawal(str(payment.grant_id), amount_nanos, TransactionKind.PAYMENT_REFUND, unused_only),
+        idempotency_key=f"payment-refund:{refund_id}",
+        reason=reason,
+        actor=actor,
+    )
+    refund: Refund = Refund.objects.create(
+        id=refund_id,
+        organization_id=payment.organization_id,
+        payment=payment,
+        amount_nanos=amount_nanos,
+        reason=reason,
+        actor=actor,
+        transaction=taken,
+    )
+    return refund
+
+
+def _known(payment: Payment, seen: RefundSeen) -> Refund | None:
+    refund: Refund | None
+    if seen.refund_id:
+        refund = Refund.objects.filter(pk=seen.refund_id, payment=payment).first()
+        if refund is None or refund.provider_reference not in ("", seen.reference):
+            raise Mismatch("it names a refund that is not of this payment")
+    else:
+        refund = Refund.objects.filter(payment=payment, provider_reference=seen.reference).first()
+    return refund
+
+
+def _made_elsewhere(payment: Payment, seen: RefundSeen) -> Refund:
+    """The money has left already, so the whole credit is taken: what is used becomes a debt."""
+    amount_nanos = seen.amount_cents * NANOS_PER_CENT
+    if not 0 < amount_nanos <= payment.amount_nanos - refunded_nanos(payment):
+        raise Mismatch("more would be refunded than was paid")
+    return _write(
+        payment,
+        amount_nanos,
+        refund_id=new_refund_id(),
+        reason="Refunded at the payment provider",
+        actor=AT_PROVIDER,
+        unused_only=False,
+    )
+
+
+@transaction.atomic
+def _close(refund_id: str, status: RefundStatus, *, failure: str = "") -> None:
+    """A refund that succeeded can fail later, when the bank sends it back; one that failed stays so."""
+    refund = Refund.objects.select_for_update(no_key=True).get(pk=refund_id)
+    if refund.status in (RefundStatus.FAILED, status):
+        return
+    refund.status = status
+    refund.failure = failure[:300]
+    if status is RefundStatus.FAILED:
+        refund.reversal = return_withdrawn(
+            refund.transaction_id, idempotency_key=f"payment-refund-failed:{refund.id}", reason="The refund failed"
+        )
+    refund.save(update_fields=["status", "failure", "reversal"])
+
+
+def _is_disputed(payment: Payment) -> bool:
+    open_disputes = Dispute.objects.filter(payment=payment, withdrawal__isnull=False, reinstatement=None)
+    return open_disputes.exists()
+
+
+def _unposted_nanos(organization_id: str) -> int:
+    """Usage that is known but not charged yet: its credit is used."""
+    waiting = UnpostedUsage.objects.filter(day=OuterRef("day"), request_id=OuterRef("request_id"))
+    records = UsageRecord.objects.for_organization(organization_id).filter(Exists(waiting), sandbox=False)
+    return records.aggregate(total=Sum("cost_nanos"))["total"] or 0
