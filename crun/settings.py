@@ -6,6 +6,7 @@ from typing import Any
 
 import environ
 from celery.schedules import crontab
+from django.core.exceptions import ImproperlyConfigured
 
 from apps.console.unfold import UNFOLD as UNFOLD
 from apps.core.crypto import parse_key_ring
@@ -32,10 +33,17 @@ ENCRYPTION_KEYS = parse_key_ring(_encryption_keys, variable="CRUN_ENCRYPTION_KEY
 
 # --- stores -------------------------------------------------------------------------------------------------------
 REDIS_URL = env.str("REDIS_URL", default="") or HOME.redis_url()
+DATABASE_ROLE = env.str("CRUN_DATABASE_ROLE", default="")  # which process this is; empty: the owner of the tables
+_role_urls = {
+    "gateway": env.str("CRUN_DATABASE_URL_GATEWAY", default=""),
+    "worker": env.str("CRUN_DATABASE_URL_WORKER", default=""),
+    "web": env.str("CRUN_DATABASE_URL_WEB", default=""),
+}
+_database_url = _role_urls.get(DATABASE_ROLE) or env.str("DATABASE_URL", default="")
 DATABASES: dict[str, dict[str, Any]] = {
     "default": {
         "ENGINE": "django.db.backends.postgresql",
-        **(env.db_url("DATABASE_URL") if env.str("DATABASE_URL", default="") else HOME.database_settings()),
+        **(env.db_url_config(_database_url) if _database_url else HOME.database_settings(DATABASE_ROLE)),
         # Under ASGI every page runs in a thread of its own, so a kept connection would be kept once for each page.
         "CONN_MAX_AGE": 0,
     }
@@ -53,6 +61,8 @@ CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", 
 JOURNAL_DIR = Path(env.str("CRUN_JOURNAL_DIR", default="") or HOME.journal)
 JOURNAL_MAX_BYTES = env.int("CRUN_JOURNAL_MAX_BYTES", default=1 << 30)
 JOURNAL_FSYNC = env.str("CRUN_JOURNAL_FSYNC", default="never")
+VENDOR_DRIFT_PERCENT = env.int("CRUN_VENDOR_DRIFT_PERCENT", default=5)
+METRICS_TOKEN = env.str("CRUN_METRICS_TOKEN", default="")
 
 # --- the gateway: every wait has a bound ----------------------------------------------------------------------------
 UPSTREAM_CONNECT_TIMEOUT_S = env.float("CRUN_UPSTREAM_CONNECT_TIMEOUT_S", default=5.0)
@@ -61,6 +71,21 @@ UPSTREAM_IDLE_TIMEOUT_S = env.float("CRUN_UPSTREAM_IDLE_TIMEOUT_S", default=60.0
 UPSTREAM_TOTAL_TIMEOUT_S = env.float("CRUN_UPSTREAM_TOTAL_TIMEOUT_S", default=600.0)
 CLIENT_WRITE_TIMEOUT_S = env.float("CRUN_CLIENT_WRITE_TIMEOUT_S", default=30.0)
 DRAIN_TIMEOUT_S = env.float("CRUN_DRAIN_TIMEOUT_S", default=30.0)
+
+# --- payments: without a key there are none by card -----------------------------------------------------------------
+STRIPE_SECRET_KEY = env.str("CRUN_STRIPE_SECRET_KEY", default="").strip()
+STRIPE_WEBHOOK_SECRETS = env.list("CRUN_STRIPE_WEBHOOK_SECRETS", default=[])
+STRIPE_API_URL = env.str("CRUN_STRIPE_API_URL", default="https://api.stripe.com").rstrip("/")
+STRIPE_TIMEOUT_S = env.float("CRUN_STRIPE_TIMEOUT_S", default=20.0)
+TOP_UP_MIN_USD = env.int("CRUN_TOP_UP_MIN_USD", default=5)
+TOP_UP_MAX_USD = env.int("CRUN_TOP_UP_MAX_USD", default=5000)
+AUTO_TOP_UP_MAX_FAILURES = env.int("CRUN_AUTO_TOP_UP_MAX_FAILURES", default=3)
+if STRIPE_SECRET_KEY and not any(secret.strip() for secret in STRIPE_WEBHOOK_SECRETS):
+    # Not a system check alone: no process of any kind may run in which an event could pass without a signature.
+    raise ImproperlyConfigured(
+        "CRUN_STRIPE_SECRET_KEY is set, but CRUN_STRIPE_WEBHOOK_SECRETS is empty: anybody could forge payments. "
+        "Set it to the signing secret (whsec_...) of your webhook endpoint at Stripe."
+    )
 
 # --- Django -------------------------------------------------------------------------------------------------------
 INSTALLED_APPS = [
@@ -157,6 +182,9 @@ ACCOUNT_SESSION_REMEMBER = True
 ACCOUNT_LOGOUT_ON_GET = False
 vars().update(env.email_url("EMAIL_URL", default="consolemail://"))  # EMAIL_BACKEND, EMAIL_HOST, EMAIL_USE_TLS ...
 DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="CRUN <crun@localhost>")
+EMAIL_TIMEOUT = 15  # seconds: a mail server that hangs must not hold a worker
+OPERATOR_EMAILS = env.list("CRUN_OPERATOR_EMAILS", default=[])
+WEBHOOKS_ALLOW_PRIVATE = env.bool("CRUN_WEBHOOKS_ALLOW_PRIVATE", default=False)
 SESSION_COOKIE_AGE = int(timedelta(days=14).total_seconds())
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = PUBLIC_URL.startswith("https://")
 SECURE_REFERRER_POLICY = "same-origin"
@@ -189,7 +217,25 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": 3600.0,
         "options": {"expires": 600},
     },
+    "auto top-up": {"task": "billing.auto_top_up", "schedule": 60.0, "options": {"expires": 50}},
+    "follow payments": {"task": "billing.follow_payments", "schedule": 60.0, "options": {"expires": 50}},
+    "evaluate alerts": {"task": "alerts.evaluate", "schedule": 60.0, "options": {"expires": 50}},
+    "look ahead for alerts": {"task": "alerts.look_ahead", "schedule": 300.0, "options": {"expires": 250}},
+    "brake keys": {"task": "alerts.brake", "schedule": 5.0, "options": {"expires": 5}},
+    "send alert e-mails": {"task": "alerts.send_emails", "schedule": 5.0, "options": {"expires": 5}},
+    "prune deliveries": {"task": "alerts.prune", "schedule": 3600.0, "options": {"expires": 600}},
+    "send webhooks": {"task": "api.send_webhooks", "schedule": 2.0, "options": {"expires": 5}},
     "expire grants": {"task": "billing.expire_grants", "schedule": 3600.0, "options": {"expires": 600}},
+    "issue invoices": {"task": "billing.issue_invoices", "schedule": 60.0, "options": {"expires": 50}},
+    "send invoices": {"task": "billing.send_invoices", "schedule": 60.0, "options": {"expires": 50}},
+    # Hourly, not only on the 1st: a month is invoiced as soon as it is closed, also after a pause.
+    "invoice months": {
+        "task": "billing.invoice_months",
+        "schedule": crontab(minute="20"),
+        "options": {"expires": 3000},
+    },
+    "finish re-ratings": {"task": "billing.finish_reratings", "schedule": 5.0, "options": {"expires": 5}},
+    "reconcile when asked": {"task": "billing.reconcile_asked", "schedule": 5.0, "options": {"expires": 5}},
     "prove the ledger": {
         "task": "billing.prove_ledger",
         "schedule": crontab(hour="3", minute="17"),

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import F, QuerySet
 
 from apps.accounts.models import Organization
@@ -24,6 +24,7 @@ from apps.billing.models import (
     TransactionKind,
 )
 from apps.core.errors import Conflict, InvalidInput, NotFound
+from apps.core.money import format_usd
 
 PRIORITIES: dict[GrantSource, int] = {
     GrantSource.PROMOTIONAL: 10,
@@ -42,6 +43,13 @@ PAID_BY: dict[GrantSource, AccountKind] = {
 """The account on the other side of a grant."""
 
 CHARGES = (TransactionKind.CHARGE, TransactionKind.USAGE)
+_DUE = """
+SELECT id, organization_id FROM billing_grant credit
+WHERE expires_at <= %s AND remaining_nanos > 0 AND NOT EXISTS (
+    SELECT FROM usage_unpostedusage JOIN usage_usagerecord record USING (day, request_id)
+    WHERE record.organization_id = credit.organization_id AND record.created_at < credit.expires_at)
+ORDER BY id
+"""
 
 
 @dataclass(frozen=True)
@@ -62,6 +70,18 @@ class UsageCharge:
     amount_nanos: int
     idempotency_key: str
     reason: str
+
+
+@dataclass(frozen=True)
+class Withdrawal:
+    """Paid money that leaves again, with the credit it had become: `kind` is PAYMENT_REFUND or DISPUTE.
+
+    `unused_only` takes no more than is left of the grant; otherwise other credit pays what it lacks, then a debt."""
+
+    grant_id: str
+    amount_nanos: int
+    kind: TransactionKind
+    unused_only: bool
 
 
 def in_order_of_use(grants: QuerySet[Grant]) -> QuerySet[Grant]:
@@ -115,6 +135,25 @@ def charge(
     entry = Entry(TransactionKind.CHARGE, organization_id, idempotency_key, reason, actor, content=content)
     purse = _locked_purse(organization_id)
     return ledger.find(entry) or ledger.write(entry, _lines(purse.take(amount_nanos), AccountKind.REVENUE))
+
+
+@transaction.atomic
+def correct_usage(
+    organization_id: str, difference_nanos: int, *, idempotency_key: str, reason: str, actor: str
+) -> LedgerTransaction:
+    """Correct what usage cost: above zero is charged as any charge is; below zero comes back as credit without an end,
+    after a debt is paid, because which grants paid for one request of a posted batch is not kept.
+
+    Raises InvalidInput for zero and Conflict for a key that was used for something else."""
+    if difference_nanos > 0:
+        return charge(organization_id, difference_nanos, idempotency_key=idempotency_key, reason=reason, actor=actor)
+    _check_amount(-difference_nanos)
+    content = (difference_nanos,)
+    entry = Entry(TransactionKind.REFUND, organization_id, idempotency_key, reason, actor, content=content)
+    purse = _locked_purse(organization_id)
+    if earlier := ledger.find(entry):
+        return earlier
+    return ledger.write(entry, _lines(purse.give(-difference_nanos, None), AccountKind.REVENUE))
 
 
 @transaction.atomic
@@ -191,13 +230,66 @@ def write_off(organization_id: str, *, idempotency_key: str, reason: str, actor:
     return ledger.write(entry, _lines(purse.give(purse.debt_nanos, None), AccountKind.WRITE_OFFS))
 
 
+@transaction.atomic
+def withdraw(wanted: Withdrawal, *, idempotency_key: str, reason: str, actor: str = SYSTEM) -> LedgerTransaction:
+    """Take credit that was paid for out of the wallet again, because its money goes back to who paid.
+
+    Raises NotFound for an unknown grant, and Conflict when `unused_only` asks for more than is left of it, or for a key
+    that was used for something else."""
+    _check_amount(wanted.amount_nanos)
+    owner = Grant.objects.filter(pk=wanted.grant_id).values_list("organization_id", flat=True).first()
+    if owner is None:
+        raise NotFound(f"there is no grant with the id {wanted.grant_id!r}")
+    content = (wanted.grant_id, wanted.amount_nanos)
+    entry = Entry(wanted.kind, owner, idempotency_key, reason, actor, content=content)
+    purse = _locked_purse(owner)
+    if earlier := ledger.find(entry):
+        return earlier
+    rest = purse.rests.get(wanted.grant_id, 0)
+    if wanted.unused_only and wanted.amount_nanos > rest:
+        raise Conflict(f"of this credit {format_usd(rest)} USD are unused, not {format_usd(wanted.amount_nanos)}")
+    own = min(rest, wanted.amount_nanos)
+    moves = [Move(-own, wanted.grant_id)] if own else []
+    if own:
+        purse.rests[wanted.grant_id] = rest - own
+    if own < wanted.amount_nanos:
+        moves += purse.take(wanted.amount_nanos - own)
+    return ledger.write(entry, _lines(moves, AccountKind.CASH))
+
+
+@transaction.atomic
+def return_withdrawn(
+    withdrawal_id: str, *, idempotency_key: str, reason: str, actor: str = SYSTEM
+) -> LedgerTransaction:
+    """Give back all that `withdraw` took, to where it was taken from; a debt is paid before it can be used.
+
+    Raises NotFound for an unknown withdrawal and Conflict for a key that was used otherwise."""
+    kinds = (TransactionKind.PAYMENT_REFUND, TransactionKind.DISPUTE)
+    taken = LedgerTransaction.objects.filter(pk=withdrawal_id, kind__in=kinds, reverses=None).first()
+    if taken is None or taken.organization_id is None:
+        raise NotFound(f"there is no withdrawal with the id {withdrawal_id!r}")
+    entry = Entry(
+        TransactionKind(taken.kind), taken.organization_id, idempotency_key, reason, actor, reverses_id=withdrawal_id
+    )
+    purse = _locked_purse(taken.organization_id)
+    if earlier := ledger.find(entry):
+        return earlier
+    if taken.reversals.exists():
+        raise Conflict(f"the withdrawal {withdrawal_id} was given back already")
+    moves = [move for back in reversed(_wallet_moves(taken)) for move in purse.give(-back.amount_nanos, back.grant_id)]
+    return ledger.write(entry, _lines(moves, AccountKind.CASH))
+
+
 def expire_due(now: datetime) -> int:
     """Move the unused rest of every grant that ended at or before `now` to breakage; returns how many grants.
 
-    One database transaction a grant. Until this has run, credit can be used: expiry is an act, not a clock, and a
-    request that was admitted against credit can be charged to it."""
-    due = Grant.objects.filter(expires_at__lte=now, remaining_nanos__gt=0).order_by("id")
-    return sum(_expire(grant_id, owner) for grant_id, owner in list(due.values_list("id", "organization_id")))
+    One database transaction a grant. Until this has run, credit can be used: expiry is an act, not a clock. A grant
+    whose organization has usage from before its end that is not posted yet waits for the next time, because it may
+    have to pay for that."""
+    with connection.cursor() as cursor:
+        cursor.execute(_DUE, [now])
+        due = cursor.fetchall()
+    return sum(_expire(grant_id, organization_id) for grant_id, organization_id in due)
 
 
 @transaction.atomic

@@ -4,14 +4,19 @@ import hashlib
 import logging
 from collections import defaultdict
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any
 
 from django.db import connection, transaction
 
+from apps.billing.alerts.raising import raise_alert
 from apps.billing.grants import UsageCharge, charge_usage
+from apps.billing.models import AlertKind
+from apps.billing.pricing.loading import load_prices
 from apps.billing.rating import cost_nanos
-from apps.catalog.models import PriceVersion
-from apps.catalog.snapshot import price_from_version
+from apps.catalog.contracts import BUCKETS, Price
+from apps.core.crash_points import crash_point
+from apps.core.ids import utc_day
 from apps.usage.contracts import TokenCounts
 from apps.usage.rollups import add_to_rollups
 
@@ -24,9 +29,12 @@ WITH claimed AS (
         SELECT request_id FROM usage_unpostedusage ORDER BY request_id LIMIT %s FOR UPDATE SKIP LOCKED
     ) RETURNING day, request_id
 )
-SELECT record.organization_id, record.project_id, record.key_id, record.model, record.provider, record.created_at,
+SELECT record.organization_id, record.project_id, record.key_id, record.model, record.provider,
        record.status, record.estimated, record.input_tokens, record.cache_read_tokens, record.cache_write_tokens,
-       record.output_tokens, record.reasoning_tokens, record.price_version_id, record.cost_nanos, record.request_id
+       record.output_tokens, record.reasoning_tokens, record.cache_write_1h_tokens, record.audio_input_tokens,
+       record.image_input_tokens, record.audio_output_tokens, record.image_output_tokens, record.images,
+       record.service_tier, record.price_version_id, record.price_rule_id, record.cost_nanos,
+       record.overage_nanos, record.sandbox, record.review, record.request_id
 FROM usage_usagerecord record JOIN claimed USING (day, request_id)
 """
 
@@ -44,15 +52,22 @@ def post_batch() -> int:
     if rows:
         _check_rating(rows)
         charge_usage(_charges(rows))
+        crash_point("P9")
         add_to_rollups(rows)
+        _raise_reviews(rows)
+        crash_point("P15")
     return len(rows)
 
 
 def _charges(rows: Sequence[dict[str, Any]]) -> list[UsageCharge]:
-    """One charge for each organization whose records cost anything. The key names exactly these records."""
+    """One charge for each organization whose records cost anything. The key names exactly these records.
+
+    Test traffic is never charged."""
     costs: dict[str, int] = defaultdict(int)
     ids: dict[str, list[str]] = defaultdict(list)
     for row in rows:
+        if row["sandbox"]:
+            continue
         costs[row["organization_id"]] += row["cost_nanos"]
         ids[row["organization_id"]].append(row["request_id"])
     return [
@@ -62,31 +77,56 @@ def _charges(rows: Sequence[dict[str, Any]]) -> list[UsageCharge]:
     ]
 
 
+def _raise_reviews(rows: Sequence[dict[str, Any]]) -> None:
+    """Tell the operator of usage that breaks a rule: once a day for each provider and model.
+
+    In one order, so that two workers cannot wait for each other in a circle."""
+    found = {
+        (str(utc_day(row["request_id"])), row["provider"], row["model"]): row
+        for row in rows
+        if row["review"] and not row["sandbox"]
+    }
+    for (day, provider, model), row in sorted(found.items(), key=itemgetter(0)):
+        raise_alert(
+            None,
+            AlertKind.USAGE_REVIEW,
+            key=f"{AlertKind.USAGE_REVIEW}:{day}:{provider}:{model}"[:200],
+            subject=f"Usage to review: {provider} for {model}"[:200],
+            text=f"{provider} for {model}: {row['review']}. See the console's reviews; one request is {row['request_id']}.",
+            details={"request_id": row["request_id"], "provider": provider, "model": model},
+        )
+
+
 def _posting_key(request_ids: list[str]) -> str:
     everyone = hashlib.sha256(" ".join(request_ids).encode()).hexdigest()
     return f"usage:{request_ids[0]}:{request_ids[-1]}:{len(request_ids)}:{everyone}"
 
 
 def _check_rating(rows: Sequence[dict[str, Any]]) -> None:
-    """Rate again what the gateway rated. A difference is reported and what was recorded is posted: it was agreed at
-    admission, and one odd record must not hold up all others."""
-    versions = PriceVersion.objects.in_bulk({row["price_version_id"] for row in rows})
-    prices = {version_id: price_from_version(version) for version_id, version in versions.items()}
+    """Rate again what the gateway rated: the bill is the cost without what went beyond the hold.
+
+    A difference is reported and what was recorded is posted: it was agreed at admission, and one odd record must not
+    hold up all others."""
+    prices = load_prices({(row["price_version_id"], row["price_rule_id"]) for row in rows})
     for row in rows:
-        price = prices.get(row["price_version_id"])
-        expected = None if price is None else cost_nanos(_tokens(row), price)
+        price = prices.get((row["price_version_id"], row["price_rule_id"]))
+        expected = None if price is None else _cost(row, price) - row["overage_nanos"]
         if expected != row["cost_nanos"]:
+            rule_id = row["price_rule_id"]
+            missing = f"the price version of a record does not exist{', or its price rule' if rule_id else ''}"
             log.error(
-                "cost differs from its price version" if price else "the price version of a record does not exist",
-                extra={"request_id": row["request_id"], "recorded": row["cost_nanos"], "expected": expected},
+                "cost differs from its price version" if price else missing,
+                extra={
+                    "request_id": row["request_id"],
+                    "price_rule": rule_id,
+                    "recorded": row["cost_nanos"],
+                    "expected": expected,
+                },
             )
 
 
-def _tokens(row: dict[str, Any]) -> TokenCounts:
-    return TokenCounts(
-        input=row["input_tokens"],
-        cache_read=row["cache_read_tokens"],
-        cache_write=row["cache_write_tokens"],
-        output=row["output_tokens"],
-        reasoning=row["reasoning_tokens"],
+def _cost(row: dict[str, Any], price: Price) -> int:
+    tokens = TokenCounts(**{bucket: row[f"{bucket}_tokens"] for bucket in BUCKETS})
+    return cost_nanos(
+        tokens, price, request_id=row["request_id"], service_tier=row["service_tier"], images=row["images"]
     )

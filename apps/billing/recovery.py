@@ -2,7 +2,7 @@
 
 import time
 
-from apps.billing.rating import cost_nanos
+from apps.billing.rating import cost_of
 from apps.core.ids import created_at
 from apps.usage.contracts import Outcome, RequestClosed, RequestOpened, TokenCounts
 
@@ -13,8 +13,9 @@ def close_orphan(opened: RequestOpened, output_tokens: int | None) -> RequestClo
     Nothing arrived: costs nothing. Otherwise the estimated input and the output of the checkpoint, which is never more
     than what was delivered, and nothing beyond the hold."""
     tokens = TokenCounts() if output_tokens is None else TokenCounts(input=opened.input_estimate, output=output_tokens)
-    cost = cost_nanos(tokens, opened.price)
-    billed = cost if opened.hold_nanos is None else min(cost, opened.hold_nanos)
+    cost = cost_of(opened, tokens)
+    ceiling = opened.ceiling_nanos
+    billed = cost if ceiling is None else min(cost, ceiling)
     elapsed_s = time.time() - created_at(opened.request_id).timestamp()
     return RequestClosed(
         opened=opened,

@@ -1,5 +1,37 @@
 """Names the modules that register pages with the console; Django imports this one at start-up."""
 
-from apps.console import keys, money, offer, organizations, plans, prices, providers, usage, users
+from apps.console import (
+    alerts,
+    invoices,
+    keys,
+    money,
+    offer,
+    organizations,
+    payments,
+    plans,
+    prices,
+    pricing,
+    providers,
+    reconciliation,
+    reviews,
+    usage,
+    users,
+)
 
-__all__ = ["keys", "money", "offer", "organizations", "plans", "prices", "providers", "usage", "users"]
+__all__ = [
+    "alerts",
+    "invoices",
+    "keys",
+    "money",
+    "offer",
+    "organizations",
+    "payments",
+    "plans",
+    "prices",
+    "pricing",
+    "providers",
+    "reconciliation",
+    "reviews",
+    "usage",
+    "users",
+]

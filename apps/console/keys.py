@@ -22,11 +22,13 @@ from apps.console.access import ConsoleAdmin
 from apps.console.figures import moment
 from apps.console.limits import LIMITS_FIELDSET, in_words
 from apps.console.site import console_site, label
+from apps.core.brake_fields import BRAKE_FIELDS
 from apps.core.limit_fields import LIMIT_FIELDS
 from apps.keys.issuing import IssuedKey, create_key, revoke_key, set_limits
 from apps.keys.models import ApiKey
+from apps.keys.pausing import resume_key, set_brake
 
-STATES = {"Active": "success", "Expired": "warning", "Revoked": "danger"}
+STATES = {"Active": "success", "Paused": "danger", "Expired": "warning", "Revoked": "danger"}
 
 
 FIXED = (
@@ -35,6 +37,7 @@ FIXED = (
     "organization",
     "project",
     "id",
+    "kind",
     "state",
     "limits_in_words",
     "created",
@@ -43,6 +46,7 @@ FIXED = (
     "revoked",
 )
 """What never changes by hand."""
+BRAKE_FIELDSET = ("Brake", {"fields": (BRAKE_FIELDS,)})
 LIMITS_IN_WORDS_FIELDSET = ("Limits", {"fields": ("limits_in_words",)})
 
 
@@ -64,7 +68,14 @@ class KeyForm(forms.ModelForm):
 
     class Meta:
         model = ApiKey
-        fields = ("project", "name", "expires_at", *LIMIT_FIELDS)
+        fields = ("project", "name", "expires_at", "sandbox", *LIMIT_FIELDS, *BRAKE_FIELDS)
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean() or self.cleaned_data
+        is_sandbox = cleaned["sandbox"] if "sandbox" in self.fields else self.instance.sandbox
+        if is_sandbox and cleaned.get("budget_nanos") is not None:
+            self.add_error("budget_nanos", "A sandbox key spends no money, so it has no budget.")
+        return cleaned
 
     def clean_expires_at(self) -> datetime | None:
         expires_at: datetime | None = self.cleaned_data["expires_at"]
@@ -91,9 +102,10 @@ class ApiKeyAdmin(ConsoleAdmin):
     """All keys by their redacted form."""
 
     form = KeyForm
-    list_display = ("heading", "organization", "project_name", "state", "limits_in_words", "created", "expires")
+    list_display = ("heading", "organization", "project_name", "kind", "state", "limits_in_words", "created", "expires")
     list_filter = (
         StateFilter,
+        "sandbox",
         ("organization", AutocompleteSelectFilter),
         ("project", AutocompleteSelectFilter),
     )
@@ -102,12 +114,13 @@ class ApiKeyAdmin(ConsoleAdmin):
     autocomplete_fields = ("project",)
     ordering = ("-created_at",)
     actions = ("revoke_selected",)
-    actions_detail = ("revoke",)
+    actions_detail = ("resume", "revoke")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         state = Case(
             When(Q(revoked_at__isnull=False), then=Value("Revoked")),
             When(Q(expires_at__lte=timezone.now()), then=Value("Expired")),
+            When(Q(paused_at__isnull=False), then=Value("Paused")),
             default=Value("Active"),
             output_field=CharField(),
         )
@@ -115,11 +128,12 @@ class ApiKeyAdmin(ConsoleAdmin):
 
     def get_fieldsets(self, request: HttpRequest, obj: Model | None = None) -> Any:
         if obj is None:
-            return [(None, {"fields": ("project", "name", "expires_at")}), LIMITS_FIELDSET]
+            return [(None, {"fields": ("project", "name", "expires_at", "sandbox")}), LIMITS_FIELDSET, BRAKE_FIELDSET]
         limits = LIMITS_FIELDSET if self.has_change_permission(request, obj) else LIMITS_IN_WORDS_FIELDSET
         return [
-            (None, {"fields": (("name", "redacted"), ("organization", "project"), "id", "state")}),
+            (None, {"fields": (("name", "redacted"), ("organization", "project"), "id", ("state", "kind"))}),
             limits,
+            *([BRAKE_FIELDSET] if limits is LIMITS_FIELDSET else []),
             ("History", {"fields": (("created", "created_by"), ("expires", "revoked"))}),
         ]
 
@@ -136,11 +150,18 @@ class ApiKeyAdmin(ConsoleAdmin):
     def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:
         if change:
             set_limits(obj, obj.limits)
+            set_brake(obj, obj.brake_nanos, minutes=obj.brake_minutes)
             return
         operator = cast(User, request.user)
         issued = create_key(
-            obj.project, name=obj.name, created_by=operator, expires_at=obj.expires_at, limits=obj.limits
+            obj.project,
+            name=obj.name,
+            created_by=operator,
+            expires_at=obj.expires_at,
+            limits=obj.limits,
+            sandbox=obj.sandbox,
         )
+        set_brake(issued.key, obj.brake_nanos, minutes=obj.brake_minutes)
         obj.pk = issued.key.pk
         obj.refresh_from_db()
         cast(IssuingRequest, request).issued = issued
@@ -163,6 +184,30 @@ class ApiKeyAdmin(ConsoleAdmin):
             return self.has_add_permission(request)
         working = ApiKey.objects.filter(pk=unquote(object_id), revoked_at=None)
         return self.has_add_permission(request) and working.exists()
+
+    def has_resume_permission(self, request: HttpRequest, object_id: str | None = None) -> bool:
+        """Only a paused key offers the button."""
+        paused = ApiKey.objects.filter(revoked_at=None, paused_at__isnull=False)
+        return self.has_add_permission(request) and (
+            object_id is None or paused.filter(pk=unquote(object_id)).exists()
+        )
+
+    @action(description="Resume", icon="play_arrow", permissions=["resume"])
+    def resume(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Ask, and on POST let the paused key work again."""
+        key = ApiKey.objects.select_related("organization").get(pk=unquote(object_id))
+        if request.method == "POST":
+            resume_key(key)
+            self.log_change(request, key, "Resumed.")
+            messages.success(request, f"{key.name} works again; its brake counts from now on.")
+            return HttpResponseRedirect(reverse("console:keys_apikey_change", args=[object_id]))
+        context = {
+            **self.admin_site.each_context(request),
+            "title": f"Resume {key.name}",
+            "opts": self.opts,
+            "key": key,
+        }
+        return TemplateResponse(request, "console/resume_key.html", context)
 
     @action(description="Revoke", icon="block", variant=ActionVariant.DANGER, permissions=["revoke"])
     def revoke(self, request: HttpRequest, object_id: str) -> HttpResponse:
@@ -202,6 +247,10 @@ class ApiKeyAdmin(ConsoleAdmin):
     @display(description="Project", ordering="project__name")
     def project_name(self, row: ApiKey) -> str:
         return row.project.name
+
+    @display(description="Kind", label={"Live": "info", "Sandbox": "default"}, ordering="sandbox")
+    def kind(self, row: ApiKey) -> str:
+        return "Sandbox" if row.sandbox else "Live"
 
     @display(description="State", label=STATES)
     def state(self, row: Any) -> str:

@@ -37,6 +37,8 @@ KINDS = {
     "adjustment": "warning",
     "expiry": "warning",
     "write_off": "danger",
+    "payment_refund": "warning",
+    "dispute": "danger",
 }
 
 

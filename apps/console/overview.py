@@ -150,10 +150,11 @@ def read_overview(now: datetime) -> Overview:
 
 
 def read_hours(since: datetime) -> list[HourRow]:
-    """All usage from the hour `since` on, by hour, model and provider."""
+    """All live usage from the hour `since` on, by hour, model and provider: test traffic is nobody's money."""
     columns = ("requests", "failed_requests", "cost_nanos", *TOKEN_COLUMNS)
     sums = {f"{column}_sum": Sum(column) for column in columns}
-    found = UsageRollup.objects.filter(hour__gte=since).values("hour", "model", "provider").annotate(**sums)
+    live = UsageRollup.objects.filter(hour__gte=since, sandbox=False)
+    found = live.values("hour", "model", "provider").annotate(**sums)
     return [
         HourRow(
             row["hour"],

@@ -15,6 +15,9 @@ from apps.console.figures import moment
 from apps.console.limits import LIMITS_FIELDSET, LimitsAdmin, in_words
 from apps.console.organizations import link
 from apps.console.site import console_site
+from apps.core.brake_fields import BRAKE_FIELDS
+
+BRAKE_FIELDSET = ("Brake of each key", {"fields": (BRAKE_FIELDS,)})
 
 
 @admin.register(Plan, site=console_site)
@@ -30,8 +33,9 @@ class PlanAdmin(LimitsAdmin):
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         if obj is None:
-            return [(None, {"fields": (("name", "id"),)}), LIMITS_FIELDSET]
-        return [(None, {"fields": (("name", "id"), ("organization_count", "created"))}), LIMITS_FIELDSET]
+            return [(None, {"fields": (("name", "id"),)}), LIMITS_FIELDSET, BRAKE_FIELDSET]
+        basics = {"fields": (("name", "id"), ("organization_count", "created"))}
+        return [(None, basics), LIMITS_FIELDSET, BRAKE_FIELDSET]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         return ("id", "organization_count", "created") if obj else ()

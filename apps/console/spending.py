@@ -17,7 +17,7 @@ def month_start(now: datetime | None = None) -> datetime:
 def spent_since(start: datetime, *, owner: str) -> Coalesce:
     """Nano-USD spent from `start` on by each row of the outer query, which the rollups name in `owner`."""
     spent = (
-        UsageRollup.objects.filter(**{owner: OuterRef("pk")}, hour__gte=start)
+        UsageRollup.objects.filter(**{owner: OuterRef("pk")}, hour__gte=start, sandbox=False)
         .order_by()
         .values(owner)
         .annotate(total=Cast(Sum("cost_nanos"), BigIntegerField()))

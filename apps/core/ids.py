@@ -14,14 +14,18 @@ def new_id(prefix: str) -> str:
     return f"{prefix}_{time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
 
 
-def created_at(public_id: str) -> datetime:
-    """The UTC moment, to the millisecond, at which an id was made. Raises ValueError for anything else."""
+def created_ms(public_id: str) -> int:
+    """When an id was made, in Unix milliseconds. Raises ValueError for anything else."""
     match = _ID.fullmatch(public_id)
     if match is None:
         raise ValueError(f"not an id of ours: {public_id!r}")
-    milliseconds = int(match.group(1), 16)
+    return int(match.group(1), 16)
+
+
+def created_at(public_id: str) -> datetime:
+    """The UTC moment, to the millisecond, at which an id was made. Raises ValueError for anything else."""
     try:
-        return datetime.fromtimestamp(milliseconds / 1000, UTC)
+        return datetime.fromtimestamp(created_ms(public_id) / 1000, UTC)
     except (OverflowError, OSError) as error:
         raise ValueError(f"not an id of ours: {public_id!r}") from error
 

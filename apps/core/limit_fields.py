@@ -63,7 +63,7 @@ def sentence(error: InvalidInput) -> str:
     return f"{error.message[:1].upper()}{error.message[1:]}."
 
 
-def _rate(name: str, explanation: str = "") -> "models.IntegerField[Any, Any]":
+def rate_field(name: str, explanation: str = "") -> "models.IntegerField[Any, Any]":
     return models.IntegerField(
         spoken(name),
         null=True,
@@ -73,7 +73,7 @@ def _rate(name: str, explanation: str = "") -> "models.IntegerField[Any, Any]":
     )
 
 
-def _between(name: str, low: int, high: int) -> models.CheckConstraint:
+def in_range(name: str, low: int, high: int) -> models.CheckConstraint:
     return models.CheckConstraint(
         condition=Q(**{f"{name}__isnull": True}) | Q(**{f"{name}__gte": low, f"{name}__lte": high}),
         name=f"%(class)s_{name}_in_range",
@@ -83,10 +83,10 @@ def _between(name: str, low: int, high: int) -> models.CheckConstraint:
 class Limited(models.Model):
     """An owner of limits; every empty column is no limit. The period says how often the budget begins again, UTC."""
 
-    requests_per_minute = _rate("requests_per_minute")
-    tokens_per_minute = _rate("tokens_per_minute", "Input and output together.")
-    requests_per_day = _rate("requests_per_day", "A day begins at 00:00 UTC.")
-    concurrency = _rate("concurrency", "Requests running at the same time.")
+    requests_per_minute = rate_field("requests_per_minute")
+    tokens_per_minute = rate_field("tokens_per_minute", "Input and output together.")
+    requests_per_day = rate_field("requests_per_day", "A day begins at 00:00 UTC.")
+    concurrency = rate_field("concurrency", "Requests running at the same time.")
     budget_nanos = NanosField(
         "budget in USD",
         null=True,
@@ -105,8 +105,8 @@ class Limited(models.Model):
     class Meta:
         abstract = True
         constraints = [
-            *(_between(name, 1, MAX_RATE) for name in RATES),
-            _between("budget_nanos", 0, MAX_BUDGET_NANOS),
+            *(in_range(name, 1, MAX_RATE) for name in RATES),
+            in_range("budget_nanos", 0, MAX_BUDGET_NANOS),
             models.CheckConstraint(condition=Q(budget_period__in=BUDGET_PERIODS), name="%(class)s_budget_period_known"),
         ]
 

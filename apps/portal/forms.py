@@ -23,7 +23,7 @@ _LIFETIMES = [
     ("365", "In a year"),
 ]
 
-_BASICS = ["name", "project", "expires"]
+_BASICS = ["name", "project", "expires", "sandbox"]
 
 
 class OrganizationForm(forms.Form):
@@ -82,6 +82,11 @@ class KeyForm(forms.Form):
         widget=forms.TextInput(attrs={"placeholder": "Production backend", "autocomplete": "off"}),
     )
     expires = forms.ChoiceField(choices=_LIFETIMES, required=False)
+    sandbox = forms.BooleanField(
+        label="Sandbox key",
+        required=False,
+        help_text="For tests: calls sandbox models only, spends no money, and its requests are shown apart.",
+    )
     budget = UsdField(label="Budget in USD", required=False, help_text=BUDGET_HELP)
     budget_period = forms.ChoiceField(
         label="Budget begins again",
@@ -102,10 +107,16 @@ class KeyForm(forms.Form):
         )
         self.order_fields(_BASICS)
 
+    def clean(self) -> dict[str, object]:
+        cleaned: dict[str, object] = super().clean() or self.cleaned_data
+        if cleaned.get("sandbox") and cleaned.get("budget") is not None:
+            self.add_error("budget", "A sandbox key spends no money, so it has no budget.")
+        return cleaned
+
     @property
     def basics(self) -> list[forms.BoundField]:
         """The fields that everybody fills in."""
-        return [self[name] for name in _BASICS]
+        return [self[name] for name in _BASICS if name != "sandbox"]
 
     @property
     def limit_fields(self) -> list[forms.BoundField]:

@@ -15,11 +15,17 @@ WITHOUT_DJANGO = {"up": "crun.cli.up:up", "sandbox": "crun.cli.sandbox:sandbox"}
 WITH_DJANGO = {
     "catalog": "crun.cli.catalog:catalog",
     "credit": "crun.cli.credit:credit",
+    "database": "crun.cli.database:database",
     "doctor": "crun.cli.doctor:doctor",
+    "invoice": "crun.cli.invoices:invoice",
     "key": "crun.cli.keys:key",
     "ledger": "crun.cli.ledger:ledger",
     "org": "crun.cli.organizations:org",
+    "payments": "crun.cli.payments:payments",
     "prepare": "crun.cli.prepare:prepare",
+    "price": "crun.cli.prices:price",
+    "reconcile": "crun.cli.reconcile:reconcile",
+    "rerate": "crun.cli.rerate:rerate_window",
     "usage": "crun.cli.usage:usage",
 }
 DATABASE_AWAY = "PostgreSQL cannot be reached. Start it with `crun up`, or set DATABASE_URL; `crun doctor` tells more."

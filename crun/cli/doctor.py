@@ -18,7 +18,11 @@ from django.core.checks import run_checks
 from django.db import OperationalError, connection
 from django.db.migrations.executor import MigrationExecutor
 
+from apps.billing.invoices import printing
+from apps.billing.models import EventStatus, WebhookInbox
+from apps.billing.payments.stripe import is_live_key
 from apps.catalog.snapshot import load_snapshot
+from apps.core.errors import DomainError
 from apps.core.redis import sync_client
 from apps.keys.issuing import unknown_peppers
 from crun.embedded import EmbeddedServerError
@@ -58,7 +62,7 @@ class Finding:
 
 @click.command()
 def doctor() -> None:
-    """Check servers, migrations, secrets, clock, catalog, journal and disk; say how to mend them.
+    """Check servers, migrations, secrets, clock, catalog, journal, PDFs and disk; say how to mend them.
 
     Exit code 1 when anything is FAIL.
     """
@@ -86,8 +90,10 @@ def examine(home: Home) -> Iterator[Finding]:
         if all(finding.verdict is Verdict.OK for finding in unapplied):
             yield from peppers()
             yield from catalog()
+            yield from payments()
     yield from valkey()
     yield from journal(Path(settings.JOURNAL_DIR), max_bytes=settings.JOURNAL_MAX_BYTES)
+    yield from pdfs()
     yield from disk({home.path, Path(settings.JOURNAL_DIR), home.postgres})
     yield from left_behind()
 
@@ -214,6 +220,19 @@ def catalog() -> Iterator[Finding]:
         yield Finding(Verdict.WARN, "Catalog", f"no price in force for {listed}", mend)
 
 
+def payments() -> Iterator[Finding]:
+    """Whether customers can pay, with which kind of money, and whether an event waits for a person."""
+    if not settings.STRIPE_SECRET_KEY:
+        yield Finding(Verdict.OK, "Payments", "by card: off; credit and bank transfers in the console")
+        return
+    mode = "live" if is_live_key(settings.STRIPE_SECRET_KEY) else "test"
+    yield Finding(Verdict.OK, "Payments", f"Stripe, {mode} mode; its webhook is {settings.PUBLIC_URL}/webhooks/stripe")
+    left = WebhookInbox.objects.filter(status__in=[EventStatus.REFUSED, EventStatus.GIVEN_UP]).count()
+    if left:
+        mend = "Look at them in the console (Incoming events); `crun payments replay EVENT` tries one again."
+        yield Finding(Verdict.WARN, "Payments", f"{left} events were refused or given up", mend)
+
+
 def valkey() -> Iterator[Finding]:
     """Whether Redis or Valkey answers, and never drops what it was given."""
     try:
@@ -250,6 +269,17 @@ def journal(folder: Path, *, max_bytes: int) -> Iterator[Finding]:
     if damaged := sorted(folder.glob("*.damaged")):
         mend = "Keep the file: it holds usage that could not be read, for the support."
         yield Finding(Verdict.WARN, "Journal", f"{len(damaged)} damaged segments, such as {damaged[0]}", mend)
+
+
+def pdfs() -> Iterator[Finding]:
+    """Whether invoices and statements can be made as PDF; their pages need nothing."""
+    try:
+        printing.check()
+    except DomainError as error:
+        mend = "apt-get install libpangoft2-1.0-0 libharfbuzz-subset0 fonts-liberation, or your system's Pango."
+        yield Finding(Verdict.WARN, "PDF", error.message, mend)
+    else:
+        yield Finding(Verdict.OK, "PDF", "invoices and statements can be made as PDF")
 
 
 def disk(places: set[Path]) -> Iterator[Finding]:

@@ -6,11 +6,13 @@ import click
 
 from apps.accounts.models import Organization, Project
 from apps.accounts.organizations import DEFAULT_PROJECT
+from apps.core.brake_fields import DEFAULT_MINUTES, MAX_MINUTES
 from apps.core.errors import NotFound
 from apps.core.limits import Limits, spoken_limits
 from apps.keys.issuing import create_key, revoke_key, set_limits
 from apps.keys.models import ApiKey
-from crun.cli.limit_options import changed_limits, limit_lines, limit_options
+from apps.keys.pausing import resume_key, set_brake, spoken_brake
+from crun.cli.limit_options import Usd, changed_limits, limit_lines, limit_options
 
 
 @click.group()
@@ -22,11 +24,12 @@ def key() -> None:
 @click.option("--organization", "slug", required=True, help="Slug of the organization, such as `demo`.")
 @click.option("--project", default=DEFAULT_PROJECT, show_default=True, help="Slug of the project.")
 @click.option("--name", required=True, help="What the key is for.")
+@click.option("--sandbox", is_flag=True, help="A key that calls sandbox models only and spends no money.")
 @limit_options
-def create(slug: str, project: str, name: str, **options: Any) -> None:
+def create(slug: str, project: str, name: str, *, sandbox: bool, **options: Any) -> None:
     """Create a key. Standard output is the key alone, which cannot be shown again; its id goes to standard error."""
     limits = changed_limits(Limits(), options)
-    issued = create_key(_project(organization(slug), project), name=name, limits=limits)
+    issued = create_key(_project(organization(slug), project), name=name, limits=limits, sandbox=sandbox)
     click.echo(issued.secret)
     click.echo(f"id: {issued.key.id}", err=True)
 
@@ -54,15 +57,35 @@ def revoke(key_id: str) -> None:
     click.echo(f"{found.id} is revoked")
 
 
+@key.command()
+@click.argument("key_id", metavar="ID")
+def resume(key_id: str) -> None:
+    """Let the paused key with this ID work again. Its brake counts from now on."""
+    found = resume_key(_key(key_id))
+    click.echo(f"{found.id} works")
+
+
+@key.command()
+@click.argument("key_id", metavar="ID")
+@click.option("--usd", type=Usd(), metavar="USD", required=True, help="As 12.50. 0: no brake. none: the plan's.")
+@click.option("--minutes", type=click.IntRange(1, MAX_MINUTES), default=DEFAULT_MINUTES, show_default=True)
+def brake(key_id: str, usd: int | str, minutes: int) -> None:
+    """Pause the key with this ID whenever it spends more than USD within so many minutes."""
+    changed = set_brake(_key(key_id), None if isinstance(usd, str) else usd, minutes=minutes)
+    words = spoken_brake(changed.brake_nanos, changed.brake_minutes) or "has no brake"
+    click.echo(f"{changed.id} {'does as its plan says' if changed.brake_nanos is None else words}")
+
+
 @key.command("list")
 @click.option("--organization", "slug", required=True, help="Slug of the organization.")
 def list_keys(slug: str) -> None:
-    """List an organization's keys: id, name, project, what is shown of the key, state, limits."""
+    """List an organization's keys: id, name, project, what is shown of the key, state, limits, live or sandbox."""
     keys = ApiKey.objects.for_organization(organization(slug).id).select_related("project")
     for row in keys:
-        state = "revoked" if row.revoked_at else "active"
+        state = "revoked" if row.revoked_at else "paused" if row.paused_at else "active"
         words = ", ".join(spoken_limits(row.limits)) or "no limits"
-        click.echo("\t".join([row.id, row.name, row.project.slug, row.redacted, state, words]))
+        kind = "sandbox" if row.sandbox else "live"
+        click.echo("\t".join([row.id, row.name, row.project.slug, row.redacted, state, words, kind]))
 
 
 def organization(slug: str) -> Organization:

@@ -23,9 +23,10 @@ def usage() -> None:
 @click.option("--format", "form", type=click.Choice(["csv", "jsonl"]), default="csv", show_default=True)
 @click.option("--since", type=click.DateTime(_MOMENTS), help="From this UTC moment on.")
 @click.option("--until", type=click.DateTime(_MOMENTS), help="Before this UTC moment.")
-def export(slug: str, form: str, since: datetime | None, until: datetime | None) -> None:
+@click.option("--sandbox", is_flag=True, help="The test traffic of sandbox keys instead of the live traffic.")
+def export(slug: str, form: str, *, since: datetime | None, until: datetime | None, sandbox: bool) -> None:
     """Write one row a request to standard output, oldest first. Token columns are disjoint; costs are exact USD."""
-    rows = iter_rows(organization(slug).id, since=_utc(since), until=_utc(until))
+    rows = iter_rows(organization(slug).id, since=_utc(since), until=_utc(until), sandbox=sandbox)
     if form == "jsonl":
         for row in rows:
             sys.stdout.buffer.write(orjson.dumps(row) + b"\n")

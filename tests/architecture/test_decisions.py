@@ -28,5 +28,10 @@ def test_httpx_stays_off_the_data_path() -> None:
     assert importers("httpx", below="apps") != []
 
 
+def test_one_file_knows_stripes_library() -> None:
+    assert importers("stripe", below="apps") == ["apps/billing/payments/stripe.py"]
+    assert importers("stripe", below="crun") == []
+
+
 def test_no_request_calls_redis() -> None:
     assert importers("redis", below="apps/gateway") == ["apps/gateway/changes.py"]

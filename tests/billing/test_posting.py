@@ -2,7 +2,7 @@
 
 import logging
 import random
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
@@ -15,14 +15,15 @@ from hypothesis import strategies as st
 from apps.accounts.models import Organization
 from apps.accounts.organizations import default_project
 from apps.billing import ledger, posting
-from apps.billing.models import LedgerLine, LedgerTransaction
+from apps.billing.grants import expire_due
+from apps.billing.models import Alert, LedgerLine, LedgerTransaction
 from apps.billing.posting import post_batch
 from apps.billing.rating import cost_nanos
 from apps.catalog.contracts import Price
 from apps.core.ids import new_id
 from apps.keys.issuing import create_key, revoke_key
 from apps.usage.contracts import Outcome, RequestClosed, TokenCounts
-from apps.usage.models import UnpostedUsage, UsageRecord, UsageRollup
+from apps.usage.models import UnpostedUsage, UsageRecord, UsageReview, UsageRollup
 from apps.usage.recording import record
 from tests import factories
 from tests.billing import books
@@ -50,6 +51,21 @@ def post_all() -> int:
 def request_id_at(hour: int, serial: int) -> str:
     moment = NOON.replace(hour=hour)
     return f"req_{int(moment.timestamp() * 1000):012x}{serial:020x}"
+
+
+def test_a_grant_that_has_ended_still_pays_for_usage_that_waits_for_posting(owner: Organization, price: Price) -> None:
+    """`D22`: what was used before the end is paid from the grant, however late it is posted; only the rest expires."""
+    end = datetime.now(UTC) + timedelta(seconds=1)
+    grant = books.credit(owner, 10_000, expires_at=end)
+    waiting = books.used(owner, price)
+    record([waiting])
+    late = end + timedelta(hours=2)
+    assert expire_due(late) == 0
+    assert post_all() == 1
+    assert expire_due(late) == 1
+    assert books.rest_of(grant) == [0]
+    assert ledger.balance_nanos(owner.id) == 0
+    assert books.account_total("breakage") == 10_000 - waiting.cost_nanos
 
 
 def test_posted_usage_is_charged_in_one_transaction_an_organization(owner: Organization, price: Price) -> None:
@@ -209,3 +225,64 @@ def test_d24_what_is_deleted_or_revoked_stays_in_the_ledger(owner: Organization,
     assert list(LedgerLine.objects.order_by("id").values()) == before
     books.settle_constraints()
     assert books.failed_proofs() == []
+
+
+TIERED = {"variants": [{"min_input_tokens": 50, "input": "1.00"}], "audio_input": "8.00", "per_request": "0.000001"}
+
+
+def test_what_is_posted_is_rated_again_with_all_that_the_price_can_say(
+    owner: Organization, caplog: pytest.LogCaptureFixture
+) -> None:
+    price = factories.stored_price("tiered", **TIERED)
+    for tokens in (TokenCounts(input=49), TokenCounts(input=40, audio_input=10), TokenCounts(audio_output=3)):
+        opened = factories.opened(organization_id=owner.id, price=price)
+        record([factories.closed(opened, tokens=tokens, cost_nanos=cost_nanos(tokens, price))])
+    assert post_all() == 3
+    assert not caplog.records
+    row = UsageRollup.objects.aggregate(audio_in=Sum("audio_input_tokens"), audio_out=Sum("audio_output_tokens"))
+    assert row == {"audio_in": 10, "audio_out": 3}
+    assert books.failed_proofs() == []
+
+
+def test_a_bill_below_the_cost_by_its_overage_is_as_agreed_and_any_other_is_reported(
+    owner: Organization, price: Price, caplog: pytest.LogCaptureFixture
+) -> None:
+    tokens = TokenCounts(input=10)
+    cost = cost_nanos(tokens, price)
+    opened = [factories.opened(organization_id=owner.id, price=price) for _ in range(2)]
+    record([
+        factories.closed(opened[0], tokens=tokens, cost_nanos=cost - 100, overage_nanos=100),
+        factories.closed(opened[1], tokens=tokens, cost_nanos=cost - 100, overage_nanos=99),
+    ])  # fmt: skip
+    post_all()
+    (entry,) = caplog.records
+    assert (entry.request_id, entry.expected) == (opened[1].request_id, cost - 99)  # type: ignore[attr-defined]  # by `extra`
+    assert -ledger.balance_nanos(owner.id) == 2 * (cost - 100)
+
+
+def test_test_traffic_is_summed_apart_and_never_charged(owner: Organization, price: Price) -> None:
+    tokens = TokenCounts(input=10)
+    opened = [factories.opened(organization_id=owner.id, price=price, sandbox=sandbox) for sandbox in (True, False)]
+    record([factories.closed(each, tokens=tokens, cost_nanos=cost_nanos(tokens, price)) for each in opened])
+    post_all()
+    assert -ledger.balance_nanos(owner.id) == cost_nanos(tokens, price)
+    assert dict(UsageRollup.objects.values_list("sandbox", "requests")) == {True: 1, False: 1}
+    assert books.failed_proofs() == []
+
+
+def test_usage_to_review_waits_for_an_operator_and_raises_one_alert_a_day(owner: Organization, price: Price) -> None:
+    opened = [factories.opened(organization_id=owner.id, price=price) for _ in range(3)]
+    whole = factories.closed(opened[0], tokens=TokenCounts(), cost_nanos=0)
+    broken = [
+        factories.closed(each, tokens=TokenCounts(), cost_nanos=0, review="usage is no object", raw_usage="[]")
+        for each in opened[1:]
+    ]
+    assert record([whole, *broken]) == 3
+    assert record(broken) == 0
+    waiting = dict(UsageReview.objects.values_list("request_id", "reason"))
+    assert waiting == {each.request_id: "usage is no object" for each in opened[1:]}
+    assert post_all() == 3
+    alert = Alert.objects.get(kind="usage.review")
+    assert (alert.organization_id, alert.details["model"]) == (None, opened[1].model)
+    assert "usage is no object" in alert.text
+    assert set(UsageRecord.objects.exclude(review="").values_list("raw_usage", flat=True)) == {"[]"}

@@ -4,7 +4,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from apps.accounts.organizations import create_organization
-from apps.core.errors import NotFound
+from apps.core.errors import InvalidInput, NotFound
 from apps.core.limits import Limits
 from apps.keys.keyformat import is_well_formed
 from apps.keys.models import ApiKey
@@ -112,12 +112,26 @@ def test_without_options_limits_are_shown_only() -> None:
     assert ApiKey.objects.get().limits == Limits(budget_nanos=0)
 
 
-def test_the_list_tells_limits_in_its_last_column() -> None:
+def test_a_sandbox_key_looks_like_one_and_has_no_budget() -> None:
+    assert create("--sandbox", "--rpm", "5").stdout.startswith("ak_test")
+    row = ApiKey.objects.get()
+    assert row.sandbox
+    assert run("list", "--organization", "acme").stdout.rstrip("\n").split("\t")[5:] == [
+        "5 requests per minute",
+        "sandbox",
+    ]
+    for refused in (create("--sandbox", "--budget-usd", "1"), run("limits", row.id, "--budget-usd", "1")):
+        assert isinstance(refused.exception, InvalidInput)
+    assert ApiKey.objects.count() == 1
+
+
+def test_the_list_tells_limits_and_kind_in_its_last_columns() -> None:
     create(*ALL)
     line = run("list", "--organization", "acme").stdout.rstrip("\n").split("\t")
     assert line[4:] == [
         "active",
         "12.50 USD a month, 60 requests per minute, 40,000 tokens per minute, 1,000 requests per day",
+        "live",
     ]
 
 
@@ -132,4 +146,4 @@ def test_a_revoked_key_says_so() -> None:
     assert run("revoke", row.id).stdout == f"{row.id} is revoked\n"
     row.refresh_from_db()
     assert row.revoked_at is not None
-    assert run("list", "--organization", "acme").stdout.split("\t")[4:] == ["revoked", "no limits\n"]
+    assert run("list", "--organization", "acme").stdout.split("\t")[4:] == ["revoked", "no limits", "live\n"]

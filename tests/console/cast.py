@@ -8,11 +8,25 @@ from typing import Any
 from django.db.models import Model as DatabaseModel
 
 from apps.accounts.models import Organization, Plan, Project, User
-from apps.billing.models import Grant, LedgerTransaction
+from apps.billing.models import (
+    Alert,
+    CreditNote,
+    Grant,
+    Invoice,
+    LedgerTransaction,
+    Payment,
+    PriceRule,
+    ReconciliationRun,
+    Rerating,
+    SellerProfile,
+    TaxRate,
+    VendorReport,
+    WebhookInbox,
+)
 from apps.catalog.models import Model, PriceVersion, Provider
 from apps.core.ids import created_at, new_id
 from apps.keys.models import ApiKey
-from apps.usage.models import UsageRecord, UsageRollup
+from apps.usage.models import UsageRecord, UsageReview, UsageRollup
 from apps.usage.partitions import ensure_upcoming_partitions
 
 
@@ -31,13 +45,25 @@ class Rows:
     record: UsageRecord
     grant: Grant
     transaction: LedgerTransaction
+    payment: Payment
+    event: WebhookInbox
+    review: UsageReview
+    run: ReconciliationRun
+    vendor_report: VendorReport
+    alert: Alert
+    invoice: Invoice
+    credit_note: CreditNote
+    tax_rate: TaxRate
+    seller: SellerProfile
+    price_rule: PriceRule
+    rerating: Rerating
 
     def of(self, kind: type[DatabaseModel]) -> Any:
         return {type(row): row for row in vars(self).values()}[kind]
 
 
 def limit_fields(**fields: str) -> dict[str, str]:
-    """What the part of a form that sets limits sends when nothing is limited."""
+    """What the parts of a form that set limits and the brake send when nothing is limited."""
     return {
         "requests_per_minute": "",
         "tokens_per_minute": "",
@@ -45,6 +71,8 @@ def limit_fields(**fields: str) -> dict[str, str]:
         "concurrency": "",
         "budget_nanos": "",
         "budget_period": "lifetime",
+        "brake_nanos": "",
+        "brake_minutes": "5",
         **fields,
     }
 
@@ -91,6 +119,12 @@ def add_record(key: ApiKey, model: Model, price: PriceVersion, **fields: Any) ->
     }
     own = {"request_id": request_id, "day": moment.date(), "created_at": moment}
     return UsageRecord.objects.create(**{**usual, **own, **fields})
+
+
+def add_review(record: UsageRecord, **fields: Any) -> UsageReview:
+    names = {"organization_id": record.organization_id, "model": record.model, "provider": record.provider}
+    usual = {**names, "reason": "completion_tokens is '3'"}
+    return UsageReview.objects.create(request_id=record.request_id, **{**usual, **fields})
 
 
 def price_fields(model: Model, **fields: str) -> dict[str, str]:

@@ -10,13 +10,29 @@ from django.utils import timezone
 
 from apps.accounts.models import Plan, User
 from apps.accounts.organizations import create_organization, default_project
+from apps.billing.alerts.raising import raise_alert
 from apps.billing.grants import Credit, grant_credit
-from apps.billing.models import GrantSource
+from apps.billing.invoices.amounts import Item
+from apps.billing.invoices.credit_notes import CreditNoteDraft, issue_credit_note
+from apps.billing.invoices.issuing import Draft, issue
+from apps.billing.models import (
+    AlertKind,
+    GrantSource,
+    InvoiceKind,
+    PriceRule,
+    ReconciliationRun,
+    Rerating,
+    SellerProfile,
+    TaxRate,
+    VendorReport,
+    WebhookInbox,
+)
+from apps.billing.payments.top_ups import Transfer, record_bank_transfer
 from apps.catalog.models import Model, Provider, Route
 from apps.core.money import NANOS_PER_USD
 from apps.keys.issuing import create_key
 from tests.announcements import listening
-from tests.console.cast import Rows, add_price, add_record
+from tests.console.cast import Rows, add_price, add_record, add_review
 from tests.console.upstream import ListingServer, running_listing
 
 
@@ -51,9 +67,34 @@ def rows(customer: User) -> Rows:
     price = add_price(model, starts_at=timezone.now() - timedelta(days=10))
     plan = Plan.objects.create(id="starter", name="Starter", requests_per_minute=60)
     record = add_record(key, model, price)
+    review = add_review(record)
+    payment = record_bank_transfer(
+        create_organization("Payer").id, Transfer(10 * NANOS_PER_USD, "SEPA 1"), actor="cast"
+    )
+    event = WebhookInbox.objects.create(provider="stripe", event_id="evt_1", type="charge.refunded", payload="{}")
     credit = Credit(5 * NANOS_PER_USD, GrantSource.MANUAL)
     grant = grant_credit(organization.id, credit, idempotency_key="cast", reason="Bank transfer 17")
-    return Rows(plan, organization, project, customer, key, provider, model, price, record, grant, grant.transaction)
+    run = ReconciliationRun.objects.create(cause="nightly", actor="system")
+    vendor_report = VendorReport.objects.create(
+        digest="0" * 64, provider=provider, name="costs.json", first_day=run.asked_at.date(),
+        last_day=run.asked_at.date(), new_rows=1, changed_rows=0, known_rows=0, imported_by="test",
+    )  # fmt: skip
+    seller = SellerProfile.objects.create(name="Crunch GmbH", address="Hauptstr. 1", country="DE")
+    tax_rate = TaxRate.objects.create(country="DE", name="VAT", percent=19, valid_from="2020-01-01", created_by="test")
+    draft = Draft(organization.id, InvoiceKind.MANUAL, "cast", [Item("Setup", 5 * NANOS_PER_USD)])
+    invoice = issue(draft)
+    credit_note = issue_credit_note(CreditNoteDraft(invoice.id, 100, "cast", "Outage"))
+    alert = raise_alert(organization.id, AlertKind.CREDIT_LOW, key="cast", subject="Credit is low at Acme")
+    price_rule = PriceRule.objects.create(organization=organization, model=model, percent=-10)
+    rerating = Rerating.objects.create(
+        model=model.pk, starts_at=run.asked_at - timedelta(hours=1), ends_at=run.asked_at, reason="cast",
+        status="applied", created_by="test",
+    )  # fmt: skip
+    return Rows(
+        plan, organization, project, customer, key, provider, model, price, record, grant, grant.transaction, payment,
+        event, review, run, vendor_report, alert, invoice, credit_note, tax_rate, seller,
+        price_rule, rerating,
+    )  # fmt: skip
 
 
 @pytest.fixture

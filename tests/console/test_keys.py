@@ -53,6 +53,13 @@ def test_a_new_key_is_shown_once_and_works(console: Client, operator: User, rows
     assert key.digest in keyed_digests(secret, settings.KEY_PEPPERS)
 
 
+def test_a_sandbox_key_is_made_by_its_switch_and_has_no_budget(console: Client, rows: Rows) -> None:
+    assert secret_on(console.post(ADD, key_fields(rows, sandbox="on")).content.decode()).startswith("ak_test")
+    refused = console.post(ADD, key_fields(rows, sandbox="on", budget_nanos="1"))
+    assert "A sandbox key spends no money, so it has no budget." in refused.content.decode()
+    assert ApiKey.objects.filter(sandbox=True).count() == 1
+
+
 def test_the_secret_is_nowhere_afterwards(console: Client, rows: Rows) -> None:
     secret = secret_on(console.post(ADD, key_fields(rows)).content.decode())
     key = ApiKey.objects.get(name="Laptop")

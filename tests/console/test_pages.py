@@ -58,13 +58,25 @@ def test_the_registry_holds_what_operators_need_and_nothing_else() -> None:
         "accounts.Plan",
         "accounts.Project",
         "accounts.User",
+        "billing.Alert",
+        "billing.CreditNote",
         "billing.Grant",
+        "billing.Invoice",
         "billing.LedgerTransaction",
+        "billing.Payment",
+        "billing.PriceRule",
+        "billing.ReconciliationRun",
+        "billing.Rerating",
+        "billing.SellerProfile",
+        "billing.TaxRate",
+        "billing.VendorReport",
+        "billing.WebhookInbox",
         "catalog.Model",
         "catalog.PriceVersion",
         "catalog.Provider",
         "keys.ApiKey",
         "usage.UsageRecord",
+        "usage.UsageReview",
     ]
 
 
@@ -76,10 +88,20 @@ def acts(rows: Rows) -> list[str]:
         reverse("console:accounts_organization_add_project", args=[quote(rows.organization.pk)]),
         reverse("console:accounts_organization_add_key", args=[quote(rows.organization.pk)]),
         reverse("console:auth_user_password_change", args=[rows.customer.pk]),
+        reverse("console:billing_payment_refund", args=[quote(rows.payment.pk)]),
+        reverse("console:billing_webhookinbox_replay", args=[rows.event.pk]),
         reverse("console:keys_apikey_revoke", args=[quote(rows.key.pk)]),
+        reverse("console:keys_apikey_resume", args=[quote(rows.key.pk)]),
+        reverse("console:billing_reconciliationrun_now"),
         reverse("console:catalog_provider_test", args=[quote(rows.provider.pk)]),
         reverse("console:catalog_model_new_price", args=[quote(rows.model.pk)]),
+        reverse("console:catalog_priceversion_preview"),
         reverse("console:catalog_priceversion_new_version", args=[rows.price.pk]),
+        *(
+            reverse(f"console:billing_invoice_{act}", args=[quote(rows.invoice.pk)])
+            for act in ("open_page", "open_pdf", "credit", "paid_by_hand", "resend")
+        ),
+        reverse("console:billing_creditnote_open_pdf", args=[quote(rows.credit_note.pk)]),
     ]
 
 

@@ -11,7 +11,11 @@ from django.utils import timezone
 from apps.accounts.models import Membership, Organization, Project, User
 from apps.accounts.organizations import create_organization, default_project
 from apps.accounts.roles import Role
+from apps.billing.alerts.endpoints import create_endpoint, send_test
+from apps.billing.alerts.raising import raise_alert
+from apps.billing.models import Alert, AlertKind, Payment, PaymentMethod, WebhookDelivery, WebhookEndpoint
 from apps.catalog.models import PriceVersion
+from apps.core.money import NANOS_PER_USD
 from apps.keys.issuing import create_key
 from apps.keys.models import ApiKey
 from apps.usage.contracts import TokenCounts
@@ -30,6 +34,11 @@ class Cast:
     people: dict[str, User]
     stranger_organization: Organization
     stranger_key: ApiKey
+    payment: Payment
+    card: PaymentMethod
+    alert: Alert
+    endpoint: WebhookEndpoint
+    message: WebhookDelivery
 
 
 @pytest.fixture
@@ -40,6 +49,8 @@ def cast(db: None) -> Cast:
         Membership.objects.create(organization=organization, user=people[role], role=role)
     elsewhere = create_organization("Elsewhere", owner=people["stranger"])
     project = default_project(organization)
+    alert = raise_alert(organization.id, AlertKind.CREDIT_LOW, key="cast", subject="Your credit is low")
+    endpoint, _ = create_endpoint(organization, "https://hooks.example.com/crun", kinds=[AlertKind.CREDIT_LOW])
     return Cast(
         organization=organization,
         project=project,
@@ -47,6 +58,22 @@ def cast(db: None) -> Cast:
         people=people,
         stranger_organization=elsewhere,
         stranger_key=create_key(default_project(elsewhere), name="Secret plans").key,
+        alert=alert,
+        endpoint=endpoint,
+        message=send_test(endpoint),
+        payment=Payment.objects.create(
+            organization=organization, kind="top_up", amount_nanos=10 * NANOS_PER_USD, provider="stripe", actor="owner"
+        ),
+        card=PaymentMethod.objects.create(
+            organization=organization,
+            provider="stripe",
+            customer_reference="cus_1",
+            reference="pm_1",
+            brand="visa",
+            last4="4242",
+            exp_month=12,
+            exp_year=2099,
+        ),
     )
 
 

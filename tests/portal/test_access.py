@@ -1,6 +1,7 @@
 """Who may open what: every route of the URLconf against owner, developer, finance, viewer, stranger and nobody."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from django.test import Client
@@ -8,8 +9,10 @@ from django.urls import reverse
 
 from apps.accounts.models import Organization, User
 from apps.accounts.roles import CAPABILITIES, Capability, Role
+from apps.billing.invoices import printing
 from apps.portal.access import OrganizationPage
 from apps.portal.urls import urlpatterns
+from tests.portal import paper
 from tests.portal.conftest import Cast
 
 OUTSIDE_ORGANIZATIONS = {"start", "create_organization"}
@@ -17,19 +20,61 @@ REQUIRED = {
     "overview": {"GET": Capability.VIEW_USAGE},
     "keys": {"GET": Capability.VIEW_USAGE, "POST": Capability.MANAGE_KEYS},
     "revoke_key": {"GET": Capability.MANAGE_KEYS, "POST": Capability.MANAGE_KEYS},
+    "resume_key": {"POST": Capability.MANAGE_KEYS},
+    "key_brake": {"GET": Capability.MANAGE_KEYS, "POST": Capability.MANAGE_KEYS},
+    "alerts": {"GET": Capability.VIEW_USAGE},
+    "alert_settings": {"POST": Capability.MANAGE_BILLING},
+    "acknowledge_alert": {"POST": Capability.MANAGE_BILLING},
+    "acknowledge_all_alerts": {"POST": Capability.MANAGE_BILLING},
+    "webhooks": {"GET": Capability.MANAGE_ORGANIZATION, "POST": Capability.MANAGE_ORGANIZATION},
+    "webhook": {"GET": Capability.MANAGE_ORGANIZATION, "POST": Capability.MANAGE_ORGANIZATION},
+    "rotate_webhook": {"POST": Capability.MANAGE_ORGANIZATION},
+    "switch_webhook": {"POST": Capability.MANAGE_ORGANIZATION},
+    "test_webhook": {"POST": Capability.MANAGE_ORGANIZATION},
+    "delete_webhook": {"GET": Capability.MANAGE_ORGANIZATION, "POST": Capability.MANAGE_ORGANIZATION},
+    "replay_webhook": {"POST": Capability.MANAGE_ORGANIZATION},
     "models": {"GET": Capability.VIEW_USAGE},
     "usage": {"GET": Capability.VIEW_USAGE},
     "export_usage": {"GET": Capability.VIEW_USAGE},
     "usage_request": {"GET": Capability.VIEW_USAGE},
     "billing": {"GET": Capability.MANAGE_BILLING},
+    "add_credit": {"POST": Capability.MANAGE_BILLING},
+    "payment": {"GET": Capability.MANAGE_BILLING},
+    "auto_top_up": {"POST": Capability.MANAGE_BILLING},
+    "remove_saved_card": {"GET": Capability.MANAGE_BILLING, "POST": Capability.MANAGE_BILLING},
+    "invoices": {"GET": Capability.MANAGE_BILLING},
+    "billing_profile": {"GET": Capability.MANAGE_BILLING, "POST": Capability.MANAGE_BILLING},
+    "invoice": {"GET": Capability.MANAGE_BILLING},
+    "invoice_pdf": {"GET": Capability.MANAGE_BILLING},
+    "credit_note": {"GET": Capability.MANAGE_BILLING},
+    "credit_note_pdf": {"GET": Capability.MANAGE_BILLING},
+    "statement": {"GET": Capability.MANAGE_BILLING},
+    "statement_pdf": {"GET": Capability.MANAGE_BILLING},
+    "statement_csv": {"GET": Capability.MANAGE_BILLING},
     "settings": {"GET": Capability.VIEW_USAGE, "POST": Capability.MANAGE_ORGANIZATION},
     "create_project": {"POST": Capability.MANAGE_ORGANIZATION},
 }
 EVERY_METHOD = [(name, method) for name, methods in REQUIRED.items() for method in methods]
 
 
+@pytest.fixture(autouse=True)
+def quick_pdf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who may have a PDF is asked here, not how it looks."""
+    monkeypatch.setattr(printing, "PROCESS", paper.stand_in(tmp_path, paper.QUICK_PDF))
+
+
 def url_of(name: str, cast: Cast, request_id: str, organization: Organization | None = None) -> str:
-    known = {"slug": (organization or cast.organization).slug, "key_id": cast.key.id, "request_id": request_id}
+    known = {
+        "slug": (organization or cast.organization).slug,
+        "key_id": cast.key.id,
+        "request_id": request_id,
+        "alert_id": cast.alert.id,
+        "endpoint_id": cast.endpoint.id,
+        "message_id": cast.message.id,
+        "payment_id": cast.payment.id,
+        "card_id": cast.card.id,
+        **paper.document_ids(cast.organization),
+    }
     pattern = next(pattern for pattern in urlpatterns if pattern.name == name)
     return reverse(f"portal:{name}", kwargs={word: known[word] for word in pattern.pattern.converters})
 
@@ -67,7 +112,9 @@ def test_a_stranger_finds_nothing(
     assert client_of("stranger").generic(method, url_of(name, cast, request_id)).status_code == 404
 
 
-@pytest.mark.parametrize("name", ["revoke_key", "usage_request"])
+@pytest.mark.parametrize(
+    "name", ["revoke_key", "usage_request", "invoice", "invoice_pdf", "credit_note", "credit_note_pdf"]
+)
 def test_a_strangers_own_organization_does_not_open_our_objects(
     name: str, cast: Cast, request_id: str, client_of: Callable[[str], Client]
 ) -> None:

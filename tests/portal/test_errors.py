@@ -22,7 +22,7 @@ def test_a_refusal_names_the_way_out(cast: Cast, client_of: Callable[[str], Clie
 
 
 def test_a_bug_shows_nothing_internal(owner: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail() -> None:
+    def fail(_organization_id: str) -> None:
         raise RuntimeError("secret detail of the inside")
 
     monkeypatch.setattr(models, "current_offers", fail)

@@ -50,6 +50,18 @@ def test_a_key_can_be_given_limits_and_shows_them(cast: Cast, owner: Client) -> 
         assert words in page
 
 
+def test_a_sandbox_key_is_made_on_request_and_says_what_it_is(cast: Cast, owner: Client) -> None:
+    assert create(owner, cast, sandbox="on").startswith("ak_test")
+    key = ApiKey.objects.get(name="Notebook")
+    assert key.sandbox
+    page = owner.get(URL).content.decode()
+    assert "not charged" in page
+    assert f"?traffic=sandbox&amp;key={key.id}" in page
+    refused = owner.post(URL, {"name": "B", "project": cast.project.id, "sandbox": "on", "budget": "1"})
+    assert refused.status_code == 422
+    assert "A sandbox key spends no money, so it has no budget." in refused.content.decode()
+
+
 def test_empty_limits_are_no_limits_and_a_period_alone_means_nothing(cast: Cast, owner: Client) -> None:
     create(owner, cast, budget="", budget_period="month", requests_per_minute="", concurrency="")
     assert ApiKey.objects.get(name="Notebook").limits == Limits()

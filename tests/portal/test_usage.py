@@ -7,16 +7,20 @@ import json
 import re
 from datetime import timedelta
 from decimal import Decimal
+from pathlib import Path
+from typing import Any
 
 import pytest
 from django.test import Client
 from django.utils import timezone
+from msgspec.structs import replace
 
 from apps.accounts.models import Project
 from apps.catalog.models import PriceVersion
 from apps.core.ids import new_id
 from apps.keys.issuing import create_key
 from apps.usage.contracts import Outcome, TokenCounts
+from apps.usage.journal import Journal
 from apps.usage.models import UsageRecord
 from tests.portal.conftest import Cast
 from tests.portal.records import closed, offered_model, store
@@ -41,14 +45,50 @@ def test_costs_are_exact_to_the_nano_dollar(owner: Client, request_id: str) -> N
 
 
 def test_the_receipt_names_bucket_price_and_version(owner: Client, request_id: str, price: PriceVersion) -> None:
-    receipt = owner.get(f"{URL}{request_id}/").context["receipt"]
-    lines = {line.label: (line.tokens, line.unit_nanos) for line in receipt.lines}
-    assert receipt.version == price
-    assert lines["Input"] == (100, 123_456_700)
-    assert lines["Input read from the prompt cache"] == (7, 75_000_000)
-    assert lines["Input written to the prompt cache"] == (0, 123_456_700)
-    assert lines["Output"] == (3, 600_000_000)
-    assert lines["Reasoning output"] == (0, 600_000_000)
+    context = owner.get(f"{URL}{request_id}/").context
+    lines = {label: (line.quantity, line.unit_nanos) for label, line in context["lines"]}
+    assert context["receipt"].price.version_id == price.pk
+    assert lines == {
+        "Input": (100, 123_456_700),
+        "Input read from the prompt cache": (7, 75_000_000),
+        "Output": (3, 600_000_000),
+    }
+
+
+def test_a_request_that_is_still_in_the_journal_has_its_page_already(
+    cast: Cast, owner: Client, price: PriceVersion, tmp_path: Path, settings: Any
+) -> None:
+    settings.JOURNAL_DIR = tmp_path
+    end = closed(cast.key, price, at=timezone.now(), tokens=ONE)
+    journal = Journal(tmp_path, max_bytes=1 << 20)
+    journal.open_request(end.opened)
+    url = f"{URL}{end.opened.request_id}/"
+    assert owner.get(url).status_code == 404
+    journal.close_request(end)
+    assert owner.get(url).status_code == 200
+    journal.close()
+
+
+def test_test_traffic_is_shown_apart_and_never_summed_with_live_traffic(
+    cast: Cast, owner: Client, price: PriceVersion
+) -> None:
+    test_key = create_key(cast.project, name="Trying out", sandbox=True).key
+    now = timezone.now()
+    test = closed(test_key, price, at=now, tokens=TokenCounts(input=5))
+    test = replace(test, opened=replace(test.opened, sandbox=True))
+    live_id, test_id = store([closed(cast.key, price, at=now, tokens=ONE), test])
+    live, sandbox = owner.get(URL), owner.get(f"{URL}?traffic=sandbox")
+    assert [record.request_id for record, _ in live.context["rows"]] == [live_id]
+    assert [record.request_id for record, _ in sandbox.context["rows"]] == [test_id]
+    assert (live.context["total"].input_tokens, sandbox.context["total"].input_tokens) == (1, 5)
+    assert (set(live.context["keys"]), set(sandbox.context["keys"])) == ({cast.key.id}, {test_key.id})
+    for query, only in (("", live_id), ("?traffic=sandbox", test_id)):
+        lines = b"".join(owner.get(f"{URL}export.csv{query}")).decode().splitlines()
+        assert [line.split(",")[0] for line in lines] == ["request_id", only]
+    assert owner.get("/o/acme/").context["today"].requests == 1
+    detail = owner.get(f"{URL}{test_id}/").content.decode()
+    assert "Charged: test traffic costs nobody anything" in detail
+    assert "Sandbox" not in owner.get(f"{URL}{live_id}/").content.decode()
 
 
 def test_nothing_of_the_upstream_is_shown(owner: Client, request_id: str) -> None:

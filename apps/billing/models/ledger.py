@@ -44,6 +44,10 @@ class TransactionKind(StrEnum):
     ADJUSTMENT = "adjustment"
     EXPIRY = "expiry"
     WRITE_OFF = "write_off"
+    PAYMENT_REFUND = "payment_refund"
+    """Paid money goes back to who paid it; positive when that failed."""
+    DISPUTE = "dispute"
+    """Paid money is taken from us because its payer disputes it; positive when we get it back."""
 
 
 class GrantSource(StrEnum):
@@ -138,7 +142,15 @@ class LedgerTransaction(OrganizationScoped):
 
     class Meta:
         ordering = ["-id"]
-        indexes = [models.Index(fields=["organization", "-id"], name="ledger_txn_by_organization")]
+        indexes = [
+            models.Index(fields=["organization", "-id"], name="ledger_txn_by_organization"),
+            # For statements: there is a posting a second of busy organizations, and few of all the rest.
+            models.Index(
+                fields=["organization", "created_at"],
+                condition=~models.Q(kind=TransactionKind.USAGE),
+                name="ledger_txn_beside_usage",
+            ),
+        ]
         constraints = [models.CheckConstraint(condition=~models.Q(reason=""), name="ledger_transaction_has_reason")]
 
     def __str__(self) -> str:

@@ -44,8 +44,8 @@ def usd_brief(nanos: int) -> str:
 @register.filter
 def usd_femtos(femtos: int) -> str:
     """A product of tokens and price before rounding, exact: nine places, up to fifteen where needed."""
-    nanos, rest = divmod(femtos, TOKENS_PER_PRICE_UNIT)
-    return usd(nanos) + f"{rest:06d}".rstrip("0")
+    nanos, rest = divmod(abs(femtos), TOKENS_PER_PRICE_UNIT)
+    return f"{_MINUS if femtos < 0 else ''}{usd(nanos)}" + f"{rest:06d}".rstrip("0")
 
 
 @register.filter

@@ -11,7 +11,7 @@ from apps.portal.pages import render_page
 @organization_page(get=Capability.VIEW_USAGE)
 def models(request: HttpRequest, access: Access) -> HttpResponse:
     """All callable models, filtered by what the query says."""
-    offers = current_offers()
+    offers = current_offers(access.organization.id)
     query = request.GET
     wanted = Wanted(query.get("q", ""), query.get("vendor", ""), query.get("modality", ""))
     context = {

@@ -22,7 +22,7 @@ def overview(request: HttpRequest, access: Access) -> HttpResponse:
         request.session[LAST_ORGANIZATION] = access.organization.slug
     now = timezone.now()
     organization_id = access.organization.id
-    offers = current_offers()
+    offers = current_offers(organization_id)
     points = series(organization_id, last_days(30, now))
     context = {
         "today": sums(organization_id, last_days(1, now)),
