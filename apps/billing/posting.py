@@ -92,7 +92,7 @@ def _raise_reviews(rows: Sequence[dict[str, Any]]) -> None:
             AlertKind.USAGE_REVIEW,
             key=f"{AlertKind.USAGE_REVIEW}:{day}:{provider}:{model}"[:200],
             subject=f"Usage to review: {provider} for {model}"[:200],
-            text=f"{provider} for {model}: {row['review']}. See the console's reviews; one request is {row['request_id']}.",
+            text=f"{provider} for {model}: {row['review']}. See the console's reviews; one is {row['request_id']}.",
             details={"request_id": row["request_id"], "provider": provider, "model": model},
         )
 

@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-
 from apps.billing.admission import (
     ADMIT,
     GROW,

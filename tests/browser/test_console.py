@@ -73,9 +73,14 @@ def test_a_price_is_changed_by_a_new_version(operator: Page, model: Model) -> No
     go(operator, "Prices")
     operator.get_by_role("link", name=model.pk).first.click()
     operator.get_by_role("link", name="New version from this one").click()
-    expect(operator.get_by_label("Output")).to_have_value("0.60")
-    operator.get_by_label("Input").fill("0.12")
+    expect(operator.locator("#id_output")).to_have_value("0.60")
+    operator.locator("#id_input").fill("0.12")
     operator.get_by_label("Note").fill("Spring")
+    with operator.context.expect_page() as opened:
+        operator.get_by_role("button", name="Preview on yesterday's traffic").click()
+    expect(opened.value.get_by_text("No live request of this model was billed")).to_be_visible()
+    opened.value.close()
+    assert PriceVersion.objects.count() == 1
     operator.get_by_role("button", name="Save", exact=True).click()
     expect(operator.get_by_text("is in force now")).to_be_visible()
     expect(operator.get_by_role("row").filter(has_text="$0.12")).to_contain_text("In force")

@@ -91,7 +91,7 @@ def test_usage_shows_requests_and_their_receipts(member: Page) -> None:
 
     member.locator("#requests tbody a").first.click()
     expect(member.get_by_role("heading", name="What it cost")).to_be_visible()
-    expect(member.get_by_role("row", name="Output 3 $0.60 $0.000001800", exact=True)).to_be_visible()
+    expect(member.get_by_role("row", name="Output 3 $0.60 / 1M $0.000001800", exact=True)).to_be_visible()
     member.go_back()
     expect(member.locator("#cost-title")).to_have_text("Cost by hour")
 

@@ -16,12 +16,18 @@ from django.utils import timezone
 from msgspec.structs import replace
 
 from apps.accounts.models import Project
+from apps.billing.pricing.loading import book_rule
+from apps.billing.pricing.records import Window
+from apps.billing.pricing.rerating import rerate
+from apps.billing.rating import cost_nanos
 from apps.catalog.models import PriceVersion
+from apps.catalog.snapshot import price_from_version
 from apps.core.ids import new_id
 from apps.keys.issuing import create_key
 from apps.usage.contracts import Outcome, TokenCounts
 from apps.usage.journal import Journal
 from apps.usage.models import UsageRecord
+from tests.billing.pricing.traffic import rule
 from tests.portal.conftest import Cast
 from tests.portal.records import closed, offered_model, store
 
@@ -53,6 +59,29 @@ def test_the_receipt_names_bucket_price_and_version(owner: Client, request_id: s
         "Input read from the prompt cache": (7, 75_000_000),
         "Output": (3, 600_000_000),
     }
+
+
+def test_the_receipt_shows_the_rule_of_the_price_book_and_what_was_corrected(
+    cast: Cast, owner: Client, price: PriceVersion
+) -> None:
+    since = timezone.now() - timedelta(minutes=5)
+    own = rule(cast.organization, "-10", model_id=None)
+    listed = price_from_version(price)
+    entry = closed(cast.key, price, at=timezone.now(), tokens=TokenCounts(input=100))
+    paid = book_rule(own).applied_to(listed)
+    entry = replace(
+        entry,
+        opened=replace(entry.opened, price=paid, hold_nanos=None),
+        cost_nanos=cost_nanos(entry.tokens, paid),
+        overage_nanos=0,
+    )
+    [request_id] = store([entry])
+    rule(cast.organization, "-50", model_id=None, starts_at=since)
+    window = Window("swift-1", since, timezone.now() + timedelta(minutes=5))
+    rerate(window, reason="A better contract", actor="test")
+    page = owner.get(f"/o/acme/usage/{request_id}/").content.decode()
+    for words in ("10 % discount", "A better contract", "Cost after corrections"):
+        assert words in page
 
 
 def test_a_request_that_is_still_in_the_journal_has_its_page_already(
