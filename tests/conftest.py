@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from apps.core.ids import new_id
+from apps.core.redis import sync_client
 from tests.acceptance.installing import Installation, running_installation
 from tests.acceptance.upstream import TruthUpstream, catalog, running_upstream
 
@@ -39,3 +40,12 @@ def installation(truth: TruthUpstream) -> Iterator[Installation]:
 def mark(truth: TruthUpstream) -> tuple[str, int]:
     """This moment as a request id and as a number of the truth log: what the test causes comes after both."""
     return new_id("req"), truth.last_number()
+
+
+@pytest.fixture
+def empty_store() -> Iterator[None]:
+    """No money of organizations that other tests made and rolled back, for proofs that look at all of Redis."""
+    client = sync_client()
+    client.flushdb()
+    yield
+    client.close()

@@ -16,7 +16,7 @@ from apps.usage.recording import record
 from tests import factories
 from tests.billing import books
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("empty_store")]
 
 
 @pytest.fixture

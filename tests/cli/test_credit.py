@@ -17,7 +17,7 @@ from crun.cli.credit import credit
 from crun.cli.ledger import ledger
 from crun.seeding import seed
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("empty_store")]
 
 
 @pytest.fixture(autouse=True)

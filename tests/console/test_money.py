@@ -78,7 +78,7 @@ def test_what_makes_no_sense_is_refused_at_its_field(
 ) -> None:
     answer: Any = console.post(f"{GRANTS}add/", grant_fields(rows, **changes))
     assert list(answer.context["adminform"].form.errors) == [field]
-    assert Grant.objects.count() == 1
+    assert Grant.objects.for_organization(rows.organization.id).count() == 1
 
 
 def test_grants_show_what_is_left(console: Client, rows: Rows) -> None:

@@ -20,6 +20,8 @@ RUNS = "/console/billing/reconciliationrun/"
 REPORTS = "/console/billing/vendorreport/"
 YESTERDAY = datetime.now(UTC).date() - timedelta(days=1)
 
+pytestmark = pytest.mark.usefixtures("empty_store")
+
 
 def costs(value: float, line_item: str = "small-upstream, input") -> bytes:
     start = int(datetime(YESTERDAY.year, YESTERDAY.month, YESTERDAY.day, tzinfo=UTC).timestamp())

@@ -19,7 +19,7 @@ from tests import factories
 from tests.billing import books
 from tests.billing.test_proofs import tamper
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("empty_store")]
 
 
 @pytest.fixture
