@@ -119,8 +119,8 @@ async def _make_rich(organization_ids: Sequence[str]) -> None:
     """In place of a rebuild, which needs a database."""
     client = single_try_client()
     run_id = client.info("server")["run_id"]
-    nothing = orjson.dumps({"open": [], "counted": [], "examined": [], "spend": {}})
+    nothing = orjson.dumps({"open": [], "kept": [], "examined": [], "spend": {}})
     for owner in organization_ids:
-        for step in (("begin", "rich", 1_000), ("install", "rich", 10**15, 0, 900_000, nothing)):
+        for step in (("begin", "rich", 1_000), ("install", "rich", 10**15, 0, 900_000, nothing, 900_000)):
             client.eval(INSTALL.text, 1, money_key(owner), run_id, *step)
     client.close()

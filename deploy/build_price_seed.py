@@ -56,6 +56,7 @@ LITELLM_KEYS = {
     "cache_read": "cache_read_input_token_cost",
     "cache_write": "cache_creation_input_token_cost",
 }
+PROVIDER_FIELDS = ("id", "name", "base_url", "api_key_env", "output_limit_field")
 LITELLM_STEP = re.compile(r"input_cost_per_token_above_([0-9]+)k_tokens")
 
 HEADING = """\
@@ -281,7 +282,7 @@ def build(genai_text: str, litellm_text: str, *, selection: dict[str, Any], as_o
     litellm = json.loads(litellm_text, parse_float=Decimal)
     providers, models, missing = [], [], []
     for row in selection["providers"]:
-        fields = {name: row[name] for name in ("id", "name", "base_url", "api_key_env")}
+        fields = {name: row[name] for name in PROVIDER_FIELDS if name in row}
         providers.append(ProviderEntry(**fields, dialect="openai"))
         for chosen in selection["models"][row["id"]]:
             upstream = chosen.get("upstream", chosen["id"])

@@ -13,6 +13,7 @@ from apps.core.brake_fields import BRAKE_CONSTRAINTS, Braked
 from apps.core.ids import ID_LENGTH, new_id
 from apps.core.limit_fields import Limited
 from apps.core.models import OrganizationScoped
+from apps.core.name_fields import NameField
 
 
 class UserQuerySet(BaseUserManager["User"]):
@@ -55,7 +56,7 @@ class Plan(Limited, Braked):
     keys."""
 
     id = models.SlugField("short name", primary_key=True, max_length=60)
-    name = models.CharField(max_length=100)
+    name = NameField(max_length=100)
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta(Limited.Meta):
@@ -70,7 +71,7 @@ class Organization(Limited):
     """A customer: owns projects, keys, usage and money. Its own limits win over those of its plan."""
 
     id = models.CharField(primary_key=True, max_length=ID_LENGTH, default=new_organization_id, editable=False)
-    name = models.CharField(max_length=100)
+    name = NameField(max_length=100)
     slug = models.SlugField(max_length=60, unique=True)
     plan = models.ForeignKey(
         Plan, null=True, blank=True, on_delete=models.PROTECT, related_name="organizations", help_text="Empty: none."
@@ -90,7 +91,7 @@ class Project(OrganizationScoped, Limited):
 
     id = models.CharField(primary_key=True, max_length=ID_LENGTH, default=new_project_id, editable=False)
     organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="projects")
-    name = models.CharField(max_length=100)
+    name = NameField(max_length=100)
     slug = models.SlugField(max_length=60)
     created_at = models.DateTimeField(auto_now_add=True)
 

@@ -6,6 +6,7 @@ from django.utils.text import slugify
 from apps.accounts.models import Membership, Organization, Project, User
 from apps.accounts.roles import Role
 from apps.core.errors import Conflict, InvalidInput
+from apps.core.names import check_name
 
 DEFAULT_PROJECT = "default"
 MAX_NAME_LENGTH = 100
@@ -17,9 +18,7 @@ def create_organization(name: str, *, slug: str | None = None, owner: User | Non
 
     Without `slug` one is made from the name and numbered until it is free. Raises InvalidInput for a name without
     letters or digits and Conflict for a slug that is taken."""
-    name = name.strip()
-    if not 1 <= len(name) <= MAX_NAME_LENGTH:
-        raise InvalidInput("an organization's name has 1 to 100 characters")
+    name = check_name(name, of="an organization", longest=MAX_NAME_LENGTH)
     with transaction.atomic():
         organization = _insert(name, slug) if slug else _insert_numbered(name)
         Project.objects.create(organization=organization, name="Default", slug=DEFAULT_PROJECT)

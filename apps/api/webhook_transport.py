@@ -7,15 +7,13 @@ import ssl
 
 import httpx
 
-from apps.api.webhook_addresses import Resolve, checked_address, resolve
+from apps.api.webhook_addresses import Resolve, checked_address
 
 
 class CheckedTransport(httpx.AsyncBaseTransport):
     """Raises AddressRefused for places where webhooks may not go, and httpx.ConnectError for names without address."""
 
-    def __init__(
-        self, *, allow_private: bool = False, resolve: Resolve = resolve, tls: ssl.SSLContext | None = None
-    ) -> None:
+    def __init__(self, *, resolve: Resolve, allow_private: bool = False, tls: ssl.SSLContext | None = None) -> None:
         self._allow_private = allow_private
         self._resolve = resolve
         # Nothing is kept alive: each message has an address of its own. Proxies of the environment are not asked.

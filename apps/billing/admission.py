@@ -14,7 +14,7 @@ from apps.usage.contracts import RequestClosed
 LEASE_MS: Final = 30_000
 """A request that is not renewed no longer counts as running."""
 HOLD_MS: Final = 60_000
-"""A hold that is not renewed is taken for lost: then journals and records say what became of its request."""
+"""A hold that is not renewed may be lost: then journals and records say what became of its request."""
 OWNERS: Final = {"k": "key", "p": "project", "o": "organization", "m": "model"}
 NO_LIMITS: Final = Limits()
 _FOLDER: Final = Path(__file__).parent / "scripts"
@@ -36,7 +36,7 @@ INSTALL: Final = script("install")
 class Demand:
     """What a request needs before it may run: money for the worst case, tokens, a place among the running ones.
 
-    `least_nanos` below `most_nanos` says that the request can be cut to what is there."""
+    `least_nanos` below `most_nanos`, and `least_tokens` below `tokens`, say that it can be cut to what is there."""
 
     request_id: str
     organization_id: str
@@ -51,19 +51,23 @@ class Demand:
     model: str = ""
     model_limits: Limits = NO_LIMITS
     """Of the organization on this model."""
+    least_tokens: int | None = None
+    """None: all `tokens` or nothing."""
 
-    def arguments(self, hold_ms: int) -> tuple[Argument, ...]:
-        """The arguments of ADMIT."""
+    def arguments(self, hold_ms: int, site: str = "") -> tuple[Argument, ...]:
+        """The arguments of ADMIT. `site` names the journals that will know it."""
         return (
             self.request_id, self.key_id, self.project_id, self.most_nanos, self.least_nanos, self.tokens, hold_ms,
             LEASE_MS, *period_starts(self.request_id), packed_limits(self.key_limits),
             packed_limits(self.project_limits), packed_limits(self.organization_limits), self.model,
-            packed_limits(self.model_limits),
+            packed_limits(self.model_limits), site, self.tokens if self.least_tokens is None else self.least_tokens,
         )  # fmt: skip
 
     def uncut(self) -> "Demand":
         """The same for its whole worst case or nothing."""
-        return self if self.least_nanos == self.most_nanos else replace(self, least_nanos=self.most_nanos)
+        if self.least_nanos == self.most_nanos and self.least_tokens in (None, self.tokens):
+            return self
+        return replace(self, least_nanos=self.most_nanos, least_tokens=None)
 
     def growth_arguments(self, packed: bytes, *, wanted_nanos: int, tokens: int, hold_ms: int) -> tuple[Argument, ...]:
         """The arguments of GROW for its running request: hold `wanted_nanos` in all, for so many tokens more."""
@@ -103,6 +107,11 @@ class Admitted:
     generation: bytes
     allowance: Allowance
     balance_nanos: int | None
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens were taken from the minute."""
+        return int(self.packed.split(b"|", 2)[1])
 
     def without_money(self) -> "Admitted":
         """The same for a sandbox key, which learns nothing of its organization's money."""
@@ -178,6 +187,15 @@ def read_admission(reply: list[Any]) -> Admitted | Refused | None:
         case [-1]:
             return None
     raise ValueError(f"not an answer of the admission script: {reply!r}")
+
+
+def packed_cost(closed: RequestClosed) -> str:
+    """What a request cost, as the scripts remember it; "" for nothing."""
+    opened = closed.opened
+    if not closed.charged_nanos:
+        return ""
+    parts = (closed.charged_nanos, opened.key_id, opened.project_id, *period_starts(opened.request_id))
+    return "|".join(map(str, parts))
 
 
 def settle_arguments(closed: RequestClosed) -> tuple[Argument, ...]:

@@ -3,6 +3,9 @@
 The database links every transaction at COMMIT (migration 0009). The hash is computed here once more, apart from the
 database's own function, so that a function that was replaced is found too."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from django.db import connection
 
 _SAID = """
@@ -40,15 +43,39 @@ FROM billing_ledgeranchor anchor LEFT JOIN billing_ledgerlink link USING (chain,
 WHERE link.hash IS DISTINCT FROM anchor.hash
 """
 """Chains whose end was cut off since they were last proved: the rest of such a chain looks whole."""
+_ENDS = """
+SELECT DISTINCT ON (chain) chain, position, hash FROM billing_ledgerlink ORDER BY chain, position DESC
+"""
 _REMEMBER = """
 INSERT INTO billing_ledgeranchor (chain, position, hash, seen_at)
-SELECT DISTINCT ON (chain) chain, position, hash, now() FROM billing_ledgerlink ORDER BY chain, position DESC
+SELECT chain, position, hash, now() FROM unnest(%s::varchar[], %s::bigint[], %s::bytea[]) seen (chain, position, hash)
+ORDER BY chain
 ON CONFLICT (chain) DO UPDATE SET position = excluded.position, hash = excluded.hash, seen_at = excluded.seen_at
 WHERE billing_ledgeranchor.position < excluded.position
 """
 
 
-def remember_ends() -> None:
-    """Note where every chain ends now. Only after both proofs held: what is noted counts as right from then on."""
+@dataclass(frozen=True, slots=True)
+class ChainEnd:
+    """The last link of a chain at some moment."""
+
+    chain: str
+    position: int
+    hash: bytes
+
+
+def read_ends() -> list[ChainEnd]:
+    """Where every chain ends now, in the order of the chains."""
     with connection.cursor() as cursor:
-        cursor.execute(_REMEMBER)
+        cursor.execute(_ENDS)
+        return [ChainEnd(chain, position, bytes(end)) for chain, position, end in cursor.fetchall()]
+
+
+def remember_ends(ends: Sequence[ChainEnd]) -> None:
+    """Note where chains ended, of each the furthest. What is noted counts as right from then on.
+
+    So the ends must have been read before both proofs were run, and both must have held: then all up to them was
+    looked at. What was written meanwhile is for the next run."""
+    with connection.cursor() as cursor:
+        columns = ([end.chain for end in ends], [end.position for end in ends], [end.hash for end in ends])
+        cursor.execute(_REMEMBER, columns)

@@ -1,16 +1,22 @@
 """What the journals of this machine say about the requests of some organizations: which run, and which have ended."""
 
 import logging
+import os
+import secrets
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from apps.core.errors import Unavailable
 from apps.usage.contracts import RequestClosed, RequestOpened, RequestProgress, with_hold_of
 from apps.usage.journal import SEGMENT_PATTERN, UNFINISHED_PREFIX, read_entries
 
 TRIES: Final = 5
+SITE_NAME: Final = "site"
 log = logging.getLogger(__name__)
 
 
@@ -22,16 +28,38 @@ class JournalView:
     closed: dict[str, RequestClosed] = field(default_factory=dict)
 
 
+def site_of(root: Path) -> str:
+    """A name for the journals under this folder, made once: who reads it knows all requests that bear it.
+
+    Raises OSError when the folder cannot be written."""
+    path = root / SITE_NAME
+    with suppress(FileNotFoundError):
+        return path.read_text()
+    root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    name = secrets.token_hex(4)
+    fresh = root / f".{SITE_NAME}-{name}"
+    fresh.write_text(name)
+    with suppress(FileExistsError):  # somebody else was first
+        os.link(fresh, path)
+    fresh.unlink()
+    return path.read_text()
+
+
 def read_journals(root: Path, organization_ids: Collection[str]) -> dict[str, JournalView]:
     """The view of each organization. What ends or is shipped meanwhile may stand here as running, never the reverse.
 
     A segment that goes away while it is read was shipped: what ended in it is in PostgreSQL by now, and what runs was
-    carried into a later segment, so its folder is read again. Raises Unavailable when that does not come to rest."""
+    carried into a later segment, so its folder is read again. Raises Unavailable when that does not come to rest, and
+    for a journal that cannot be read: whatever it says may be money."""
     views = {organization_id: JournalView() for organization_id in organization_ids}
-    if root.is_dir():
-        for folder in sorted(path for path in root.iterdir() if path.is_dir()):
-            if not folder.name.startswith(UNFINISHED_PREFIX):
-                _read_folder(folder, views)
+    try:
+        if root.is_dir():
+            for folder in sorted(path for path in root.iterdir() if path.is_dir()):
+                if not folder.name.startswith(UNFINISHED_PREFIX):
+                    _read_folder(folder, views)
+    except (OSError, msgspec.DecodeError) as error:
+        log.error("the journals cannot be read: %s", error, extra={"journals": str(root)})
+        raise Unavailable("the journals cannot be read") from error
     for view in views.values():
         for request_id in view.closed:
             view.opened.pop(request_id, None)

@@ -71,10 +71,14 @@ def _charges(rows: Sequence[dict[str, Any]]) -> list[UsageCharge]:
         costs[row["organization_id"]] += row["cost_nanos"]
         ids[row["organization_id"]].append(row["request_id"])
     return [
-        UsageCharge(owner, cost, _posting_key(sorted(ids[owner])), f"Usage of {len(ids[owner])} requests")
+        UsageCharge(owner, cost, _posting_key(sorted(ids[owner])), _usage_words(len(ids[owner])))
         for owner, cost in costs.items()
         if cost
     ]
+
+
+def _usage_words(number: int) -> str:
+    return f"Usage of {number} request{'' if number == 1 else 's'}"
 
 
 def _raise_reviews(rows: Sequence[dict[str, Any]]) -> None:

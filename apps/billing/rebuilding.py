@@ -1,38 +1,51 @@
 """Rebuilding the money state of organizations in Redis from the truth: journals, then one snapshot of PostgreSQL.
 
-Why it is exact although requests go on meanwhile: a request moves one way only, from open to closed in a journal, to a
-record, into the ledger and the rollups. The journals are read first, so every request is seen in its place or in a
-later one, and a record outweighs what a journal says. What is settled in Redis from then on waits in `pending` until
+Why it is exact although requests go on meanwhile: a request moves one way only, from open to closed in a journal, to
+settled in Redis, to a record, into the ledger and the rollups. (One whose process died is settled after its record.)
+The places are read in the order settled, journals, snapshot, and a record outweighs what the others say: so every
+request is seen in its place or in a later one. Settled requests of other machines, whose journals cannot be read here,
+stand in `unrecorded` until they have records. What is settled after the rebuild began waits in `pending` until
 `install` knows whether the snapshot contained it. Synchronous; the gateway calls it through its bridge.
 """
 
 import logging
+import threading
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 import orjson
 import redis
-from django.db import connection, transaction
+from django.conf import settings
+from django.db import InterfaceError, OperationalError, connection, transaction
 
-from apps.billing.admission import HOLD_MS, INSTALL, key_prefix, period_starts, starts_of_hour
+from apps.billing.admission import HOLD_MS, INSTALL, key_prefix, packed_cost, starts_of_hour
 from apps.billing.balance_cache import money_key
 from apps.billing.holding import worst_cost_nanos
-from apps.billing.journals import JournalView, read_journals
+from apps.billing.journals import JournalView, read_journals, site_of
 from apps.billing.ledger import balance_nanos
 from apps.billing.models import BillingAccount
+from apps.billing.unrecorded import add_packed, read_unrecorded, recorded_among
 from apps.core.errors import Unavailable
-from apps.core.ids import created_at, new_id, utc_day
+from apps.core.ids import created_at, new_id
 from apps.core.redis import single_try_client
 from apps.core.scripts import NEW_STORE_KEY, NEW_STORE_MS, Argument, mark_of_store
 from apps.usage.contracts import RequestOpened
 
 LONGEST_MS: Final = 5_000
-"""A rebuild that takes longer is given up for dead, and the next one may begin."""
+"""A rebuild that gives no sign for so long is given up for dead, and the next one may begin."""
+LONGEST_S: Final = 120
+"""So long a rebuild may give signs."""
+GOOD_FOR_MS: Final = 86_400_000
+"""After a day the money is counted again: the sums of periods that have ended go, and so would any mistake."""
+MARGIN_S: Final = 120
+"""So much longer than its upstream may take a request is taken to run on a machine that was cut off."""
+PART: Final = 2_000
 UNOPENED_S: Final = 0.5
 """So long after its admission a request may still write its `open`; later ones are given up (apps/gateway)."""
 SETTLED_LATELY_S: Final = 120
@@ -55,7 +68,15 @@ SELECT coalesce(sum(record.cost_nanos), 0) FROM usage_unpostedusage
 JOIN usage_usagerecord record USING (day, request_id)
 WHERE record.organization_id = %s AND NOT record.sandbox
 """
-_RECORDED = "SELECT request_id FROM usage_usagerecord WHERE day = ANY(%s) AND request_id = ANY(%s)"
+_CORRECTED = "SELECT coalesce(sum(delta_nanos), 0) FROM billing_reratedusage WHERE organization_id = %s"
+
+
+class RebuildFailed(Unavailable):
+    """Some organizations could not be rebuilt, for reasons of their own."""
+
+    def __init__(self, owners: Collection[str]) -> None:
+        super().__init__("the money of your organization cannot be counted right now")
+        self.owners = frozenset(owners)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,18 +86,26 @@ class _Found:
     balance_nanos: int
     credit_nanos: int
     running: list[RequestOpened]
-    counted: list[str]
+    recorded: list[str]
+    """Requests in the balance by their records, of which Redis may not know that they have ended."""
+    closed: list[tuple[str, str]]
+    """The same by what a journal says, with their packed costs."""
+    lost: list[str]
+    kept: list[tuple[str, int]]
+    """Holds that expired and that another machine may still know, with the moment (ms) when they are lost."""
     examined: list[str]
     spend: Counter[str]
 
 
 @dataclass(frozen=True, slots=True)
 class _Site:
-    """One rebuild: its connection, the server it began on, and the token that says it is still wanted."""
+    """One rebuild: its connection, the server it began on, the token that says it is still wanted, and the site of the
+    journals that it can read."""
 
     client: "redis.Redis"
     run_id: str
     token: str
+    journals: str
 
     def step(self, owner: str, name: str, *arguments: Argument) -> Any:
         return self.client.eval(INSTALL.text, 1, money_key(owner), self.run_id, name, self.token, *arguments)
@@ -85,16 +114,16 @@ class _Site:
 def rebuild(organization_ids: Sequence[str], journal_root: Path) -> None:
     """Make the money states of these organizations be there; those that are stay as they are.
 
-    Raises Unavailable when Redis does not answer or the journals cannot be read, django.db.Error without PostgreSQL."""
+    Raises Unavailable when Redis does not answer or the journals cannot be read, RebuildFailed when only some of the
+    organizations cannot be rebuilt, django.db.Error without PostgreSQL."""
     client = single_try_client()
     try:
-        site = _Site(client, client.info("server")["run_id"], new_id("build"))
+        site = _Site(client, client.info("server")["run_id"], new_id("build"), site_of(journal_root))
         wanted = [owner for owner in organization_ids if site.step(owner, "begin", LONGEST_MS) == 2]
         if wanted:
             _wait_for_unopened(site)
-            views = read_journals(journal_root, wanted)
-            for owner in wanted:
-                _rebuild_one(site, owner, views[owner])
+            with _going_on(site, wanted):
+                _rebuild_all(site, wanted, journal_root)
         _wait_for_others(client, set(organization_ids) - set(wanted))
     except redis.RedisError as error:
         log.warning("a rebuild was broken off: %s", error)
@@ -103,57 +132,112 @@ def rebuild(organization_ids: Sequence[str], journal_root: Path) -> None:
         client.close()
 
 
+def _rebuild_all(site: _Site, owners: Sequence[str], journal_root: Path) -> None:
+    unrecorded = {owner: read_unrecorded(site.client, owner) for owner in owners}
+    views = read_journals(journal_root, owners)
+    failed = []
+    for owner in owners:
+        try:
+            _rebuild_one(site, owner, views[owner], unrecorded=unrecorded[owner])
+        except (redis.RedisError, OperationalError, InterfaceError):
+            raise
+        except Exception:
+            log.exception("the money of an organization cannot be rebuilt", extra={"organization": owner})
+            failed.append(owner)
+    if failed:
+        raise RebuildFailed(failed)
+
+
 @transaction.atomic
-def _rebuild_one(site: _Site, owner: str, view: JournalView) -> None:
+def _rebuild_one(site: _Site, owner: str, view: JournalView, *, unrecorded: dict[str, str]) -> None:
     with connection.cursor() as cursor:
         cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-    found = _find(site.client, owner, view)
+    found = _find(site, owner, view, unrecorded)
+    _tell_what_ended(site, owner, found)
     content = orjson.dumps(
         {
-            "open": [[entry.request_id, _packed(entry)] for entry in found.running],
-            "counted": found.counted,
+            "open": [[entry.request_id, _packed(entry, site.journals)] for entry in found.running],
+            "kept": found.kept,
             "examined": found.examined,
             "spend": {field: str(nanos) for field, nanos in found.spend.items()},
         }
     )
-    answer = site.step(owner, "install", found.balance_nanos, found.credit_nanos, HOLD_MS, content)
+    answer = site.step(owner, "install", found.balance_nanos, found.credit_nanos, HOLD_MS, content, GOOD_FOR_MS)
     if answer[0] != 1:
         log.info("the money changed while it was rebuilt", extra={"organization": owner})
         return
-    if twice := sorted(_recorded(request_id.decode() for request_id in answer[1:])):
+    if twice := sorted(recorded_among(request_id.decode() for request_id in answer[1:])):
         site.step(owner, "correct", orjson.dumps(twice))
 
 
-def _find(client: redis.Redis, owner: str, view: JournalView) -> _Found:
-    """Read the truth. The first statement fixes the snapshot; what Redis remembers is read after it."""
+def _tell_what_ended(site: _Site, owner: str, found: _Found) -> None:
+    """In parts, because the store serves nobody else during one."""
+    lists: dict[str, Sequence[object]] = {"recorded": found.recorded, "closed": found.closed, "lost": found.lost}
+    nothing: dict[str, Sequence[object]] = dict.fromkeys(lists, ())
+    for name, entries in lists.items():
+        for at in range(0, len(entries), PART):
+            site.step(owner, "ended", orjson.dumps(nothing | {name: entries[at : at + PART]}))
+
+
+def _find(site: _Site, owner: str, view: JournalView, unrecorded: dict[str, str]) -> _Found:
+    """Read the truth. The first statement fixes the snapshot; what Redis holds and has pending is read after it."""
     balance = balance_nanos(owner) - _unposted_nanos(owner)
     credit = BillingAccount.objects.filter(organization_id=owner).values_list("credit_limit_nanos", flat=True).first()
     spend = _spend(owner)
+    client: Any = site.client
     prefix = key_prefix(owner)
-    remembered = {name.decode() for name in client.hkeys(f"{prefix}pending")}  # type: ignore[union-attr]  # sync here
-    held = {name.decode() for name in client.hkeys(f"{prefix}holds")}  # type: ignore[union-attr]  # sync here
-    recorded = _recorded({*remembered, *held, *view.opened, *view.closed})
-    for request_id, entry in view.closed.items():
-        if request_id not in recorded:
-            balance -= entry.charged_nanos
-            _add(spend, entry.opened, entry.charged_nanos)
+    remembered = {name.decode() for name in client.hkeys(f"{prefix}pending")}
+    held = {name.decode() for name in client.hkeys(f"{prefix}holds")}
+    recorded = recorded_among({*remembered, *held, *view.opened, *view.closed, *unrecorded})
+    closed = {name: packed_cost(entry) for name, entry in view.closed.items() if name not in recorded}
+    elsewhere = unrecorded.keys() - recorded - closed.keys() - remembered
+    for packed in (*closed.values(), *(unrecorded[name] for name in elsewhere)):
+        if packed:
+            balance -= add_packed(spend, packed)
     lately = time.time() - SETTLED_LATELY_S
-    counted = {
-        request_id
-        for request_id in recorded | view.closed.keys()
-        if request_id in remembered
-        or request_id in held
-        or request_id not in recorded
-        or created_at(request_id).timestamp() > lately
-    }
+    told = unrecorded.keys() - remembered - held
+    known = {*recorded, *closed, *view.opened}
+    lost, kept = _expired(site, prefix, known)
     return _Found(
         balance_nanos=balance,
         credit_nanos=credit or 0,
         running=[entry for request_id, entry in view.opened.items() if request_id not in recorded],
-        counted=sorted(counted),
+        recorded=sorted(
+            name
+            for name in recorded
+            if name in remembered or name in held or name in unrecorded or created_at(name).timestamp() > lately
+        ),
+        closed=sorted((name, packed) for name, packed in closed.items() if name not in told),
+        lost=lost,
+        kept=kept,
         examined=sorted(remembered),
         spend=spend,
     )
+
+
+def _expired(site: _Site, prefix: str, known: Collection[str]) -> tuple[list[str], list[tuple[str, int]]]:
+    """Holds that nobody renewed and of which nothing is known: those that are lost, and those that another machine may
+    still know, with the moment (ms) until which a request can run."""
+    client: Any = site.client
+    seconds, micros = client.time()
+    now_ms = seconds * 1000 + micros // 1000
+    names = [name.decode() for name in client.zrangebyscore(f"{prefix}expiry", "-inf", now_ms)]
+    unknown = [name for name in names if name not in known]
+    lost, kept = [], []
+    for name, packed in zip(unknown, client.hmget(f"{prefix}holds", unknown) if unknown else (), strict=True):
+        until_ms = int((created_at(name).timestamp() + settings.UPSTREAM_TOTAL_TIMEOUT_S + MARGIN_S) * 1000)
+        is_ours = packed is None or _site_of_hold(packed.decode()) in ("", site.journals)
+        if is_ours or until_ms <= now_ms:
+            lost.append(name)
+        else:
+            kept.append((name, until_ms))
+    return lost, kept
+
+
+def _site_of_hold(packed: str) -> str:
+    """The last of its eight parts; holds of older versions have fewer."""
+    parts = packed.split("|")
+    return parts[7] if len(parts) > 7 else ""
 
 
 def _unposted_nanos(owner: str) -> int:
@@ -188,6 +272,8 @@ def _spend(owner: str) -> Counter[str]:
             for (period, start), nanos in zip(fields, amounts, strict=True):
                 for name in (f"k:{key}", f"p:{project}", "o"):
                     spend[f"{name}|{period}|{start}"] += int(nanos)
+        cursor.execute(_CORRECTED, [owner])
+        spend["o|corrected"] = int(cursor.fetchone()[0])  # apart: budgets count what was recorded
     return spend
 
 
@@ -197,30 +283,12 @@ def _end(period: str, start: int) -> int:
     return starts_of_hour((start + beyond) // 3600)[("day", "week", "month").index(period)]
 
 
-def _add(spend: Counter[str], opened: RequestOpened, nanos: int) -> None:
-    day, week, month = period_starts(opened.request_id)
-    for name in (f"k:{opened.key_id}", f"p:{opened.project_id}", "o"):
-        for field in (f"day|{day}", f"week|{week}", f"month|{month}", "lifetime|0"):
-            spend[f"{name}|{field}"] += nanos
-
-
-def _recorded(request_ids: Iterable[str]) -> set[str]:
-    """Those of the requests that have a record."""
-    wanted = list(request_ids)
-    if not wanted:
-        return set()
-    days = sorted({utc_day(request_id) for request_id in wanted})
-    with connection.cursor() as cursor:
-        cursor.execute(_RECORDED, [days, wanted])
-        return {request_id for (request_id,) in cursor.fetchall()}
-
-
-def _packed(opened: RequestOpened) -> str:
+def _packed(opened: RequestOpened, site: str) -> str:
     """A hold as the scripts write it. One that an older version opened holds the price of a generous guess."""
     nanos = 0 if opened.sandbox else opened.hold_nanos
     if nanos is None:
         nanos = worst_cost_nanos(opened.input_estimate, opened.input_estimate, opened.price)
-    return f"{nanos}|0|0||{opened.key_id}|{opened.project_id}"
+    return f"{nanos}|0|0||{opened.key_id}|{opened.project_id}||{site}"
 
 
 def _wait_for_unopened(site: _Site) -> None:
@@ -230,6 +298,28 @@ def _wait_for_unopened(site: _Site) -> None:
     age_s = (NEW_STORE_MS - left_ms) / 1000
     if age_s < 2 * UNOPENED_S:
         time.sleep(1.2 * UNOPENED_S)
+
+
+@contextmanager
+def _going_on(site: _Site, owners: Sequence[str]) -> Iterator[None]:
+    """Give signs that the rebuild of these organizations is under way, from a thread: a statement may take long."""
+    is_done = threading.Event()
+
+    def give_signs() -> None:
+        client = single_try_client()
+        until = time.monotonic() + LONGEST_S
+        with suppress(redis.RedisError), closing(client):
+            while not is_done.wait(LONGEST_MS / 4000) and time.monotonic() < until:
+                for owner in owners:
+                    replace(site, client=client).step(owner, "go_on", LONGEST_MS)
+
+    thread = threading.Thread(target=give_signs, name="rebuild goes on", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_done.set()
+        thread.join()
 
 
 def _wait_for_others(client: redis.Redis, organization_ids: Collection[str]) -> None:

@@ -10,6 +10,7 @@ from django.db import Error
 from apps.billing.models import PriceRule, ReratedUsage
 from apps.billing.pricing.book import BookRule
 from apps.billing.pricing.loading import book_rule
+from apps.billing.rating import cost_nanos
 from apps.billing.receipts import Receipt, Rerated, discount_of, receipt_of
 from apps.catalog.contracts import BUCKETS, Price
 from apps.catalog.models import PriceVersion
@@ -29,13 +30,13 @@ def find_receipt(organization_id: str, request_id: str, *, journal_root: Path) -
     A request moves one way only, from a journal to a record, so journals are read between two looks at the records.
     With PostgreSQL away the journals still answer; what they do not have raises django.db.Error."""
     try:
-        if found := _stored(organization_id, request_id):
+        if found := find_stored_receipt(organization_id, request_id):
             return found
     except Error:
         if found := _ended_here(organization_id, request_id, journal_root):
             return found
         raise
-    return _ended_here(organization_id, request_id, journal_root) or _stored(organization_id, request_id)
+    return _ended_here(organization_id, request_id, journal_root) or find_stored_receipt(organization_id, request_id)
 
 
 def _ended_here(organization_id: str, request_id: str, journal_root: Path) -> Receipt | None:
@@ -57,7 +58,8 @@ def _ended_here(organization_id: str, request_id: str, journal_root: Path) -> Re
     return _told(closed, listed, rule) if rule and listed else receipt_of(closed, paid)
 
 
-def _stored(organization_id: str, request_id: str) -> Receipt | None:
+def find_stored_receipt(organization_id: str, request_id: str) -> Receipt | None:
+    """The same of records alone: one row by its key, and no journal. Raises django.db.Error."""
     try:
         record = record_of(organization_id, request_id)
     except NotFound:
@@ -88,9 +90,25 @@ def _reratings(closed: RequestClosed) -> list[Rerated]:
     owner, request_id = closed.opened.organization_id, closed.opened.request_id
     rows = ReratedUsage.objects.for_organization(owner).filter(request_id=request_id).select_related("rerating")
     return [
-        Rerated(row.rerating_id, row.rerating.reason, row.rerating.created_at, row.delta_nanos)
+        Rerated(row.rerating_id, row.rerating.reason, row.rerating.created_at, row.delta_nanos, _overage(closed, row))
         for row in rows.order_by("id")
     ]
+
+
+def _overage(closed: RequestClosed, row: ReratedUsage) -> int:
+    """What the request would have cost at the price of the correction beyond what was held for it."""
+    opened = closed.opened
+    listed, rule = _listing(row.price_version_id, row.price_rule_id)
+    if listed is None or opened.hold_nanos is None:
+        return 0
+    full = cost_nanos(
+        closed.tokens,
+        rule.applied_to(listed) if rule else listed,
+        request_id=opened.request_id,
+        service_tier=closed.service_tier,
+        images=opened.images,
+    )
+    return max(0, full - opened.hold_nanos)
 
 
 def _closed(record: UsageRecord, price: Price | None) -> RequestClosed:

@@ -85,12 +85,15 @@ class Discount:
 
 @dataclass(frozen=True, slots=True)
 class Rerated:
-    """What a re-rating changed afterwards, in nano-USD: above zero the organization pays more."""
+    """What a re-rating changed afterwards, in nano-USD: above zero the organization pays more.
+
+    `overage_nanos` is what the new price would have cost beyond the hold, and nobody pays."""
 
     rerating_id: str
     reason: str
     created_at: datetime
     delta_nanos: int
+    overage_nanos: int = 0
 
 
 @dataclass(frozen=True, slots=True)

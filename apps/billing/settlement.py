@@ -1,24 +1,32 @@
 """Settling what was recorded although nobody settled it: requests whose process died before it could."""
 
 import logging
+import time
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any, Final
 
 import redis
 
 from apps.billing.admission import SETTLE, key_prefix, settle_arguments
 from apps.billing.balance_cache import money_key
+from apps.billing.unrecorded import forget_recorded
+from apps.core.ids import created_at
 from apps.core.redis import single_try_client
 from apps.usage.contracts import Outcome, RequestClosed
 
+SETTLED_IDS: Final = 100_000
+SETTLED_S: Final = 840
+"""Redis remembers settled requests for a minute longer, and at most SETTLED_IDS."""
 log = logging.getLogger(__name__)
 
 
 def settle_recorded(closed: Sequence[RequestClosed]) -> int:
-    """Settle the requests of a committed batch that still hold money, and all whose process died; returns how many.
+    """Settle the requests of a committed batch that still hold money, and all of which Redis may not have heard: its
+    process died, or the store was emptied. Returns how many.
 
     Most were settled by their gateway long ago and cost one look here. Redis away: nothing is lost, only later, because
-    a hold that is never settled expires into a rebuild from the records."""
+    a hold that is never settled expires into a rebuild from the records. Raises django.db.Error without PostgreSQL."""
     client = single_try_client()
     try:
         return _settle(client, closed)
@@ -35,14 +43,33 @@ def _settle(client: redis.Redis, closed: Sequence[RequestClosed]) -> int:
         by_organization[entry.opened.organization_id].append(entry)
     waiting: list[RequestClosed] = []
     for organization_id, entries in by_organization.items():
-        holds = client.hmget(f"{key_prefix(organization_id)}holds", [entry.opened.request_id for entry in entries])
-        waiting += [
-            entry
-            for entry, hold in zip(entries, holds, strict=True)
-            if hold is not None or entry.outcome is Outcome.INTERRUPTED
-        ]
+        waiting += _unsettled(client, organization_id, entries)
     if waiting:
         run_id = client.info("server")["run_id"]
         for entry in waiting:
             client.eval(SETTLE.text, 1, money_key(entry.opened.organization_id), run_id, *settle_arguments(entry))
+    for organization_id, entries in by_organization.items():
+        forget_recorded(client, organization_id, [entry.opened.request_id for entry in entries])
     return len(waiting)
+
+
+def _unsettled(client: redis.Redis, organization_id: str, entries: list[RequestClosed]) -> list[RequestClosed]:
+    """Those that hold money, whose process died, or that this store was never told of: it was emptied since."""
+    prefix, names = key_prefix(organization_id), [entry.opened.request_id for entry in entries]
+    look: Any = client.pipeline(transaction=False)
+    holds, settled, how_many = (
+        look.hmget(f"{prefix}holds", names).zmscore(f"{prefix}settled", names).zcard(f"{prefix}settled").execute()
+    )
+    since = time.time() - SETTLED_S
+    return [
+        entry
+        for entry, hold, settled_at in zip(entries, holds, settled, strict=True)
+        if hold is not None
+        or entry.outcome is Outcome.INTERRUPTED
+        or (
+            settled_at is None
+            and entry.charged_nanos
+            and how_many < SETTLED_IDS
+            and created_at(entry.opened.request_id).timestamp() > since
+        )
+    ]

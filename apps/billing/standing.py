@@ -46,6 +46,7 @@ class KeySpend:
 class Standing:
     """What an organization has and one of its keys has left, in nano-USD; a request counts once it is settled.
 
+    `used_nanos` is what the organization's requests cost as of now: with what re-ratings corrected.
     `key_left_nanos` is None for a key without a budget."""
 
     balance_nanos: int

@@ -30,6 +30,8 @@ CONTAINING = {
 """Bucket -> the bucket whose price it has when it has none of its own."""
 SERVICE_TIERS = ("batch", "flex", "priority")
 """The tiers beside the standard one, which is ""."""
+OUTPUT_LIMIT_FIELDS = ("max_tokens", "max_completion_tokens")
+"""Request fields that say where an output must end; the first is the one that nearly all providers know."""
 MINUTES_PER_DAY = 1_440
 
 
@@ -134,6 +136,8 @@ class Target(msgspec.Struct, frozen=True):
     api_key: str
     is_sandbox: bool = False
     """Test traffic may go there: it answers without costing anybody anything."""
+    output_limit_field: str = OUTPUT_LIMIT_FIELDS[0]
+    """The one of OUTPUT_LIMIT_FIELDS that it is told in where CRUN must cut an output."""
 
     def __repr__(self) -> str:
         return f"Target({self.provider!r}, {self.upstream_model!r})"

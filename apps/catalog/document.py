@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
+from apps.catalog.contracts import OUTPUT_LIMIT_FIELDS
 from apps.catalog.nodes import (
     Findings,
     Items,
@@ -59,6 +60,7 @@ class ProviderEntry:
     enabled: bool = True
     sandbox: bool = False
     """Sandbox keys may use it, and nobody is charged for that."""
+    output_limit_field: str = OUTPUT_LIMIT_FIELDS[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,6 +230,7 @@ _PROVIDER_KEYS = {
     ),
     "enabled": Key(scalar(true_or_false), "enabled"),
     "sandbox": Key(scalar(true_or_false), "sandbox"),
+    "output_limit_field": Key(scalar(one_of(OUTPUT_LIMIT_FIELDS)), "output_limit_field"),
 }
 _MODEL_KEYS = {
     "id": Key(
@@ -288,6 +291,8 @@ def _render_provider(entry: ProviderEntry) -> Iterator[str]:
         yield "enabled: false"
     if entry.sandbox:
         yield "sandbox: true"
+    if entry.output_limit_field != OUTPUT_LIMIT_FIELDS[0]:
+        yield f"output_limit_field: {entry.output_limit_field}"
 
 
 def _render_model(entry: ModelEntry) -> Iterator[str]:

@@ -31,6 +31,7 @@ def _provider(row: Provider) -> ProviderEntry:
         api_key_env=row.api_key_env,
         enabled=row.enabled,
         sandbox=row.sandbox,
+        output_limit_field=row.output_limit_field,
     )
 
 

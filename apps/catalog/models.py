@@ -8,7 +8,7 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
-from apps.catalog.contracts import BUCKETS
+from apps.catalog.contracts import BUCKETS, OUTPUT_LIMIT_FIELDS
 from apps.catalog.price_document import MAX_FLAT, MAX_PRICE
 from apps.catalog.price_entries import AMOUNTS, FLAT
 from apps.core.limit_fields import in_range, rate_field
@@ -81,6 +81,12 @@ class Provider(models.Model):
     sandbox = models.BooleanField(
         default=False,
         help_text="Sandbox keys may use it, and nobody is charged for that: only for upstreams that cost nothing.",
+    )
+    output_limit_field = models.CharField(
+        max_length=30,
+        choices=[(field, field) for field in OUTPUT_LIMIT_FIELDS],
+        default=OUTPUT_LIMIT_FIELDS[0],
+        help_text="What CRUN writes where it must cut an output. OpenAI and Azure want max_completion_tokens.",
     )
     created_at = models.DateTimeField(auto_now_add=True)
 

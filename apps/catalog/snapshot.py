@@ -74,6 +74,7 @@ def _target(route: Route, keys: dict[str, str]) -> Target:
         weight=route.weight,
         api_key=keys[provider.id],
         is_sandbox=provider.sandbox,
+        output_limit_field=provider.output_limit_field,
     )
 
 

@@ -14,6 +14,7 @@ from apps.console import (
     providers,
     reconciliation,
     reviews,
+    tax_rates,
     usage,
     users,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "providers",
     "reconciliation",
     "reviews",
+    "tax_rates",
     "usage",
     "users",
 ]

@@ -1,4 +1,4 @@
-"""Invoices in the console: reading, writing one by hand, credit notes, tax rates, and who sells."""
+"""Invoices in the console: reading, writing one by hand, credit notes, and who sells."""
 
 from decimal import Decimal
 from functools import partial
@@ -24,14 +24,17 @@ from apps.billing.invoices.issuing import Draft, issue
 from apps.billing.invoices.mailing import send_again
 from apps.billing.invoices.parties import has_seller
 from apps.billing.invoices.payments import mark_paid
-from apps.billing.models import CreditNote, Invoice, InvoiceKind, InvoiceStatus, SellerProfile, TaxRate
+from apps.billing.models import CreditNote, Invoice, InvoiceKind, InvoiceStatus, SellerProfile
 from apps.billing.models.ledger import REASON_LENGTH
 from apps.console.access import AppendOnlyPermissions, ConsoleAdmin, ReadOnlyPermissions
 from apps.console.figures import exact_usd, moment
 from apps.console.site import console_site
 from apps.core.errors import DomainError
 from apps.core.ids import new_id
+from apps.core.money import NANOS_PER_USD
 
+MAX_INVOICE_USD = 1_000_000_000
+"""Nine times as much is what a column of nano-USD holds."""
 STATES = {"Issued": "warning", "Paid": "success", "Void": "danger"}
 HIDDEN_KEY: dict[str, Any] = {"max_length": 60, "widget": forms.HiddenInput, "required": False}
 
@@ -57,6 +60,8 @@ class ManualInvoiceForm(forms.ModelForm):
                 items.append(Item(description.strip(), self._nanos(line, description.strip(), amount.strip())))
         if sum(item.amount_nanos for item in items) <= 0:
             raise forms.ValidationError("The lines must sum to more than zero.")
+        if sum(abs(item.amount_nanos) for item in items) > MAX_INVOICE_USD * NANOS_PER_USD:
+            raise forms.ValidationError(f"The lines are more than {MAX_INVOICE_USD:,} USD together.")
         return items
 
     def clean(self) -> dict[str, Any]:
@@ -71,7 +76,12 @@ class ManualInvoiceForm(forms.ModelForm):
             cents = Decimal(amount) * 100
         except ArithmeticError:
             cents = Decimal("NaN")
-        if not description or not cents.is_finite() or cents != cents.to_integral_value() or abs(cents) > 10**12:
+        if (
+            not description
+            or not cents.is_finite()
+            or cents != cents.to_integral_value()
+            or abs(cents) > MAX_INVOICE_USD * 100
+        ):
             raise forms.ValidationError(f"“{line}” is not like: Setup | 500.00")
         return int(cents) * NANOS_PER_CENT
 
@@ -80,7 +90,11 @@ class CreditNoteForm(forms.Form):
     """How much of an invoice is taken back, and why."""
 
     amount_usd = forms.DecimalField(
-        label="Amount in USD", min_value=Decimal("0.01"), decimal_places=2, widget=UnfoldAdminDecimalFieldWidget
+        label="Amount in USD",
+        min_value=Decimal("0.01"),
+        max_value=MAX_INVOICE_USD,
+        decimal_places=2,
+        widget=UnfoldAdminDecimalFieldWidget,
     )
     reason = forms.CharField(
         max_length=REASON_LENGTH - 100, widget=UnfoldAdminTextInputWidget, help_text="The customer sees it."
@@ -328,25 +342,6 @@ class CreditNoteAdmin(ReadOnlyPermissions, ConsoleAdmin):
     @display(description="Issued (UTC)", ordering="id")
     def issued(self, row: CreditNote) -> str:
         return moment(row.issued_at)
-
-
-@admin.register(TaxRate, site=console_site)
-class TaxRateAdmin(AppendOnlyPermissions, ConsoleAdmin):
-    """Tax rates. A rate is never edited: a new row with a later first day replaces it, 0 percent ends it."""
-
-    list_display = ("place", "name", "percent", "valid_from", "reverse_charge", "created_by")
-    search_fields = ("country", "region", "name")
-    ordering = ("country", "region", "name", "-valid_from")
-    actions = None
-    fields = (("country", "region"), ("name", "percent"), ("valid_from", "reverse_charge"))
-
-    def save_model(self, request: HttpRequest, obj: TaxRate, form: Any, change: bool) -> None:
-        obj.created_by = request.user.get_username()
-        super().save_model(request, obj, form, change)
-
-    @display(description="Where", ordering="country")
-    def place(self, row: TaxRate) -> str:
-        return "-".join(part for part in (row.country, row.region) if part) or "elsewhere"
 
 
 @admin.register(SellerProfile, site=console_site)

@@ -188,9 +188,7 @@ class ApiKeyAdmin(ConsoleAdmin):
     def has_resume_permission(self, request: HttpRequest, object_id: str | None = None) -> bool:
         """Only a paused key offers the button."""
         paused = ApiKey.objects.filter(revoked_at=None, paused_at__isnull=False)
-        return self.has_add_permission(request) and (
-            object_id is None or paused.filter(pk=unquote(object_id)).exists()
-        )
+        return self.has_add_permission(request) and (object_id is None or paused.filter(pk=unquote(object_id)).exists())
 
     @action(description="Resume", icon="play_arrow", permissions=["resume"])
     def resume(self, request: HttpRequest, object_id: str) -> HttpResponse:

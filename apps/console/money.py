@@ -26,6 +26,7 @@ from apps.billing.models import REASON_LENGTH, AccountKind, Grant, GrantSource, 
 from apps.console.access import AppendOnlyPermissions, ConsoleAdmin, ReadOnlyPermissions
 from apps.console.figures import exact_usd, moment
 from apps.console.site import console_site
+from apps.core.amount_fields import AmountField
 from apps.core.ids import new_id
 from apps.core.money import nanos_from_usd, usd_from_nanos
 
@@ -45,7 +46,7 @@ KINDS = {
 class GrantForm(forms.ModelForm):
     """Credit to be given. The hidden key makes a form that is sent twice one grant."""
 
-    amount_usd = forms.DecimalField(
+    amount_usd = AmountField(
         label="Amount in USD",
         min_value=Decimal("0.000000001"),
         max_value=usd_from_nanos(MAX_NANOS),

@@ -20,6 +20,7 @@ from unfold.widgets import UnfoldAdminDecimalFieldWidget, UnfoldAdminTextInputWi
 
 from apps.billing.models import REASON_LENGTH, Dispute, Payment, PaymentStatus, Refund, WebhookInbox
 from apps.billing.models.payments import REFERENCE_LENGTH, new_refund_id
+from apps.billing.payments.bank_transfer import is_recorded
 from apps.billing.payments.contracts import ProviderDisabled
 from apps.billing.payments.inbox import SETTLED, replay
 from apps.billing.payments.refunds import refund_payment, refundable_nanos, refunded_nanos
@@ -27,7 +28,8 @@ from apps.billing.payments.top_ups import Transfer, record_bank_transfer
 from apps.console.access import AppendOnlyPermissions, ConsoleAdmin, ReadOnlyPermissions
 from apps.console.figures import exact_usd, moment
 from apps.console.site import console_site
-from apps.core.errors import ConfigurationError, Conflict, InvalidInput
+from apps.core.amount_fields import AmountField
+from apps.core.errors import ConfigurationError, Conflict, DomainError
 from apps.core.money import nanos_from_usd, usd_from_nanos
 
 STATES = {"pending": "warning", "paid": "success", "failed": "danger", "expired": "default"}
@@ -42,8 +44,8 @@ EVENT_STATES = {
 MAX_TRANSFER_USD = Decimal(10_000_000)
 
 
-def _amount(**options: Any) -> forms.DecimalField:
-    return forms.DecimalField(
+def _amount(**options: Any) -> AmountField:
+    return AmountField(
         label="Amount in USD",
         min_value=Decimal("0.01"),
         decimal_places=2,
@@ -60,7 +62,7 @@ class BankTransferForm(forms.ModelForm):
         label="The bank's reference",
         max_length=REFERENCE_LENGTH,
         widget=UnfoldAdminTextInputWidget,
-        help_text="Of this transfer alone. The same reference cannot be recorded again.",
+        help_text="Of this transfer alone. The same reference, in capitals or not, cannot be recorded again.",
     )
     note = forms.CharField(max_length=REASON_LENGTH, required=False, widget=UnfoldAdminTextInputWidget)
 
@@ -70,7 +72,7 @@ class BankTransferForm(forms.ModelForm):
 
     def clean_reference(self) -> str:
         reference = " ".join(self.cleaned_data["reference"].split())
-        if Payment.objects.filter(provider="bank_transfer", provider_reference=reference).exists():
+        if is_recorded(reference):
             raise forms.ValidationError("This transfer was recorded before.")
         return reference
 
@@ -78,7 +80,7 @@ class BankTransferForm(forms.ModelForm):
 class RefundForm(forms.Form):
     """How much goes back, and why. The hidden id makes a form that is sent twice one refund."""
 
-    amount_usd = _amount()
+    amount_usd = _amount(max_value=MAX_TRANSFER_USD)
     reason = forms.CharField(
         max_length=REASON_LENGTH, widget=UnfoldAdminTextInputWidget, help_text="The customer sees it."
     )
@@ -154,6 +156,13 @@ class PaymentAdmin(AppendOnlyPermissions, ConsoleAdmin):
     def get_inlines(self, request: HttpRequest, obj: Model | None) -> Any:
         return self.inlines if obj else ()
 
+    def add_view(self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None) -> Any:
+        """A form that was sent twice at the same moment finds the other's transfer when it looks again, and says so."""
+        try:
+            return super().add_view(request, form_url, extra_context)
+        except Conflict:
+            return super().add_view(request, form_url, extra_context)
+
     def save_model(self, request: HttpRequest, obj: Payment, form: Any, change: bool) -> None:
         chosen = form.cleaned_data
         transfer = Transfer(nanos_from_usd(chosen["amount_usd"]), chosen["reference"], chosen["note"])
@@ -204,7 +213,7 @@ class PaymentAdmin(AppendOnlyPermissions, ConsoleAdmin):
                 actor=request.user.get_username(),
                 refund_id=chosen["refund_id"],
             )
-        except (Conflict, InvalidInput, ProviderDisabled, ConfigurationError) as error:
+        except DomainError as error:
             form.add_error(None, f"{error.message[:1].upper()}{error.message[1:].rstrip('.')}.")
             return False
         self.log_change(request, payment, f"Refunded {exact_usd(made.amount_nanos)}: {made.status}.")

@@ -21,6 +21,7 @@ from unfold.decorators import action, display
 from unfold.widgets import UnfoldAdminTextareaWidget
 
 from apps.billing.pricing.preview import preview_price, yesterday
+from apps.billing.pricing.versions import whole_second
 from apps.catalog.contracts import CONTAINING
 from apps.catalog.models import PriceVersion
 from apps.catalog.price_document import parse_variants, render_variants
@@ -129,13 +130,13 @@ class PriceVersionForm(forms.ModelForm):
         now = timezone.now()
         chosen: datetime | None = self.cleaned_data["starts_at"]
         if chosen is None:
-            return now
+            return whole_second(now)
         if chosen < now - START_TOLERANCE:
             raise forms.ValidationError(
                 "A version cannot start in the past: requests since then were rated at the old price, and"
                 " stay so. Leave the field empty to start now."
             )
-        return max(chosen, now)
+        return max(chosen, whole_second(now))
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or self.cleaned_data

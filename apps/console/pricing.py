@@ -27,7 +27,7 @@ from apps.billing.pricing.loading import amounts_of, book_rule
 from apps.billing.pricing.records import Window
 from apps.billing.pricing.rerating import MAX_REASON, organization_changes, preview_rerating, start_rerating
 from apps.billing.pricing.totals import ChangeTable
-from apps.billing.pricing.versions import START_TOLERANCE, check_rule
+from apps.billing.pricing.versions import START_TOLERANCE, check_rule, whole_second
 from apps.catalog.models import Model
 from apps.catalog.price_document import MAX_FLAT, MAX_PRICE
 from apps.catalog.price_entries import AMOUNTS, FLAT
@@ -65,6 +65,8 @@ def shown_changes(table: ChangeTable) -> dict[str, Any]:
         "total": lines[-1],
         "more": max(0, len(table.rows) - ROWS_SHOWN),
         "unposted": table.unposted,
+        "capped": table.total.capped,
+        "uncharged": exact_usd(table.total.uncharged_nanos),
     }
 
 
@@ -112,7 +114,7 @@ class PriceRuleForm(forms.ModelForm):
         chosen: datetime | None = self.cleaned_data["starts_at"]
         if chosen is not None and chosen < now - START_TOLERANCE:
             raise forms.ValidationError("A rule cannot start in the past here: crun price rule set --allow-past can.")
-        return now if chosen is None else max(chosen, now)
+        return whole_second(now) if chosen is None else max(chosen, whole_second(now))
 
     def clean(self) -> dict[str, Any]:
         """Also makes the amounts; what the database would refuse is said here."""
@@ -261,6 +263,9 @@ class ReratingAdmin(AppendOnlyPermissions, ConsoleAdmin):
     def _begin(self, request: HttpRequest, form: ReratingForm) -> HttpResponse:
         reason, actor = form.cleaned_data["reason"], request.user.get_username()
         begun = start_rerating(form.window(), reason=reason, actor=actor)
+        if begun is None:
+            messages.info(request, "There is nothing to correct any more. Nothing was written.")
+            return redirect(reverse("console:billing_rerating_changelist"))
         self.log_addition(request, begun, f"{begun}: {begun.reason}")
         messages.success(request, "The worker corrects it within seconds. Load this page again to see what it did.")
         return redirect(reverse("console:billing_rerating_change", args=[begun.pk]))

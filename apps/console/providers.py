@@ -46,7 +46,7 @@ class ProviderForm(forms.ModelForm):
 
     class Meta:
         model = Provider
-        fields = ("id", "name", "dialect", "base_url", "api_key_env", "enabled", "sandbox")
+        fields = ("id", "name", "dialect", "base_url", "api_key_env", "enabled", "sandbox", "output_limit_field")
 
     def clean_base_url(self) -> str:
         base_url = str(self.cleaned_data["base_url"]).rstrip("/")
@@ -99,7 +99,7 @@ class ProviderAdmin(ConsoleAdmin):
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         removal = ("remove_api_key",) if obj is not None and obj.credential else ()
         return [
-            (None, {"fields": (("id", "name"), ("dialect", "enabled"), "base_url", "sandbox")}),
+            (None, {"fields": (("id", "name"), ("dialect", "enabled"), "base_url", "output_limit_field", "sandbox")}),
             (
                 "API key",
                 {

@@ -20,12 +20,12 @@ from unfold.widgets import UnfoldAdminFileFieldWidget
 from apps.billing.models import ProofResult, ReconciliationRun, VendorReport
 from apps.billing.reconciliation.drift import Drift, read_drift
 from apps.billing.reconciliation.running import ask_for_run
-from apps.billing.reconciliation.vendor_costs import import_report
+from apps.billing.reconciliation.vendor_costs import ReadFile, keep_file, read_file
 from apps.billing.reconciliation.vendor_reports import MAX_BYTES
 from apps.console.access import AppendOnlyPermissions, ConsoleAdmin, ReadOnlyPermissions
 from apps.console.figures import exact_usd, moment
 from apps.console.site import console_site
-from apps.core.errors import DomainError
+from apps.core.errors import Conflict, DomainError
 
 RESULTS = {"All hold": "success", "Failed": "danger", "Waiting": "info", "Running": "info", "Broken off": "warning"}
 GIVEN_UP_AFTER = timedelta(hours=6)
@@ -126,11 +126,9 @@ class ReconciliationRunAdmin(ReadOnlyPermissions, ConsoleAdmin):
 
 
 class VendorReportForm(forms.ModelForm):
-    """A vendor's file. It is read and imported while the form is checked, so that what is wrong stands beside it."""
+    """A vendor's file. It is read while the form is checked, so that what is wrong stands beside it; saved later."""
 
-    actor = ""
-    is_new = False
-    report: VendorReport
+    read: ReadFile
     file = forms.FileField(
         widget=UnfoldAdminFileFieldWidget,
         help_text="OpenAI: the JSON of /v1/organization/costs, grouped by line_item. Anthropic: the usage or cost CSV.",
@@ -151,11 +149,9 @@ class VendorReportForm(forms.ModelForm):
         file, provider = cleaned.get("file"), cleaned.get("provider")
         if file and provider:
             try:
-                taken = import_report(provider.pk, file.read(), name=file.name or "file", actor=self.actor)
+                self.read = read_file(provider.pk, file.read())
             except DomainError as error:
                 self.add_error("file", error.message[:1].upper() + error.message[1:] + ".")
-            else:
-                self.report, self.is_new = taken
         return cleaned
 
 
@@ -179,16 +175,19 @@ class VendorReportAdmin(AppendOnlyPermissions, ConsoleAdmin):
             (None, {"fields": (("provider_id", "name"), ("days", "rows_said"), ("imported", "imported_by"), "digest")})
         ]
 
-    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
-        made = super().get_form(request, obj, change=change, **kwargs)
-        made.actor = request.user.get_username()
-        return made
+    def add_view(self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None) -> Any:
+        try:
+            return super().add_view(request, form_url, extra_context)
+        except Conflict as error:  # somebody imported the file for another provider since the form was checked
+            messages.error(request, error.message[:1].upper() + error.message[1:] + ".")
+            return redirect(reverse("console:billing_vendorreport_changelist"))
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
-        """Nothing is left to do: the form has imported the file."""
+        """Keep what the file says. The object becomes its report, perhaps that of an earlier import."""
+        name = form.cleaned_data["file"].name or "file"
+        report, obj.is_new = keep_file(form.read, name=name, actor=request.user.get_username())
         for field in VendorReport._meta.concrete_fields:
-            setattr(obj, field.attname, getattr(form.report, field.attname))
-        obj.is_new = form.is_new
+            setattr(obj, field.attname, getattr(report, field.attname))
 
     def log_addition(self, request: HttpRequest, obj: Any, message: Any) -> Any:
         return super().log_addition(request, obj, message) if obj.is_new else None

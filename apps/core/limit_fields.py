@@ -11,11 +11,15 @@ from django.db.models import Q
 
 from apps.core.errors import InvalidInput
 from apps.core.limits import (
+    BRAKE_WORDS,
     BUDGET_PERIODS,
+    BUDGET_WORDS,
+    MARK_WORDS,
     MAX_BUDGET_NANOS,
     MAX_RATE,
     RATES,
     Limits,
+    UsdWords,
     budget_from_usd,
     spoken,
     usd_text,
@@ -24,13 +28,17 @@ from apps.core.limits import (
 BUDGET_FIELDS = ("budget_nanos", "budget_period")
 LIMIT_FIELDS = (*RATES, *BUDGET_FIELDS)
 PERIOD_CHOICES = {"day": "Every day", "week": "Every week", "month": "Every month", "lifetime": "Never"}
+_WORDS = {"brake_nanos": BRAKE_WORDS, "low_balance_nanos": MARK_WORDS}
 BUDGET_HELP = "Empty: no limit. 0: nothing may be spent."
 
 
 class UsdField(forms.CharField):
-    """A budget, typed in USD, exact to the nano-dollar. Its value is nano-USD, None when left empty."""
+    """An amount, typed in USD, exact to the nano-dollar. Its value is nano-USD, None when left empty.
 
-    def __init__(self, **options: Any) -> None:
+    `words` say what it is, for errors."""
+
+    def __init__(self, *, words: UsdWords = BUDGET_WORDS, **options: Any) -> None:
+        self.words = words
         options.setdefault("empty_value", None)
         super().__init__(**options)
 
@@ -42,7 +50,7 @@ class UsdField(forms.CharField):
         if text is None:
             return None
         try:
-            return budget_from_usd(text)
+            return budget_from_usd(text, self.words)
         except InvalidInput as error:
             raise ValidationError(sentence(error), code="invalid") from error
 
@@ -55,7 +63,8 @@ class NanosField(models.BigIntegerField):  # type: ignore[type-arg]  # generic f
     """Nano-USD; its form field takes and shows USD."""
 
     def formfield(self, **options: Any) -> Any:
-        return models.Field.formfield(self, **{"form_class": UsdField, **options})
+        words = _WORDS.get(self.name, BUDGET_WORDS)
+        return models.Field.formfield(self, **{"form_class": UsdField, "words": words, **options})
 
 
 def sentence(error: InvalidInput) -> str:

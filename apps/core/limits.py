@@ -43,18 +43,36 @@ class BudgetWindow(NamedTuple):
     ends_at: int | None
 
 
+class UsdWords(NamedTuple):
+    """How mistakes in an amount are told: what it is, what 0 means, and what to do for none."""
+
+    what: str
+    zero: str
+    none: str
+
+
+BUDGET_WORDS: Final = UsdWords("a budget", "nothing may be spent", "leave it out for no limit")
+BRAKE_WORDS: Final = UsdWords("the amount of a brake", "the key is never paused", "leave it out to follow the plan")
+MARK_WORDS: Final = UsdWords("the mark of low credit", "you are told when nothing is left", "leave it out for none")
+
+
 def check_limits(limits: Limits) -> Limits:
     """The same limits when they are possible. Raises InvalidInput with a sentence that names the wrong one."""
     for name in RATES:
         value = getattr(limits, name)
         if value is not None and not 1 <= value <= MAX_RATE:
             raise InvalidInput(f"{spoken(name)} must be from 1 to {MAX_RATE:,}; leave it out for no limit")
-    if limits.budget_nanos is not None and limits.budget_nanos < 0:
-        raise InvalidInput("a budget cannot be negative; 0 means that nothing may be spent")
-    if limits.budget_nanos is not None and limits.budget_nanos > MAX_BUDGET_NANOS:
-        raise InvalidInput(f"a budget is at most {MAX_BUDGET_NANOS // NANOS_PER_USD:,} USD; leave it out for no limit")
+    if limits.budget_nanos is not None:
+        _check_usd(limits.budget_nanos, BUDGET_WORDS)
     check_period(limits.budget_period)
     return limits
+
+
+def _check_usd(nanos: int, words: UsdWords) -> None:
+    if nanos < 0:
+        raise InvalidInput(f"{words.what} cannot be negative; 0 means that {words.zero}")
+    if nanos > MAX_BUDGET_NANOS:
+        raise InvalidInput(f"{words.what} is at most {MAX_BUDGET_NANOS // NANOS_PER_USD:,} USD; {words.none}")
 
 
 def check_period(text: str) -> BudgetPeriod:
@@ -89,7 +107,7 @@ def usd_text(nanos: int) -> str:
     return f"{whole}.{fraction.rstrip('0').ljust(2, '0')}"
 
 
-def budget_from_usd(text: str) -> int:
+def budget_from_usd(text: str, words: UsdWords = BUDGET_WORDS) -> int:
     """Exact nano-USD of an amount such as `12.50`, read digit by digit. Raises InvalidInput with the reason."""
     match = _USD.fullmatch(text.strip())
     sign, whole, fraction = match.groups(default="") if match else ("", "", "")
@@ -98,13 +116,9 @@ def budget_from_usd(text: str) -> int:
     fraction = fraction.rstrip("0")
     if len(fraction) > _DECIMALS:
         raise InvalidInput("an amount in USD has at most nine decimals")
-    if sign:
-        raise InvalidInput("a budget cannot be negative; 0 means that nothing may be spent")
-    whole = whole.lstrip("0")
-    if len(whole) > len(str(MAX_BUDGET_NANOS)):
-        raise InvalidInput(f"a budget is at most {MAX_BUDGET_NANOS // NANOS_PER_USD:,} USD; leave it out for no limit")
+    whole = whole.lstrip("0")[: len(str(MAX_BUDGET_NANOS))]  # longer ones are too large in any case
     nanos = int(whole or "0") * NANOS_PER_USD + int(fraction.ljust(_DECIMALS, "0"))
-    check_limits(Limits(budget_nanos=nanos))
+    _check_usd(-1 if sign else nanos, words)
     return nanos
 
 

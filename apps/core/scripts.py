@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import redis
 import redis.asyncio
+from redis.exceptions import MasterDownError
 
 from apps.core.errors import Unavailable
 from apps.core.redis import CALL_TIMEOUT_S, path_connection
@@ -146,12 +147,18 @@ class ScriptClient:
             texts = [batch[i].command(self._run_id, by_text=True) for i in missing]
             for i, reply in zip(missing, await self._round_trip(connection, texts), strict=True):
                 replies[i] = reply
+        moved = None
         for call, reply in zip(batch, replies, strict=True):
-            if isinstance(reply, redis.ResponseError):
+            if isinstance(reply, redis.ReadOnlyError | MasterDownError):
+                moved = reply
+                call.fail("the store is away", was_sent=True)
+            elif isinstance(reply, redis.ResponseError):
                 log.error("the store refused a script: %s", reply)
                 call.fail("the store refused", was_sent=True)
             elif not call.reply.done():
                 call.reply.set_result(reply)
+        if moved is not None:  # another server takes the writes by now: a new connection finds it
+            raise moved
 
     async def _connected(self) -> redis.asyncio.Connection:
         if self._connection is None:

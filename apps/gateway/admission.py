@@ -56,6 +56,7 @@ class Admission:
             most_nanos=self.worst_nanos(self.first_output),
             least_nanos=self.worst_nanos(self.least_output),
             tokens=self.input_bound + self.first_output,
+            least_tokens=self.input_bound + self.least_output,
             key_limits=grant.key_limits,
             project_limits=grant.project_limits,
             organization_limits=grant.organization_limits,
@@ -132,6 +133,8 @@ class Admission:
         held = replace(self, hold_nanos=admitted.hold_nanos, balance_nanos=admitted.balance_nanos)
         if self.chat.asked_output is None:
             allowed = self.most_output
+            if (taken := admitted.tokens) < self.demand.tokens:
+                allowed = min(allowed, taken - self.input_bound)
             if admitted.hold_nanos < self.demand.most_nanos and not held.grows:
                 allowed = min(allowed, self.output_covered(admitted.hold_nanos))
             if allowed // self.chat.choices < self.model.max_output_tokens:
@@ -141,7 +144,7 @@ class Admission:
     async def counted(self) -> "Admission":
         """The same with a closer bound on its input, if there is one to be had."""
         measure = measure_of(self.model)
-        count = await TOKENS.count(self.chat.countable_text(), measure)
+        count = await TOKENS.count(self.chat.countable_text(), measure, enough=self.model.context_length)
         if count is not None:
             self.chat.text_tokens = bound_of(count, measure)
         return replace(self)
@@ -212,10 +215,11 @@ async def _check_context(admission: Admission) -> None:
     text = admission.chat.text()
     if len(text.encode()) <= LONG_BYTES_PER_TOKEN * model.context_length:
         return
-    count = await TOKENS.count(text, measure)
-    if count is not None and count - len(text) // SLICE > model.context_length:
+    most = model.context_length + len(text) // SLICE
+    count = await TOKENS.count(text, measure, enough=most)
+    if count is not None and count > most:
         raise GatewayError(
             CONTEXT_TOO_LONG,
-            f"The messages have about {count:,} tokens, and the model {model.id} can take {model.context_length:,}.",
+            f"The messages have more tokens than the {model.context_length:,} that the model {model.id} can take.",
             param="messages",
         )

@@ -16,7 +16,8 @@ Result = TypeVar("Result")
 
 
 class DatabaseBridge:
-    """Runs reads of the domain apps in threads. Never used while a request with a known key is served."""
+    """Runs reads of the domain apps in threads. A request whose key and whose organization's money are known needs none
+    of them; one that finds the money unknown waits for its rebuild here."""
 
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="database")

@@ -6,13 +6,13 @@ from typing import Any
 
 import orjson
 
-from apps.catalog.contracts import SERVICE_TIERS, OfferedModel, Price
+from apps.catalog.contracts import OUTPUT_LIMIT_FIELDS, SERVICE_TIERS, OfferedModel, Price
 from apps.gateway.errors import BAD_REQUEST, BODY_TOO_LARGE, UNSUPPORTED_MODALITY, GatewayError, bad_field
 from apps.gateway.token_usage import estimate_tokens
 
 MAX_DEPTH = 64
 MAX_TEXT_BYTES = 2 << 20
-"""A body without media is no larger than this; with media the door's own limit counts."""
+"""A body has no more than this beside its media; with them the door's own limit counts."""
 MAX_CHOICES = 8
 MAX_MODEL_ID = 128
 MESSAGE_TOKENS = 8
@@ -25,13 +25,17 @@ OWN_FIELDS = ("models", "provider", "session_id", "metadata")
 """Request fields of CRUN: never forwarded."""
 
 _TIERS = ("auto", "default", "flex", "priority")
+_TEXT_PARTS = ("text", "refusal", "thinking")
 _MODALITY_OF_PART = {
-    "text": "text",
+    **dict.fromkeys(_TEXT_PARTS, "text"),
     "image_url": "image",
     "input_audio": "audio",
     "file": "file",
     "video_url": "video",
 }
+
+_MEDIA_FIELDS = {"image_url": "url", "input_audio": "data", "file": "file_data", "video_url": "url"}
+"""Kind of a content part -> where its media stand, in an object under the name of the kind."""
 
 
 @dataclass(slots=True)
@@ -56,7 +60,7 @@ class ChatRequest:
     @property
     def asked_output(self) -> int | None:
         """The output tokens that the caller allows each choice; None when it set no bound."""
-        asked = [self.body.get(field) for field in ("max_tokens", "max_completion_tokens")]
+        asked = [self.body.get(field) for field in OUTPUT_LIMIT_FIELDS]
         return max((limit for limit in asked if limit is not None), default=None)
 
     @property
@@ -80,7 +84,7 @@ class ChatRequest:
 
     def countable_text(self) -> str:
         """Everything in it that is billed as text, and its JSON, which is more."""
-        media = {id(part) for _, part in _parts(self.body["messages"]) if part.get("type") != "text"}
+        media = {id(part) for _, part in _parts(self.body["messages"]) if part.get("type") not in _TEXT_PARTS}
         messages = [
             {**message, "content": [part for part in message["content"] if id(part) not in media]}
             if isinstance(message.get("content"), list)
@@ -92,7 +96,7 @@ class ChatRequest:
     @property
     def text_bytes(self) -> int:
         """The size of its body without media."""
-        return self.body_bytes - sum(_media_length(part) for _, part in _parts(self.body["messages"]))
+        return self.body_bytes - _all_media_length(self.body["messages"])
 
     def input_bound(self, context_length: int, *, text_tokens: int | None = None) -> int:
         """More input tokens than this cannot be billed: no token is shorter than a byte of what was sent.
@@ -100,14 +104,16 @@ class ChatRequest:
         Tool definitions and schemas are input too, so it is the whole body that counts, without its media, which have
         bounds of their own. Once it was counted (`text_tokens`) there is a closer bound. Source of the figures:
         docs/admission.md."""
+        if any(message.get("audio") for message in self.body["messages"]):
+            return context_length  # an earlier answer that the upstream has and only its id names
         media_tokens, text = 0, self.body_bytes
         for _, part in _parts(self.body["messages"]):
             kind = part.get("type")
             if kind == "image_url":
                 media_tokens += IMAGE_TOKENS
-            elif kind == "input_audio":
+            elif kind == "input_audio" and _is_here(part):
                 media_tokens += AUDIO_TOKENS + _media_length(part) // AUDIO_BYTES_PER_TOKEN
-            elif kind != "text":
+            elif kind not in _TEXT_PARTS:
                 return context_length
             text -= _media_length(part)
         counted = self.text_tokens if text_tokens is None else text_tokens
@@ -123,8 +129,8 @@ def parse_chat(raw: bytes) -> ChatRequest:
     if not isinstance(model, str) or not 1 <= len(model) <= MAX_MODEL_ID:
         raise bad_field("model", f"model must be a string of 1 to {MAX_MODEL_ID} characters.")
     _check_messages(body.get("messages"))
-    if len(raw) > MAX_TEXT_BYTES and not _has_media(body["messages"]):
-        raise GatewayError(BODY_TOO_LARGE, f"A request without media may have {MAX_TEXT_BYTES >> 20} MB.")
+    if len(raw) > MAX_TEXT_BYTES and len(raw) - _all_media_length(body["messages"]) > MAX_TEXT_BYTES:
+        raise GatewayError(BODY_TOO_LARGE, f"A request may have {MAX_TEXT_BYTES >> 20} MB without its media.")
     for field, check in _CHECKS.items():
         value = body.get(field)
         if value is not None:
@@ -162,17 +168,23 @@ def check_service_tier(chat: ChatRequest, model: OfferedModel, price: Price) -> 
         raise bad_field("service_tier", f"The model {model.id} is not offered at the service tier {asked!r}.")
 
 
-def body_for_upstream(chat: ChatRequest, model: OfferedModel, upstream_model: str) -> bytes:
-    """The request as the upstream gets it: its own model name, output capped, usage asked for, our fields gone."""
+def body_for_upstream(
+    chat: ChatRequest, model: OfferedModel, upstream_model: str, *, output_limit_field: str = "max_tokens"
+) -> bytes:
+    """The request as the upstream gets it: its own model name, output capped, usage asked for, our fields gone.
+
+    An output that we had to cut is capped in `output_limit_field`; a cap of the caller's stays where it was."""
     body = {field: value for field, value in chat.body.items() if field not in OWN_FIELDS}
     body["model"] = upstream_model
-    for field in ("max_tokens", "max_completion_tokens"):
+    for field in OUTPUT_LIMIT_FIELDS:
         if body.get(field) is not None:
             body[field] = min(body[field], model.max_output_tokens)
     if chat.output_cut is not None:
-        body["max_tokens"] = chat.output_cut
+        body = {field: value for field, value in body.items() if field not in OUTPUT_LIMIT_FIELDS}
+        body[output_limit_field] = chat.output_cut
     if chat.stream:
-        body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
+        # Nothing else of the caller's: vLLM's continuous_usage_stats would have usage in every chunk.
+        body["stream_options"] = {"include_usage": True}
     return orjson.dumps(body)
 
 
@@ -219,15 +231,20 @@ def _check_messages(messages: object) -> None:
 
 
 def _parts(messages: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """All parts of all messages with their places. Whose message it is does not matter: the caller writes that too."""
     for index, message in enumerate(messages):
         content = message.get("content")
-        if isinstance(content, list) and message["role"] in ("user", "tool", "system", "developer"):
+        if isinstance(content, list):
             for position, part in enumerate(content):
-                yield f"messages[{index}].content[{position}]", part
+                place = f"messages[{index}].content[{position}]"
+                yield place, part
+                thoughts = part.get("thinking")
+                if isinstance(thoughts, list):
+                    yield from ((f"{place}.thinking", thought) for thought in thoughts if isinstance(thought, dict))
 
 
-def _has_media(messages: list[dict[str, Any]]) -> bool:
-    return any(part.get("type") != "text" for _, part in _parts(messages))
+def _all_media_length(messages: list[dict[str, Any]]) -> int:
+    return sum(_media_length(part) for _, part in _parts(messages))
 
 
 def _texts(messages: list[dict[str, Any]]) -> Iterator[str]:
@@ -244,14 +261,21 @@ def _texts(messages: list[dict[str, Any]]) -> Iterator[str]:
 
 def _media_length(part: dict[str, Any]) -> int:
     """The size of the media in a part: base64 text, mostly."""
-    if part.get("type") == "image_url":
-        return _text_length(part.get("image_url"), "url")
-    return _text_length(part.get("input_audio"), "data") if part.get("type") == "input_audio" else 0
+    for kind, field in _MEDIA_FIELDS.items():
+        if part.get("type") == kind:
+            return len(_text_in(part.get(kind), field))
+    return 0
 
 
-def _text_length(holder: object, field: str) -> int:
+def _is_here(audio: dict[str, Any]) -> bool:
+    """Whether audio comes with the request. An address may lead to any length of it."""
+    data = _text_in(audio.get("input_audio"), "data")
+    return bool(data) and "://" not in data
+
+
+def _text_in(holder: object, field: str) -> str:
     text = holder.get(field) if isinstance(holder, dict) else None
-    return len(text) if isinstance(text, str) else 0
+    return text if isinstance(text, str) else ""
 
 
 def _number(low: float, high: float) -> Callable[[str, Any], None]:

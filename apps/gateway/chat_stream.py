@@ -101,7 +101,7 @@ class ChatStream:
 
         Sets `failure` when the answer is not whole: neither `[DONE]` nor a finish reason of every choice came."""
         sent = self._event(self._splitter.rest())
-        if self.failure is None and not self.is_done and len(self._finished) < self._choices:
+        if self.failure is None and not self.is_done and not self.is_finished:
             message = "The upstream ended the stream before the answer was complete."
             self.failure = GatewayError(UPSTREAM_FAILED, message)
         return sent
@@ -170,6 +170,12 @@ class ChatStream:
         return part
 
     @property
+    def is_finished(self) -> bool:
+        """Whether every choice had its finish reason: no output follows. Usage alone says nothing of that: it may be
+        told in every chunk."""
+        return len(self._finished) >= self._choices
+
+    @property
     def tokens(self) -> TokenCounts | None:
         """What the upstream told and can be billed; None without."""
         return self.told.tokens
@@ -189,7 +195,9 @@ class ChatStream:
                 self._finished.add(str(choice.get("index")))
 
     def _take_usage(self, usage: object) -> None:
-        """The last usage counts: vendors repeat it, cumulatively."""
+        """The last usage counts: vendors repeat it, cumulatively. An empty one takes nothing back."""
+        if usage == {} and self.tokens is not None:
+            return
         self.told = read_usage(usage, bound=self._token_bound)
 
 

@@ -8,6 +8,7 @@ import binascii
 import hashlib
 import lzma
 import math
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
@@ -24,6 +25,8 @@ INLINE_CHARACTERS: Final = 16_384
 """Less text than this is counted where it is, in half a millisecond; more goes to a thread."""
 MAX_WAITING: Final = 8
 """So many long texts are counted or wait for it in one process; for more, the cheap bound has to do."""
+PATIENCE_S: Final = 0.25
+"""So long a text waits for its turn behind others; then the cheap bound has to do for it."""
 OWN_MARGIN: Final = 1.1
 """For models that use the encoding we count with: vendors render tools and schemas in their own way."""
 OTHER_MARGIN: Final = 2.0
@@ -86,22 +89,32 @@ class TokenCounter:
         if not self.is_loaded(measure):
             await asyncio.get_running_loop().run_in_executor(self._thread, self._encoding, measure.encoding)
 
-    def count_now(self, text: str, measure: Measure) -> int:
-        """Tokens of a short text."""
+    def count_now(self, text: str, measure: Measure, *, enough: int = sys.maxsize) -> int:
+        """Tokens of a short text. Where they are more than `enough` the rest is not counted."""
         encoding = self._encoding(measure.encoding)
-        starts = range(0, len(text), SLICE)
-        return sum(len(encoding.encode_ordinary(text[start : start + SLICE])) for start in starts)
+        count = 0
+        for start in range(0, len(text), SLICE):
+            count += len(encoding.encode_ordinary(text[start : start + SLICE]))
+            if count > enough:
+                break
+        return count
 
-    async def count(self, text: str, measure: Measure) -> int | None:
-        """Tokens of a text of any length, never in the way of the event loop. None: too many are waiting already."""
+    async def count(self, text: str, measure: Measure, *, enough: int = sys.maxsize) -> int | None:
+        """Tokens of a text of any length, never in the way of the event loop. None: too many are waiting already, or
+        its turn did not come within PATIENCE_S. Where they are more than `enough` the rest is not counted."""
         if len(text) < INLINE_CHARACTERS and measure.encoding in self._encodings:
-            return self.count_now(text, measure)
+            return self.count_now(text, measure, enough=enough)
         if self._waiting >= MAX_WAITING:
             return None
         self._waiting += 1
+        work = self._thread.submit(self.count_now, text, measure, enough=enough)
+        counted = asyncio.wrap_future(work)
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, self.count_now, text, measure)
+            await asyncio.wait([counted], timeout=PATIENCE_S if self.is_loaded(measure) else None)
+            # What the thread has begun cannot be called back, and is soon there.
+            return None if work.cancel() else await counted
         finally:
+            work.cancel()
             self._waiting -= 1
 
     def _encoding(self, name: str) -> tiktoken.Encoding:

@@ -71,9 +71,18 @@ async def open_exchange(
 ) -> Exchange:
     """Call the upstreams in turn, for a request that is reserved. Raises GatewayError when none answers; the record is
     closed then, and the reservation settled."""
-    targets = in_order(admission.model)[:MAX_ATTEMPTS]
-    meter = _open_meter(journal, admission, targets[0], reservations=reservations)
-    deadline = Deadline()
+    # Nobody but the meter settles, and holds of running requests are renewed for ever: until there is a meter,
+    # whatever goes wrong, be it a mistake of ours or a cancellation, must give the hold back.
+    try:
+        targets = in_order(admission.model)[:MAX_ATTEMPTS]
+        deadline = Deadline()
+        meter = _open_meter(journal, admission, targets[0], reservations=reservations)
+    except JournalFull as error:
+        reservations.release(admission.demand)
+        raise GatewayError(STORE_AWAY, "Usage cannot be recorded right now, so nothing is served.") from error
+    except BaseException:
+        reservations.release(admission.demand)
+        raise
     try:
         response = await _first_answer(transport, admission, targets, deadline=deadline, meter=meter)
     except GatewayError as error:
@@ -121,11 +130,7 @@ def _open_meter(journal: Journal, admission: Admission, target: Target, *, reser
         balance_nanos=admission.balance_nanos,
         images=admission.images,
     )
-    try:
-        return Meter(journal, opened, settle=reservations.settle)
-    except JournalFull as error:
-        reservations.release(admission.demand)
-        raise GatewayError(STORE_AWAY, "Usage cannot be recorded right now, so nothing is served.") from error
+    return Meter(journal, opened, settle=reservations.settle)
 
 
 async def _first_answer(

@@ -4,6 +4,7 @@ import logging
 import re
 import time
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 
@@ -25,7 +26,9 @@ class Meter:
     """Counts one request into the journal."""
 
     def __init__(self, journal: Journal, opened: RequestOpened, *, settle: Callable[[RequestClosed], None]) -> None:
-        """Write the intent. Raises JournalFull: then nothing may be sent upstream. `settle` gets the end, once."""
+        """Write the intent. Raises JournalFull: then nothing may be sent upstream.
+
+        `settle` gets the end, once, when it stands in the journal."""
         journal.open_request(opened)
         crash_point("P3")
         self._journal = journal
@@ -108,9 +111,10 @@ class Meter:
         error_code: str = "",
         finish_reason: str = "",
     ) -> RequestClosed:
-        """Rate, write and settle the end. Closing again changes nothing and returns the first end.
+        """Rate and write the end, and settle it once it is written.
 
-        No more is billed than was held: what goes beyond it is a mistake of an upstream or of our bounds."""
+        Closing again changes nothing and returns the first end. No more is billed than was held: what goes beyond it is
+        a mistake of an upstream or of our bounds."""
         if self.closed is None:
             cost = self.cost_of(tokens)
             ceiling = self._opened.ceiling_nanos
@@ -136,10 +140,13 @@ class Meter:
                 review=self._told.violation,
             )
             crash_point("P7")
-            self._journal.close_request(self.closed)
-            crash_point("P8")
-            self._settle(self.closed)
+            self._journal.close_request(self.closed, then=partial(self._written, self.closed))
         return self.closed
+
+    def _written(self, closed: RequestClosed) -> None:
+        """The end stands in the journal; until it does, the request keeps what it holds."""
+        crash_point("P8")
+        self._settle(closed)
 
     def _report(self, event: str, **facts: object) -> None:
         """A mistake of an upstream, or of our bounds: for a human."""

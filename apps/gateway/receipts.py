@@ -1,15 +1,17 @@
 """Receipts for the API: readable the moment a response ends, wherever its record is on its way."""
 
 import asyncio
+from collections import Counter
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 import orjson
 from django.conf import settings
 
-from apps.billing.receipt_reading import find_receipt
+from apps.billing.receipt_reading import find_receipt, find_stored_receipt
 from apps.billing.receipts import Arithmetic, Attempt, Receipt, ReceiptLine, Rerated
 from apps.catalog.contracts import Price
 from apps.core.ids import created_at
@@ -26,6 +28,8 @@ MAX_LOOKS: Final = 2
 """Of the bridge's threads, so that keys can be read meanwhile."""
 MAX_WAITING: Final = 32
 """More requests than this for what is not there yet are answered after one look."""
+MAX_WAITING_OF_KEY: Final = 4
+"""So many of them by one key."""
 _DECIMALS: Final = 15
 _OF_PRICES: Final = ("lines", "discounts", "sum", "rounding", "overage_not_billed", "correction")
 """What a receipt cannot tell where the prices of its request are not known."""
@@ -38,35 +42,49 @@ class Receipts:
         self._bridge = bridge
         self._journal_root = journal_root
         self._looks = asyncio.Semaphore(MAX_LOOKS)
-        self._waiting = 0
+        self._waiting_of: Counter[str] = Counter()
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def find(self, grant: KeyGrant, request_id: str) -> Receipt | None:
         """The receipt of a request of the key's organization, live for live keys, sandbox for sandbox keys.
 
         One that may have ended just now is waited for, up to WAIT_S. Raises Unavailable without the database."""
-        receipt = await self._look(grant, request_id)
-        if receipt is None and self._waiting < MAX_WAITING and _may_have_just_ended(request_id):
-            self._waiting += 1
+        receipt = await self._look_everywhere(grant, request_id)
+        if receipt is None and self._may_wait(grant.key_id) and _may_have_just_ended(request_id):
+            self._waiting_of[grant.key_id] += 1
             try:
                 receipt = await self._wait_for(grant, request_id)
             finally:
-                self._waiting -= 1
+                self._waiting_of -= Counter({grant.key_id: 1})
         return receipt if receipt is not None and receipt.is_sandbox == grant.sandbox else None
 
+    def _may_wait(self, key_id: str) -> bool:
+        return self._waiting_of[key_id] < MAX_WAITING_OF_KEY and self._waiting_of.total() < MAX_WAITING
+
     async def _wait_for(self, grant: KeyGrant, request_id: str) -> Receipt | None:
+        """Look for its record again and again, which is cheap, and once more everywhere at the end: what comes from
+        another machine becomes a record, and what ends here meanwhile soon does too."""
         loop = asyncio.get_running_loop()
         deadline, pause_s, receipt = loop.time() + WAIT_S, FIRST_PAUSE_S, None
         while receipt is None and loop.time() + pause_s < deadline:
             await asyncio.sleep(pause_s)
-            receipt = await self._look(grant, request_id)
             pause_s *= 2
+            is_last = loop.time() + pause_s >= deadline
+            receipt = await (self._look_everywhere if is_last else self._look_at_records)(grant, request_id)
         return receipt
 
-    async def _look(self, grant: KeyGrant, request_id: str) -> Receipt | None:
-        async with self._looks:
+    async def _look_everywhere(self, grant: KeyGrant, request_id: str) -> Receipt | None:
+        """Reads whole journals, so each key has one such look at a time: whoever asks for what is not there does not
+        keep others out."""
+        turn = self._turns.setdefault(grant.key_id, asyncio.Lock())
+        async with turn, self._looks:
             return await self._bridge.read(
                 partial(find_receipt, grant.organization_id, request_id, journal_root=self._journal_root)
             )
+
+    async def _look_at_records(self, grant: KeyGrant, request_id: str) -> Receipt | None:
+        async with self._looks:
+            return await self._bridge.read(partial(find_stored_receipt, grant.organization_id, request_id))
 
 
 def _may_have_just_ended(request_id: str) -> bool:
@@ -202,6 +220,7 @@ def _rerated(rerated: Rerated) -> dict[str, Any]:
         "reason": rerated.reason,
         "created_at": _moment(rerated.created_at),
         "amount": format_usd(rerated.delta_nanos),
+        "overage_not_billed": format_usd(rerated.overage_nanos),
     }
 
 

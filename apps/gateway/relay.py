@@ -37,9 +37,10 @@ async def stream(exchange: Exchange) -> AsyncGenerator[bytes, None]:
     deadline.expect(Wait.FIRST_BYTE)
     try:
         while not chat_stream.is_done and (received := await exchange.response.read_some()):
+            told = chat_stream.told
             if ready := chat_stream.feed(received):
                 if growth is not None and growth.is_due:
-                    await _keep_up(growth, chat_stream, delivered=meter.output_count)
+                    await _keep_up(growth, chat_stream, delivered=meter.output_count, told=told)
                 meter.received(len(received), chat_stream.output_count)
                 deadline.expect(Wait.CLIENT)
                 crash_point("P6")
@@ -110,14 +111,15 @@ def _failure_of(error: BaseException, deadline: Deadline) -> GatewayError | None
     return told_to_client(error, deadline) if isinstance(error, asyncio.CancelledError) else None
 
 
-async def _keep_up(growth: Growth, chat_stream: ChatStream, *, delivered: int) -> None:
-    """Have the output held for before it is delivered. Raises GatewayError: then only what was delivered is billed."""
-    if chat_stream.tokens is not None:
+async def _keep_up(growth: Growth, chat_stream: ChatStream, *, delivered: int, told: ToldUsage) -> None:
+    """Have the output held for before it is delivered. Raises GatewayError: then only what was delivered is billed, by
+    the usage `told` with that if there was one."""
+    if chat_stream.tokens is not None and chat_stream.is_finished:
         return  # the answer is whole: its usage decides
     try:
         await growth.keep_up()
     except GatewayError:
-        chat_stream.output_count = delivered
+        chat_stream.output_count, chat_stream.told = delivered, told
         raise
 
 

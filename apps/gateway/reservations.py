@@ -29,7 +29,7 @@ from apps.billing.admission import (
     settle_arguments,
 )
 from apps.billing.balance_cache import money_key
-from apps.billing.rebuilding import UNOPENED_S
+from apps.billing.rebuilding import UNOPENED_S, RebuildFailed
 from apps.core.crash_points import crash_point
 from apps.core.errors import Unavailable
 from apps.core.scripts import Argument, ScriptClient, StoreAway
@@ -44,7 +44,7 @@ REBUILDS: Final = 5
 """How often a request waits for a rebuild that something invalidates again before it is told to come back."""
 REBUILD_BATCH: Final = 50
 REBUILD_PAUSE_S: Final = 0.5
-"""After a rebuild failed nobody waits for the next one for so long."""
+"""After the rebuild of an organization failed nobody waits for its next one for so long."""
 GROW_PATIENCE_S: Final = 5.0
 """So long a running answer waits for a store that is away before it ends."""
 GROW_PAUSE_S: Final = 0.1
@@ -53,7 +53,7 @@ DRAIN_S: Final = 2.0
 log = logging.getLogger(__name__)
 
 Rebuild = Callable[[Sequence[str]], Awaitable[None]]
-"""Makes the money state of these organizations be there. Raises Unavailable."""
+"""Makes the money state of these organizations be there. Raises Unavailable; RebuildFailed when only some failed."""
 
 NoteHold = Callable[[int], bool]
 """Writes to the journal what a request holds by now, in nanos; whether it stands there."""
@@ -79,8 +79,10 @@ class _Ending:
 class Reservations:
     """Made on the event loop of its worker, which runs `run` for as long as it lives."""
 
-    def __init__(self, store: ScriptClient, rebuild: Rebuild) -> None:
+    def __init__(self, store: ScriptClient, rebuild: Rebuild, *, site: str = "") -> None:
+        """`site` names the journals that will know the requests (`apps.billing.journals.site_of`)."""
         self._store = store
+        self._site = site
         self._rebuilds = _Rebuilds(rebuild)
         self._loop = asyncio.get_running_loop()
         self._running: dict[str, _Running] = {}
@@ -139,7 +141,7 @@ class Reservations:
         await self._rebuilds.wait_for(organization_id)
 
     def settle(self, closed: RequestClosed) -> None:
-        """The request has ended and its record stands in the journal."""
+        """The request has ended and its end stands in the journal: until then it is renewed."""
         self._running.pop(closed.opened.request_id, None)
         self._end(_Ending(closed.opened.organization_id, settle_arguments(closed)))
 
@@ -185,7 +187,9 @@ class Reservations:
         asked_at = self._loop.time()
         may_be_taken = True
         try:
-            reply = await self._store.call(ADMIT, money_key(demand.organization_id), *demand.arguments(HOLD_MS))
+            reply = await self._store.call(
+                ADMIT, money_key(demand.organization_id), *demand.arguments(HOLD_MS, self._site)
+            )
             if self._loop.time() - asked_at > UNOPENED_S:
                 raise Unavailable("this gateway is too busy")
             may_be_taken = False
@@ -282,13 +286,14 @@ class _Rebuilds:
         self._loop = asyncio.get_running_loop()
         self._waiting: dict[str, asyncio.Future[None]] = {}
         self._task: asyncio.Task[None] | None = None
-        self._failed: Unavailable | None = None
-        self._failed_until = 0.0
+        self._failed: dict[str, tuple[float, Unavailable]] = {}
+        """Until when nobody waits for these organizations, and why."""
 
     async def wait_for(self, organization_id: str) -> None:
         """Return when a rebuild that began after this call has ended. Raises Unavailable when it failed."""
-        if self._failed is not None and self._loop.time() < self._failed_until:
-            raise Unavailable(self._failed.message)
+        until, error = self._failed.get(organization_id, (0.0, None))
+        if error is not None and self._loop.time() < until:
+            raise Unavailable(error.message)
         future = self._waiting.get(organization_id)
         if future is None:
             future = self._waiting[organization_id] = self._loop.create_future()
@@ -298,27 +303,41 @@ class _Rebuilds:
         await asyncio.shield(future)
 
     async def _work(self) -> None:
-        while self._waiting:
-            batch = {owner: self._waiting.pop(owner) for owner in list(self._waiting)[:REBUILD_BATCH]}
-            error: Unavailable | None = Unavailable("the money of your organization cannot be counted right now")
-            try:
-                error = await self._try(list(batch))
-            finally:
-                for future in batch.values():
-                    if error is None:
-                        future.set_result(None)
+        batch: dict[str, asyncio.Future[None]] = {}
+        try:
+            while self._waiting:
+                batch = {owner: self._waiting.pop(owner) for owner in list(self._waiting)[:REBUILD_BATCH]}
+                failed = await self._try(list(batch))
+                self._remember(failed)
+                for owner, future in batch.items():
+                    if owner in failed:
+                        future.set_exception(failed[owner])
                     else:
-                        future.set_exception(error)
+                        future.set_result(None)
+        finally:  # whoever waits gets an answer, also when this process stops
+            for future in (*batch.values(), *self._waiting.values()):
+                if not future.done():
+                    future.set_exception(Unavailable("the money of your organization cannot be counted right now"))
+            self._waiting.clear()
 
-    async def _try(self, organization_ids: list[str]) -> Unavailable | None:
+    async def _try(self, organization_ids: list[str]) -> dict[str, Unavailable]:
+        """Those that could not be rebuilt, and why."""
         try:
             await self._rebuild(organization_ids)
+        except RebuildFailed as error:
+            return {owner: error for owner in organization_ids if owner in error.owners}
         except Unavailable as error:
             log.warning("the money state cannot be rebuilt: %s", error.message)
-            self._failed, self._failed_until = error, self._loop.time() + REBUILD_PAUSE_S
-            return error
-        self._failed = None
-        return None
+            return dict.fromkeys(organization_ids, error)
+        except Exception:
+            log.exception("the money state cannot be rebuilt")
+            return dict.fromkeys(organization_ids, Unavailable("the money of your organization cannot be counted now"))
+        return {}
+
+    def _remember(self, failed: dict[str, Unavailable]) -> None:
+        now = self._loop.time()
+        self._failed = {owner: entry for owner, entry in self._failed.items() if entry[0] > now}
+        self._failed |= {owner: (now + REBUILD_PAUSE_S, error) for owner, error in failed.items()}
 
 
 def _retrieve(future: "asyncio.Future[None]") -> None:

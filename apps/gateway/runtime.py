@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 from django.conf import settings
 
 from apps.billing.admission import ADMIT, GROW, RENEW, SETTLE
+from apps.billing.journals import site_of
 from apps.billing.pricing.book import PriceBook
 from apps.billing.rebuilding import rebuild
 from apps.billing.standing import LOOK
@@ -49,7 +50,9 @@ class Runtime:
         self.receipts = Receipts(self.bridge, settings.JOURNAL_DIR)
         self.store = ScriptClient([ADMIT, GROW, SETTLE, RENEW, LOOK])
         self.reservations = Reservations(
-            self.store, lambda owners: self.bridge.read(partial(rebuild, owners, settings.JOURNAL_DIR))
+            self.store,
+            lambda owners: self.bridge.read(partial(rebuild, owners, settings.JOURNAL_DIR)),
+            site=site_of(settings.JOURNAL_DIR),
         )
         self._tasks = [
             self._start(self.store.run(), "money and limits"),

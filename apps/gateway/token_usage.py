@@ -21,8 +21,11 @@ _BESIDE_DETAILS: Final = frozenset((
     "cache_read_input_tokens",
     "cache_creation_input_tokens",
     "cache_creation",
+    "cached_tokens",
 ))  # fmt: skip
 """Where vendors tell of their caches, when they do so outside of OpenAI's details."""
+_LITELLM_DETAILS: Final = frozenset(("cache_creation_tokens", "cache_creation_token_details"))
+"""How LiteLLM names within the details what was written to a cache."""
 _ABSURD: Final = 2**62
 """Far above any bound, and low enough that sums of counts can be told."""
 
@@ -132,7 +135,7 @@ def _from_totals(usage: dict[str, Any], prompt_name: str, completion_name: str) 
     prompt, completion = _count(usage, prompt_name), _count(usage, completion_name)
     prompt_parts = _details(usage, f"{prompt_name}_details")
     parts = _details(usage, f"{completion_name}_details")
-    if _BESIDE_DETAILS.isdisjoint(usage):
+    if _BESIDE_DETAILS.isdisjoint(usage) and _LITELLM_DETAILS.isdisjoint(prompt_parts):
         cache_read = _optional(prompt_parts, "cached_tokens") or 0
         cache_write, cache_write_1h = _optional(prompt_parts, "cache_write_tokens") or 0, 0
     else:
@@ -167,22 +170,33 @@ def _from_totals(usage: dict[str, Any], prompt_name: str, completion_name: str) 
 
 
 def _cached(usage: dict[str, Any], parts: dict[str, Any], prompt: int) -> int:
-    """Input that a cache served. DeepSeek tells hits and misses at the top, which make the prompt together."""
+    """Input that a cache served. DeepSeek tells hits and misses at the top, which make the prompt together; Moonshot
+    tells `cached_tokens` there."""
     hits, misses = _optional(usage, "prompt_cache_hit_tokens"), _optional(usage, "prompt_cache_miss_tokens")
     if hits is not None and misses is not None and hits + misses != prompt:
         raise UsageInvalid(f"{hits} cache hits and {misses} misses do not make {prompt} input tokens")
-    told = (_optional(parts, "cached_tokens"), hits, _optional(usage, "cache_read_input_tokens"))
+    told = (
+        _optional(parts, "cached_tokens"),
+        hits,
+        _optional(usage, "cache_read_input_tokens"),
+        _optional(usage, "cached_tokens"),
+    )
     return _agreed("cached tokens", *told)
 
 
 def _written(usage: dict[str, Any], parts: dict[str, Any]) -> tuple[int, int]:
     """Input that was written to a cache: for five minutes (or nobody says for how long), and for an hour.
 
-    Source: `cache_creation` in the Messages API reference of Anthropic."""
-    by_time = _details(usage, "cache_creation")
+    Source: `cache_creation` in the Messages API reference of Anthropic. LiteLLM has the same numbers in its details."""
+    by_time = _details(usage, "cache_creation") or _details(parts, "cache_creation_token_details")
     short, hour = _optional(by_time, "ephemeral_5m_input_tokens"), _optional(by_time, "ephemeral_1h_input_tokens")
     whole = None if short is None and hour is None else (short or 0) + (hour or 0)
-    told = (_optional(parts, "cache_write_tokens"), _optional(usage, "cache_creation_input_tokens"), whole)
+    told = (
+        _optional(parts, "cache_write_tokens"),
+        _optional(parts, "cache_creation_tokens"),
+        _optional(usage, "cache_creation_input_tokens"),
+        whole,
+    )
     return _agreed("tokens written to a cache", *told) - (hour or 0), hour or 0
 
 

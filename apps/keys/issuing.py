@@ -14,6 +14,7 @@ from apps.core.crypto import keyed_digests
 from apps.core.errors import InvalidInput
 from apps.core.limit_fields import LIMIT_FIELDS, limit_columns
 from apps.core.limits import Limits, check_limits
+from apps.core.names import check_name
 from apps.keys.keyformat import VISIBLE_PREFIX_LENGTH, VISIBLE_SUFFIX_LENGTH, new_key
 from apps.keys.models import ApiKey
 
@@ -37,11 +38,9 @@ def create_key(
     limits: Limits = NO_LIMITS,
     sandbox: bool = False,
 ) -> IssuedKey:
-    """A new key of the project; what it is, live or sandbox, it stays. Raises InvalidInput for an empty or long name,
-    an expiry in the past or limits that cannot be."""
-    name = name.strip()
-    if not 1 <= len(name) <= 100:
-        raise InvalidInput("a key's name has 1 to 100 characters")
+    """A new key of the project; what it is, live or sandbox, it stays. Raises InvalidInput for a name that
+    is empty, long or no plain line, an expiry in the past or limits that cannot be."""
+    name = check_name(name, of="a key")
     if expires_at is not None and expires_at <= timezone.now():
         raise InvalidInput("a key cannot expire in the past")
     _check_limits(limits, sandbox=sandbox)

@@ -20,7 +20,8 @@ from apps.keys.contracts import KeyGrant
 from apps.keys.keyformat import is_well_formed
 
 FRESH_S: Final = 10.0
-STALE_S: Final = 600.0
+STALE_S: Final = 900.0
+"""Ten minutes without the database are survived with room to spare. Meanwhile nobody can revoke a key either."""
 RETRY_S: Final = 1.0
 """After a failed read the cache is trusted for so long before the database is asked again."""
 MAX_ENTRIES: Final = 50_000

@@ -8,6 +8,7 @@ from apps.core.brake_fields import BRAKE_CONSTRAINTS, Braked
 from apps.core.ids import ID_LENGTH, new_id
 from apps.core.limit_fields import Limited
 from apps.core.models import OrganizationScoped
+from apps.core.name_fields import NameField
 from apps.keys.keyformat import SANDBOX_PREFIX
 
 new_key_id = partial(new_id, "key")
@@ -19,7 +20,7 @@ class ApiKey(OrganizationScoped, Limited, Braked):
     id = models.CharField(primary_key=True, max_length=ID_LENGTH, default=new_key_id, editable=False)
     organization = models.ForeignKey("accounts.Organization", on_delete=models.PROTECT, related_name="keys")
     project = models.ForeignKey("accounts.Project", on_delete=models.PROTECT, related_name="keys")
-    name = models.CharField(max_length=100)
+    name = NameField(max_length=100)
     prefix = models.CharField(max_length=16, editable=False)
     last_four = models.CharField(max_length=4, editable=False)
     digest = models.CharField(max_length=100, unique=True, editable=False)

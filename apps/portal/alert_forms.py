@@ -13,6 +13,8 @@ from apps.billing.models.alerts import CUSTOMER_KINDS
 from apps.core.brake_fields import DEFAULT_MINUTES, MAX_MINUTES
 from apps.core.errors import InvalidInput
 from apps.core.limit_fields import UsdField, sentence
+from apps.core.limits import BRAKE_WORDS, MARK_WORDS
+from apps.core.name_fields import NameFormField
 
 MAX_RECIPIENTS: Final = 10
 KIND_WORDS: Final = {
@@ -33,6 +35,7 @@ class AlertSettingsForm(forms.ModelForm):  # type: ignore[type-arg]  # Django's 
 
     low_balance_nanos = UsdField(
         label="Low credit, in USD",
+        words=MARK_WORDS,
         required=False,
         help_text="You are told when what you can still spend falls to this or below. Empty: never.",
     )
@@ -90,7 +93,7 @@ class EndpointForm(forms.Form):
         widget=forms.URLInput(attrs={"placeholder": "https://hooks.example.com/crun", "autocomplete": "off"}),
         help_text="Begins with https:// and can be reached from the internet.",
     )
-    description = forms.CharField(label="Description", max_length=100, required=False)
+    description = NameFormField(label="Description", max_length=100, required=False)
     kinds = forms.MultipleChoiceField(
         label="Events",
         choices=[(kind, f"{words} ({kind})") for kind, words in KIND_CHOICES],
@@ -111,6 +114,7 @@ class BrakeForm(forms.Form):
 
     brake_usd = UsdField(
         label="Pause above, in USD",
+        words=BRAKE_WORDS,
         required=False,
         help_text="Spending more than this within the minutes below pauses the key. 0: never. Empty: as the plan says.",
     )

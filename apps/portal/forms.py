@@ -11,6 +11,7 @@ from django.utils.text import slugify
 from apps.accounts.models import Organization, Project
 from apps.core.limit_fields import BUDGET_HELP, PERIOD_CHOICES, UsdField
 from apps.core.limits import MAX_RATE, Limits, check_period
+from apps.core.name_fields import NameFormField
 
 NAME_LENGTH = 100
 _SLUG_LENGTH = 50
@@ -29,7 +30,7 @@ _BASICS = ["name", "project", "expires", "sandbox"]
 class OrganizationForm(forms.Form):
     """The name of a new or existing organization."""
 
-    name = forms.CharField(
+    name = NameFormField(
         label="Organization name",
         max_length=Organization._meta.get_field("name").max_length,
         widget=forms.TextInput(attrs={"autocomplete": "organization"}),
@@ -39,7 +40,7 @@ class OrganizationForm(forms.Form):
 class ProjectForm(forms.Form):
     """A new project of an organization; its slug is made from the name and must be free."""
 
-    name = forms.CharField(label="Project name", max_length=NAME_LENGTH)
+    name = NameFormField(label="Project name", max_length=NAME_LENGTH)
 
     def __init__(self, organization: Organization, *args: object, **options: object) -> None:
         super().__init__(*args, **options)  # type: ignore[arg-type]  # handed through as they came
@@ -76,7 +77,7 @@ def _rate(label: str, help_text: str) -> forms.IntegerField:
 class KeyForm(forms.Form):
     """A new API key: a name to know it by, the project it belongs to and, if wanted, an end and limits."""
 
-    name = forms.CharField(
+    name = NameFormField(
         max_length=NAME_LENGTH,
         help_text="Where it will be used, so that you know later what a revocation stops.",
         widget=forms.TextInput(attrs={"placeholder": "Production backend", "autocomplete": "off"}),

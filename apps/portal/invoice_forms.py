@@ -5,6 +5,7 @@ import re
 from django import forms
 from django.core.validators import validate_email
 
+from apps.billing.invoices.countries import country_problem
 from apps.billing.models import BillingProfile
 from apps.billing.models.invoices import is_country, is_region
 
@@ -41,6 +42,8 @@ class BillingProfileForm(forms.ModelForm):  # type: ignore[type-arg]  # Django's
         country: str = self.cleaned_data["country"].strip().upper()
         if country:
             is_country(country)
+        if problem := country_problem(country):
+            raise forms.ValidationError(problem)
         return country
 
     def clean_region(self) -> str:

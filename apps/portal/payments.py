@@ -14,6 +14,7 @@ from apps.billing.payments.auto_top_ups import Terms, spent_this_month
 from apps.billing.payments.cards import cards_of
 from apps.billing.payments.providers import cards_are_accepted
 from apps.billing.payments.top_ups import TopUp
+from apps.core.amount_fields import AmountField
 from apps.core.money import nanos_from_usd, usd_from_nanos
 
 PAYMENTS_SHOWN: Final = 20
@@ -30,8 +31,8 @@ STATUS_WORDS: Final = {
 }
 
 
-def _usd(label: str, *, low: int = 0, high: int = 999_999, help_text: str = "") -> forms.DecimalField:
-    return forms.DecimalField(
+def _usd(label: str, *, low: int = 0, high: int = 999_999, help_text: str = "") -> AmountField:
+    return AmountField(
         label=label,
         min_value=Decimal(low),
         max_value=Decimal(high),

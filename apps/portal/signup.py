@@ -11,6 +11,7 @@ from django.http import HttpRequest
 
 from apps.accounts.models import Organization, User
 from apps.accounts.organizations import create_organization
+from apps.core.name_fields import NameFormField
 
 
 class AccountAdapter(DefaultAccountAdapter):
@@ -35,7 +36,7 @@ class SignupForm(BaseSignupForm):
 
     field_order: ClassVar[list[str]] = ["organization_name", "email", "password1"]
 
-    organization_name = forms.CharField(
+    organization_name = NameFormField(
         label="Organization",
         max_length=Organization._meta.get_field("name").max_length,
         help_text="A company, a team or just you. It owns keys and usage; its name can be changed later.",

@@ -11,7 +11,7 @@ import logging
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -50,7 +50,7 @@ class Journal:
         self._segment_bytes = segment_bytes
         self._fsync = fsync
         self._open: dict[str, tuple[bytes, bytes]] = {}
-        self._unwritten: list[bytes] = []
+        self._unwritten: list[tuple[str, bytes, Callable[[], None] | None]] = []
         self._number = 0
         self._size = 0
         self._stored_bytes = 0
@@ -90,22 +90,26 @@ class Journal:
             return False
         return True
 
-    def close_request(self, entry: RequestClosed) -> None:
-        """Write the end of a request. When the disk refuses it is kept in memory and written as soon as it can be."""
-        frame = _frame(entry)
+    def close_request(self, entry: RequestClosed, *, then: Callable[[], None] | None = None) -> None:
+        """Write the end of a request. When the disk refuses it is kept in memory and written as soon as it can be.
+
+        `then` is called once the end stands in the journal, now or later; until then the request is open for everybody
+        who reads it."""
+        self._unwritten.append((entry.opened.request_id, _frame(entry), then))
         try:
             self.retry_unwritten()
-            self._append(frame)
         except OSError as error:
             log.error("close kept in memory, the journal cannot be written: %s", error)
-            self._unwritten.append(frame)
-        self._open.pop(entry.opened.request_id, None)
 
     def retry_unwritten(self) -> None:
         """Write what the disk refused earlier. Raises OSError when it still refuses."""
         while self._unwritten:
-            self._append(self._unwritten[0])
+            request_id, frame, then = self._unwritten[0]
+            self._append(frame)
             del self._unwritten[0]
+            self._open.pop(request_id, None)
+            if then is not None:
+                then()
 
     def measure(self) -> int:
         """Look at the disk: bytes in segments that are not shipped yet. Called about once a second."""

@@ -1,13 +1,13 @@
 """`crun credit`: an organization's credit."""
 
 from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
 
 import click
 
 from apps.billing.grants import Credit, grant_credit, in_order_of_use
 from apps.billing.ledger import balance_nanos
 from apps.billing.models import Grant, GrantSource
+from apps.core.amount_fields import plain_amount
 from apps.core.ids import new_id
 from apps.core.money import format_usd, nanos_from_usd
 from crun.cli.keys import organization
@@ -25,9 +25,7 @@ class Dollars(click.ParamType[int]):
         if isinstance(value, int):
             return value
         try:
-            return nanos_from_usd(Decimal(value))
-        except InvalidOperation:
-            self.fail(f"{value!r} is no amount of money", param, ctx)
+            return nanos_from_usd(plain_amount(value))
         except ValueError as error:
             self.fail(str(error), param, ctx)
 
@@ -66,6 +64,8 @@ def grant(
     idempotency_key: str | None,
 ) -> None:
     """Grant credit and print the grant's id. A debt of the organization is paid from it at once."""
+    if expires_at is not None and expires_at <= datetime.now(UTC):
+        raise click.BadParameter("credit cannot end in the past", param_hint="--expires-at")
     made = grant_credit(
         organization(slug).id,
         Credit(amount_nanos, GrantSource(source), expires_at),

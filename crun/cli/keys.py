@@ -8,7 +8,7 @@ from apps.accounts.models import Organization, Project
 from apps.accounts.organizations import DEFAULT_PROJECT
 from apps.core.brake_fields import DEFAULT_MINUTES, MAX_MINUTES
 from apps.core.errors import NotFound
-from apps.core.limits import Limits, spoken_limits
+from apps.core.limits import BRAKE_WORDS, Limits, spoken_limits
 from apps.keys.issuing import create_key, revoke_key, set_limits
 from apps.keys.models import ApiKey
 from apps.keys.pausing import resume_key, set_brake, spoken_brake
@@ -67,7 +67,9 @@ def resume(key_id: str) -> None:
 
 @key.command()
 @click.argument("key_id", metavar="ID")
-@click.option("--usd", type=Usd(), metavar="USD", required=True, help="As 12.50. 0: no brake. none: the plan's.")
+@click.option(
+    "--usd", type=Usd(BRAKE_WORDS), metavar="USD", required=True, help="As 12.50. 0: no brake. none: the plan's."
+)
 @click.option("--minutes", type=click.IntRange(1, MAX_MINUTES), default=DEFAULT_MINUTES, show_default=True)
 def brake(key_id: str, usd: int | str, minutes: int) -> None:
     """Pause the key with this ID whenever it spends more than USD within so many minutes."""

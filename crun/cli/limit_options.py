@@ -7,7 +7,18 @@ import click
 import msgspec
 
 from apps.core.errors import InvalidInput
-from apps.core.limits import BUDGET_PERIODS, MAX_RATE, RATES, Limits, budget_from_usd, check_limits, spoken, usd_text
+from apps.core.limits import (
+    BUDGET_PERIODS,
+    BUDGET_WORDS,
+    MAX_RATE,
+    RATES,
+    Limits,
+    UsdWords,
+    budget_from_usd,
+    check_limits,
+    spoken,
+    usd_text,
+)
 
 LIFTED: Final = "none"
 """What somebody types, and what an option's value is, to lift a limit."""
@@ -18,9 +29,12 @@ class Usd(click.ParamType):  # type: ignore[type-arg]  # a generic in newer vers
 
     name = "usd"
 
+    def __init__(self, words: UsdWords = BUDGET_WORDS) -> None:
+        self.words = words
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
         try:
-            return LIFTED if value == LIFTED else budget_from_usd(value)
+            return LIFTED if value == LIFTED else budget_from_usd(value, self.words)
         except InvalidInput as error:
             self.fail(error.message, param, ctx)
 

@@ -1,10 +1,12 @@
 """`crun payments`: what came in, refunds, and events to try again."""
 
 from datetime import UTC
+from hashlib import sha256
 
 import click
+from django.utils import timezone
 
-from apps.billing.models import Payment
+from apps.billing.models import Payment, Refund
 from apps.billing.payments.inbox import replay
 from apps.billing.payments.refunds import refund_payment, refunded_nanos
 from apps.core.money import format_usd
@@ -34,10 +36,24 @@ def list_payments(slug: str, limit: int) -> None:
 @click.argument("payment_id")
 @click.option("--amount-usd", "amount_nanos", type=Dollars(), required=True, help="How much, in whole cents.")
 @click.option("--reason", required=True, help="Why; the customer sees it.")
-def refund(payment_id: str, amount_nanos: int, reason: str) -> None:
-    """Send unused credit of a payment back to who paid; print the refund's id and status."""
-    made = refund_payment(payment_id, amount_nanos, reason=reason, actor=ACTOR)
+@click.option(
+    "--idempotency-key", "key", help="The same key is the same refund. [default: payment, amount, reason, UTC day]"
+)
+def refund(payment_id: str, amount_nanos: int, reason: str, key: str | None) -> None:
+    """Send unused credit of a payment back to who paid; print the refund's id and status.
+
+    The same command twice on one UTC day is one refund, so it can be repeated when its answer got lost. For a second
+    refund of the same amount and reason on one day, give another --idempotency-key.
+    """
+    refund_id = _refund_id(key or f"{payment_id}:{amount_nanos}:{reason}:{timezone.now().astimezone(UTC):%Y-%m-%d}")
+    if Refund.objects.filter(pk=refund_id).exists():
+        click.echo("this refund was asked for before: nothing more is sent", err=True)
+    made = refund_payment(payment_id, amount_nanos, reason=reason, actor=ACTOR, refund_id=refund_id)
     click.echo(f"{made.id}\t{made.status}")
+
+
+def _refund_id(key: str) -> str:
+    return f"rfd_{sha256(key.encode()).hexdigest()[:32]}"
 
 
 @payments.command("replay")

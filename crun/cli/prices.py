@@ -14,7 +14,14 @@ from apps.billing.models import PriceRule
 from apps.billing.pricing.loading import amounts_of, book_rule
 from apps.billing.pricing.preview import preview_price, yesterday
 from apps.billing.pricing.totals import ChangeTable
-from apps.billing.pricing.versions import RuleDraft, add_rule, add_version, draft_version
+from apps.billing.pricing.versions import (
+    RuleDraft,
+    add_rule,
+    add_version,
+    draft_version,
+    replaced_at,
+    whole_second,
+)
 from apps.catalog.models import PriceVersion
 from apps.catalog.price_document import parse_variants
 from apps.catalog.price_entries import AMOUNTS, FLAT, PriceEntry, VariantEntry, variants_from_json
@@ -112,6 +119,7 @@ def set_price(
     for lost in _lost(before, made):
         click.echo(f"note: {lost}", err=True)
     click.echo(str(made.pk))
+    _warn_of_later(made, "version")
     if made.starts_at <= timezone.now() and allow_past:
         click.echo(f"To correct what was billed since then: crun rerate --model {model} --from ... --to ...", err=True)
 
@@ -168,7 +176,9 @@ def set_rule(slug: str, *, model: str | None, percent: Decimal | None, **options
         amounts=amounts or None,
         note=options["note"],
     )
-    click.echo(add_rule(draft, actor=getpass.getuser(), allow_past=options["allow_past"]).id)
+    made = add_rule(draft, actor=getpass.getuser(), allow_past=options["allow_past"])
+    click.echo(made.id)
+    _warn_of_later(made, "rule")
 
 
 @rule.command("list")
@@ -192,13 +202,21 @@ def print_changes(table: ChangeTable) -> None:
         click.echo("\t".join([name, str(change.requests), str(change.changed), *map(format_usd, amounts)]))
     if table.unposted:
         click.echo(f"note: {table.unposted} requests wait for posting and are not counted", err=True)
+    if table.total.capped:
+        click.echo(capped_note(table), err=True)
+
+
+def capped_note(table: ChangeTable) -> str:
+    """That some requests cost no more than was held for them, and how much that leaves out."""
+    lost = format_usd(table.total.uncharged_nanos)
+    return f"note: {table.total.capped} requests cost no more than was held for them: {lost} USD are not charged"
 
 
 def _entry(
     amounts: dict[str, Decimal | None], variants: tuple[VariantEntry, ...], starts_at: datetime | None, note: str
 ) -> PriceEntry:
     given: dict[str, Any] = {name: amount for name, amount in amounts.items() if amount is not None}
-    return PriceEntry(starts_at=starts_at or timezone.now(), variants=variants, note=note, **given)
+    return PriceEntry(starts_at=starts_at or whole_second(timezone.now()), variants=variants, note=note, **given)
 
 
 def _in_force(model: str, moment: datetime) -> PriceVersion | None:
@@ -217,9 +235,20 @@ def _lost(before: PriceVersion | None, made: PriceVersion) -> list[str]:
     return said
 
 
+def _warn_of_later(made: PriceVersion | PriceRule, what: str) -> None:
+    """Say so when what was added in the past has an end already: it may correct less than was meant."""
+    if until := replaced_at(made):
+        click.echo(
+            f"warning: this {what} counts from {_moment(made.starts_at)} to {_moment(until)} only: from then on a later"
+            " one does. To correct that time too, add one with a later start.",
+            err=True,
+        )
+
+
 def _plain(amount: Decimal) -> str:
     return f"{amount.normalize():f}"
 
 
 def _moment(moment: datetime) -> str:
-    return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    """All of it: a start that is printed can be typed in again and means the same."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")

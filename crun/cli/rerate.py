@@ -10,7 +10,7 @@ from apps.billing.pricing.rerating import organization_changes, preview_rerating
 from apps.core.errors import InvalidInput
 from apps.core.money import format_usd
 from crun.cli.credit import Moment
-from crun.cli.prices import print_changes
+from crun.cli.prices import capped_note, print_changes
 
 
 @click.command("rerate")
@@ -32,11 +32,22 @@ def rerate_window(model: str, *, start: datetime, end: datetime, reason: str, is
     if not reason.strip():
         raise InvalidInput("say why with --reason: customers see it in their statements")
     done = rerate(window, reason=reason, actor=getpass.getuser())
+    if done is None:
+        click.echo("Nothing to correct: what was billed is what the prices of now say. Nothing was written.", err=True)
+        _tell_capped(window)
+        return
     changes = organization_changes(done)
     click.echo("organization\tcorrected\tdifference_usd")
     for name, number, nanos in [*changes, ("TOTAL", *_sum(changes))]:
         click.echo(f"{name}\t{number}\t{format_usd(nanos)}")
     click.echo(f"{done.id}: {done.status}", err=True)
+    _tell_capped(window)
+
+
+def _tell_capped(window: Window) -> None:
+    table = preview_rerating(window)
+    if table.total.capped:
+        click.echo(capped_note(table), err=True)
 
 
 def _sum(changes: list[tuple[str, int, int]]) -> tuple[int, int]:

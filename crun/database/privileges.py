@@ -2,7 +2,8 @@
 
 Nobody but the owner may change or empty what the books consist of; the gateway writes nothing at all; the web cannot
 touch usage records; the worker reads no password. Functions that act as their owner (migrations 0008 and 0009 of
-apps/billing) keep balances, links of the chain and partitions, so no role needs the right to."""
+apps/billing) keep balances, links of the chain and partitions, so no role needs the right to. Triggers run without
+anybody's right to execute their function: who has that right may hang the function on a table of its own."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -104,6 +105,7 @@ _PAYMENTS: Final = {
     "billing_dispute": Privileges(worker=KEEP, web=KEEP),
     "billing_autotopup": Privileges(worker=KEEP, web=KEEP),
     "billing_webhookinbox": Privileges(worker=KEEP, web=KEEP),
+    "billing_oddrow": Privileges(worker=EVERYTHING),
 }
 _INVOICES: Final = {
     "billing_sellerprofile": Privileges(worker=READ, web=KEEP),
@@ -127,5 +129,12 @@ TABLES: Final[dict[str, Privileges]] = {
     **_PEOPLE, **_OFFER, **_USAGE, **_BOOKS, **_PAYMENTS, **_INVOICES, **_ALERTS,
 }  # fmt: skip
 """Every table of the schema but the partitions, which are reached through their table."""
-FUNCTIONS: Final = {"usage_make_partition(date)": (ProcessRole.WORKER,)}
-"""Functions that nobody may call but the owner and these."""
+FUNCTIONS: Final[dict[str, tuple[ProcessRole, ...]]] = {
+    "usage_make_partition(date)": (ProcessRole.WORKER,),
+    "billing_apply_lines()": (),
+    "billing_link(varchar)": (),
+    "billing_link_transaction()": (),
+}
+"""Every function that acts as its owner: nobody may execute it but the owner and these."""
+TEMPORARY_TABLES: Final = (ProcessRole.WORKER,)
+"""Who may make temporary tables: usage is recorded through one. Whoever makes a table may hang triggers on it."""

@@ -9,7 +9,7 @@ from django.db import connection, transaction
 from psycopg import sql
 
 from apps.core.errors import ConfigurationError
-from crun.database.privileges import FUNCTIONS, TABLES, ProcessRole
+from crun.database.privileges import FUNCTIONS, TABLES, TEMPORARY_TABLES, ProcessRole
 
 URL_VARIABLES = {
     ProcessRole.GATEWAY: "CRUN_DATABASE_URL_GATEWAY",
@@ -60,12 +60,20 @@ def default_name(process: ProcessRole) -> str:
     return f"crun_{process}"
 
 
-def statements(logins: Iterable[Login], *, tables: Iterable[str], with_passwords: bool) -> list[sql.Composable]:
+def statements(
+    logins: Iterable[Login], *, database: str, tables: Iterable[str], with_passwords: bool
+) -> list[sql.Composable]:
     """Everything that makes the roles and leaves them exactly the privileges that are written down.
 
-    `tables` are those that exist. A role keeps the password that it has when none is given."""
+    `tables` are those that exist in `database`. A role keeps the password that it has when none is given. What PUBLIC
+    may do with a database only its owner can revoke: PostgreSQL merely warns anybody else."""
     found = set(tables)
-    made: list[sql.Composable] = [sql.SQL("REVOKE CREATE ON SCHEMA public FROM PUBLIC")]
+    here = sql.Identifier(database)
+    made: list[sql.Composable] = [
+        sql.SQL("REVOKE CREATE ON SCHEMA public FROM PUBLIC"),
+        sql.SQL("REVOKE TEMPORARY ON DATABASE {} FROM PUBLIC").format(here),
+        *(sql.SQL("REVOKE ALL ON FUNCTION {} FROM PUBLIC").format(sql.SQL(function)) for function in FUNCTIONS),
+    ]
     for login in logins:
         role = sql.Identifier(login.name)
         made.append(sql.SQL(_MAKE.strip()).format(role=role))
@@ -79,19 +87,21 @@ def statements(logins: Iterable[Login], *, tables: Iterable[str], with_passwords
                 grant = sql.SQL("GRANT {} ON {} TO {}")
                 made.append(grant.format(sql.SQL(granted), sql.Identifier(table), role))
         for function, processes in FUNCTIONS.items():
-            verb = (
-                "GRANT EXECUTE ON FUNCTION {} TO {}"
-                if login.process in processes
-                else ("REVOKE EXECUTE ON FUNCTION {} FROM {}")
-            )
-            made.append(sql.SQL(verb).format(sql.SQL(function), role))
+            right = sql.SQL("EXECUTE ON FUNCTION {}").format(sql.SQL(function))
+            made.append(_given(right, role, login.process in processes))
+        right = sql.SQL("TEMPORARY ON DATABASE {}").format(here)
+        made.append(_given(right, role, login.process in TEMPORARY_TABLES))
     return made
+
+
+def _given(right: sql.Composable, role: sql.Identifier, is_granted: bool) -> sql.Composable:
+    return sql.SQL("GRANT {} TO {}" if is_granted else "REVOKE {} FROM {}").format(right, role)
 
 
 def printed(logins: Iterable[Login]) -> str:
     """The statements as a script, without passwords. Reads which tables there are: raises django.db.Error."""
     with connection.cursor() as cursor:
-        made = statements(logins, tables=_existing_tables(cursor), with_passwords=False)
+        made = _statements_here(cursor, logins, with_passwords=False)
         return "".join(f"{statement.as_string(cursor.connection)};\n" for statement in made)
 
 
@@ -104,7 +114,7 @@ def apply(logins: Iterable[Login]) -> None:
     logins = list(logins)
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
-        for statement in statements(logins, tables=_existing_tables(cursor), with_passwords=True):
+        for statement in _statements_here(cursor, logins, with_passwords=True):
             cursor.execute(statement)
         cursor.execute(
             "SELECT rolname FROM pg_roles WHERE rolname = ANY(%s)"
@@ -119,6 +129,11 @@ def unstated_tables() -> list[str]:
     """Tables whose privileges nobody has written down: no process can use them."""
     with connection.cursor() as cursor:
         return sorted(_existing_tables(cursor) - TABLES.keys())
+
+
+def _statements_here(cursor: object, logins: Iterable[Login], *, with_passwords: bool) -> list[sql.Composable]:
+    database = connection.settings_dict["NAME"]
+    return statements(logins, database=database, tables=_existing_tables(cursor), with_passwords=with_passwords)
 
 
 def _existing_tables(cursor: object) -> set[str]:

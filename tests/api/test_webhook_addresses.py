@@ -2,13 +2,17 @@
 
 import asyncio
 import socket
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
 from ipaddress import ip_address
 
 import httpx
 import pytest
 
-from apps.api.webhook_addresses import AddressRefused, Resolve, checked_address, resolve
+from apps.api import webhook_addresses
+from apps.api.webhook_addresses import AddressRefused, Lookups, NotLookedUp, Resolve, checked_address
 from apps.billing.alerts.addresses import Address, check_url, is_public
 from apps.core.errors import InvalidInput
 
@@ -219,4 +223,57 @@ def test_a_name_without_address_is_an_error_of_its_own() -> None:
 def test_what_the_systems_resolver_makes_of_odd_spellings_is_refused_too(host: str) -> None:
     """The second wall: the text check would have stopped these already."""
     with pytest.raises((AddressRefused, socket.gaierror)):
-        asyncio.run(checked_address(httpx.URL(f"https://{host}/"), resolve))
+        asyncio.run(checked_address(httpx.URL(f"https://{host}/"), partial(Lookups().resolve, "org_1")))
+
+
+@pytest.fixture
+def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The system's resolver hangs for names that begin with "slow", and knows all others."""
+    end = threading.Event()
+
+    def getaddrinfo(host: str, port: int, **_: object) -> list[object]:
+        if host.startswith("slow"):
+            end.wait(20)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("93.184.216.34", port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(webhook_addresses, "RESOLVE_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(webhook_addresses, "PLACE_TIMEOUT_S", 0.2)
+    yield
+    end.set()
+
+
+def ask(lookups: Lookups, owner: str, hosts: Sequence[str]) -> list[object]:
+    async def go() -> list[object]:
+        asked = (lookups.resolve(owner, host, 443) for host in hosts)
+        return list(await asyncio.gather(*asked, return_exceptions=True))
+
+    return asyncio.run(go())
+
+
+@pytest.mark.usefixtures("hanging")
+def test_slow_names_of_one_customer_cost_that_customer_places_and_nobody_else() -> None:
+    lookups = Lookups(most=4, most_of_one=2)
+    started = time.monotonic()
+    outcomes = ask(lookups, "org_1", [f"slow{number}.example.com" for number in range(5)])
+    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["NotLookedUp"] * 3 + ["TimeoutError"] * 2
+    assert [type(one) for one in ask(lookups, "org_1", ["quick.example.com"])] == [NotLookedUp]
+    assert ask(lookups, "org_2", ["quick.example.com"] * 6) == [[ip_address("93.184.216.34")]] * 6
+    assert time.monotonic() - started < 3, "nobody waits for the threads that hang"
+
+
+@pytest.mark.usefixtures("hanging")
+def test_all_lookups_of_a_process_have_a_bound() -> None:
+    lookups = Lookups(most=4, most_of_one=2)
+    for owner in ("org_1", "org_2"):
+        ask(lookups, owner, ["slow1.example.com", "slow2.example.com"])
+    assert [type(one) for one in ask(lookups, "org_3", ["quick.example.com"])] == [NotLookedUp]
+
+
+def test_a_lookup_that_ended_leaves_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    def getaddrinfo(*_: object, **__: object) -> None:
+        raise UnicodeError("label too long")
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    lookups = Lookups(most=1, most_of_one=1)
+    assert [type(one) for one in ask(lookups, "org_1", ["x.example.com"] * 3)] == [OSError] * 3

@@ -3,8 +3,9 @@
 import asyncio
 import socket
 import ssl
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -15,12 +16,12 @@ import pytest
 from django.utils import timezone
 from standardwebhooks.webhooks import Webhook
 
-from apps.api import webhook_sending
-from apps.api.webhook_addresses import AddressRefused
+from apps.api import webhook_addresses, webhook_sending
+from apps.api.webhook_addresses import AddressRefused, Lookups
 from apps.api.webhook_sending import send_batch, send_due
 from apps.api.webhook_transport import CheckedTransport
 from apps.billing.alerts.addresses import Address
-from apps.billing.alerts.endpoints import create_endpoint, rotate_secret, send_test
+from apps.billing.alerts.endpoints import PUT_OFF, create_endpoint, rotate_secret, send_test
 from apps.billing.alerts.raising import raise_alert
 from apps.billing.models import AlertKind, DeliveryState, WebhookDelivery, WebhookEndpoint
 from tests.api.certificates import authority, server_context
@@ -175,12 +176,99 @@ def test_a_secret_that_cannot_be_opened_is_told(acme: Customer) -> None:
     assert "rotate" in only().last_error
 
 
+@pytest.fixture
+def slow_names(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Names that begin with "slow" take longer than any of our bounds; all others lead to this machine."""
+    end = threading.Event()
+
+    def getaddrinfo(host: str, port: int, **_: object) -> list[object]:
+        if host.startswith("slow"):
+            end.wait(30)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(webhook_addresses, "RESOLVE_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(webhook_addresses, "PLACE_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(webhook_sending, "_lookups", Lookups())
+    yield
+    end.set()
+
+
+@pytest.mark.usefixtures("slow_names")
+def test_slow_names_of_one_customer_hold_up_nobody_else(acme: Customer) -> None:
+    slow = customer("Slow")
+    for number in range(10):
+        endpoint, _ = create_endpoint(slow.organization, f"http://slow{number}.example.com:9/", kinds=KINDS)
+        send_test(endpoint)
+    with receiving() as receiver:
+        endpoint, _ = create_endpoint(acme.organization, f"http://good.example.org:{receiver.port}/", kinds=KINDS)
+        send_test(endpoint)
+        started = time.monotonic()
+        assert send_batch() == 11
+        assert time.monotonic() - started < 4, "the batch does not wait for threads that hang"
+    assert WebhookDelivery.objects.get(endpoint=endpoint).state == DeliveryState.DELIVERED
+
+
+@pytest.mark.usefixtures("slow_names")
+def test_what_was_not_looked_up_was_not_tried(acme: Customer) -> None:
+    for number in range(6):
+        endpoint, _ = create_endpoint(acme.organization, f"http://slow{number}.example.com:9/", kinds=KINDS)
+        send_test(endpoint)
+    send_batch()
+    rows = WebhookDelivery.objects.values_list("attempts", "endpoint__failing_since", "last_error")
+    tried = [row for row in rows if row[0] == 1]
+    spared = [row for row in rows if row[0] == 0]
+    assert len(tried) == 4
+    assert all(since is not None and error == "the connection failed" for _, since, error in tried)
+    assert spared == [(0, None, "")] * 2
+    due = WebhookDelivery.objects.filter(attempts=0, next_at__gt=timezone.now(), state=DeliveryState.PENDING)
+    assert due.filter(next_at__lte=timezone.now() + PUT_OFF).count() == 2
+
+
+def test_a_surprise_of_one_message_leaves_the_outcomes_of_the_others(
+    acme: Customer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = webhook_sending.check_url
+
+    def surprising(url: str, **options: Any) -> str:
+        if "odd" in url:
+            raise ZeroDivisionError
+        return whole(url, **options)
+
+    monkeypatch.setattr(webhook_sending, "check_url", surprising)
+    with receiving() as receiver:
+        for name in ("odd", "plain"):
+            send_test(create_endpoint(acme.organization, f"{receiver.url}/{name}", kinds=KINDS)[0])
+        send_batch()
+    ended = WebhookDelivery.objects.order_by("id").values_list("state", "last_error")
+    assert list(ended) == [("pending", "the message could not be sent"), ("delivered", "")]
+
+
+def test_an_outcome_that_cannot_be_written_leaves_those_of_the_others(
+    acme: Customer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = webhook_sending.conclude
+
+    def surprising(delivery: WebhookDelivery, outcome: Any) -> bool:
+        if delivery.endpoint.url.endswith("odd"):
+            raise ZeroDivisionError
+        return whole(delivery, outcome)
+
+    monkeypatch.setattr(webhook_sending, "conclude", surprising)
+    with receiving() as receiver:
+        for name in ("odd", "plain"):
+            send_test(create_endpoint(acme.organization, f"{receiver.url}/{name}", kinds=KINDS)[0])
+        assert send_batch() == 2
+    assert list(WebhookDelivery.objects.order_by("id").values_list("state", flat=True)) == ["pending", "delivered"]
+
+
 @pytest.mark.django_db(transaction=True)
 def test_workers_at_once_make_one_try_each_message(transactional_db: None, settings: Any) -> None:
     settings.WEBHOOKS_ALLOW_PRIVATE = True
-    who = customer("Busy")
+    busy = [customer(f"Busy {number}") for number in range(3)]
     with receiving() as receiver:
         for number in range(6):
+            who = busy[number % 3]
             endpoint, _ = create_endpoint(who.organization, f"{receiver.url}/{number}", kinds=KINDS)
             for _ in range(5):
                 send_test(endpoint)

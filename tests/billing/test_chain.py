@@ -1,13 +1,17 @@
 """The chain of hashes: every transaction is linked at COMMIT, and whatever a superuser changes afterwards is found."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
+from time import sleep
 
+import psycopg
 import pytest
 from django.db import IntegrityError, connection, transaction
 
 from apps.accounts.models import Organization
 from apps.billing import grants, ledger
-from apps.billing.chain import remember_ends
+from apps.billing.chain import read_ends, remember_ends
 from apps.billing.ledger import Line
 from apps.billing.models import OPERATOR_CHAIN, AccountKind, LedgerLink, LedgerTransaction, TransactionKind
 from apps.billing.posting import post_batch
@@ -101,7 +105,7 @@ def test_a_replaced_function_does_not_hide_what_was_changed(owner: Organization)
 
 
 def test_an_end_that_was_cut_off_is_found_after_it_was_proved_once(owner: Organization) -> None:
-    remember_ends()
+    remember_ends(read_ends())
     assert books.failed_proofs() == []
     last = LedgerTransaction.objects.get(kind="refund").id
     for table, column in (
@@ -115,6 +119,12 @@ def test_an_end_that_was_cut_off_is_found_after_it_was_proved_once(owner: Organi
     assert failed[CHAIN_IS_COMPLETE] == (
         f"{owner.id} had 5 transactions when its chain was last proved, and the last of them is gone"
     )
+
+
+def test_nothing_but_a_transaction_is_linked(owner: Organization) -> None:
+    unknown = pytest.raises(IntegrityError, match="no ledger transaction txn_x")
+    with unknown, transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SELECT billing_link('txn_x')")
 
 
 @pytest.mark.parametrize("statement", ["UPDATE billing_ledgerlink SET position = 9", "DELETE FROM billing_ledgerlink"])
@@ -135,3 +145,39 @@ def test_many_writers_at_once_make_one_chain_without_gaps() -> None:
     assert chained(owner.id) == list(range(1, 9))
     assert chained(OPERATOR_CHAIN) == list(range(1, 5))
     assert books.failed_proofs() == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_is_written_while_the_chain_is_introduced_waits_and_is_linked() -> None:
+    migration = import_module("apps.billing.migrations.0009_hash_chain")
+    linking, trigger = migration.CHAIN.split("CREATE CONSTRAINT TRIGGER")
+    owner = books.organization()
+    books.credit(owner, 5_000)
+    tamper("DELETE FROM billing_ledgerlink")
+    with connection.cursor() as cursor:
+        cursor.execute(migration.NO_CHAIN)
+    with psycopg.connect(**_server()) as migrating, ThreadPoolExecutor(1) as pool:
+        migrating.execute(linking)
+        writing = pool.submit(_credit_apart, owner)
+        sleep(0.5)
+        was_waiting = not writing.done()
+        migrating.execute(f"CREATE CONSTRAINT TRIGGER{trigger}")
+        migrating.commit()
+        writing.result(timeout=30)
+    assert was_waiting
+    assert chained(owner.id) == [1, 2]
+    assert books.failed_proofs() == []
+
+
+def _server() -> dict[str, str]:
+    """Where a connection finds the database of the tests, as its owner."""
+    where = connection.settings_dict
+    return {"host": where["HOST"], "user": where["USER"], "dbname": where["NAME"]}
+
+
+def _credit_apart(owner: Organization) -> None:
+    """What another process does, with a connection of its own."""
+    try:
+        books.credit(owner, 6_000)
+    finally:
+        connection.close()

@@ -78,6 +78,7 @@ def test_posted_usage_is_charged_in_one_transaction_an_organization(owner: Organ
     assert (ledger.balance_nanos(owner.id), ledger.balance_nanos(other.id)) == (-500, -1_500)
     assert books.rest_of(grant) == [0]
     assert usage.get(organization=owner).reason == "Usage of 2 requests"
+    assert usage.get(organization=other).reason == "Usage of 1 request"
     books.settle_constraints()
     assert books.failed_proofs() == []
 

@@ -1,5 +1,6 @@
 """The console in a real browser: log in, read the overview, change a price, make a key, test a provider."""
 
+import os
 from collections.abc import Iterator
 from datetime import timedelta
 from decimal import Decimal
@@ -20,6 +21,7 @@ from tests.console.upstream import ListingServer, running_listing
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
+PICTURES = os.environ.get("CRUN_TEST_PICTURES", "")
 PASSWORD = "correct horse battery staple"
 
 
@@ -112,3 +114,26 @@ def test_a_provider_is_tested_in_place(operator: Page, listing: ListingServer) -
     operator.get_by_role("link", name="Local").first.click()
     operator.get_by_role("button", name="Test connection").click()
     expect(operator.locator("#connection-report")).to_contain_text("Connected: 2 models listed")
+
+
+RUNS_OUT = """() => {
+    const seen = document.querySelectorAll('main input, main select, main .select2, main p, main .help, main label');
+    const wide = [...seen].map(each => [each, each.getBoundingClientRect(), each.closest('.border, fieldset')])
+        .filter(([, box, card]) => box.width > 1 && card && box.right > card.getBoundingClientRect().right + 1);
+    return wide.map(([each]) => each.outerHTML.slice(0, 120));
+}"""
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("form", ["billing/pricerule", "billing/rerating", "catalog/priceversion"])
+def test_the_forms_of_prices_stay_within_their_cards(
+    operator: Page, live_server: LiveServer, form: str, width: int
+) -> None:
+    operator.set_viewport_size({"width": width, "height": 900})
+    operator.goto(f"{live_server.url}/console/{form}/add/")
+    for closed in operator.locator("details:not([open]) > summary").all():
+        closed.click()
+    if PICTURES:
+        operator.screenshot(path=f"{PICTURES}/{form.rpartition('/')[2]}-{width}.png", full_page=True)
+    assert operator.evaluate(RUNS_OUT) == []
+    assert operator.evaluate("document.documentElement.scrollWidth <= window.innerWidth")

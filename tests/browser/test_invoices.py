@@ -11,6 +11,7 @@ from pytest_django.live_server_helper import LiveServer
 from apps.accounts.models import Organization
 from apps.billing.grants import Credit, grant_credit
 from apps.billing.invoices import printing
+from apps.billing.invoices.payments import mark_paid
 from apps.billing.models import GrantSource
 from tests.portal import paper
 
@@ -73,3 +74,25 @@ def test_from_the_billing_page_to_a_profile_an_invoice_and_a_statement(
     expect(member.get_by_text("is not closed")).to_be_visible()
     expect(member.get_by_role("row", name="Closing balance")).to_contain_text("$25.000000000")
     picture(member, "statement")
+
+
+def test_a_paid_invoice_with_a_credit_note(member: Page, live_server: LiveServer) -> None:
+    invoice = paper.invoice_of(Organization.objects.get())
+    paper.credit_note_of(invoice)
+    mark_paid(invoice.id)
+    member.goto(f"{live_server.url}/o/analytical-engines/billing/invoices/{invoice.id}/")
+    expect(member.get_by_text("This invoice is paid: nothing is left to pay.")).to_be_visible()
+    picture(member, "invoice-paid")
+
+
+def test_a_table_that_is_wider_than_a_phone_shows_that_it_scrolls(member: Page, live_server: LiveServer) -> None:
+    organization = Organization.objects.get()
+    for number in range(3):
+        credit = Credit(25_000_000_000, GrantSource.PURCHASED)
+        grant_credit(organization.id, credit, idempotency_key=f"k{number}", reason="Top-up by card")
+    member.set_viewport_size({"width": 390, "height": 844})
+    member.reload()
+    table = member.locator(".overflow-x-auto:has(> .grid-table)").first
+    assert table.evaluate("each => each.scrollWidth > each.clientWidth")
+    assert table.evaluate("each => getComputedStyle(each).backgroundImage.split('linear-gradient').length") == 5
+    picture(member, "narrow")

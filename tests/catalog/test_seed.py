@@ -35,6 +35,8 @@ def test_every_shipped_provider_names_a_variable_and_has_models() -> None:
     assert all(provider.api_key_env.endswith("_API_KEY") for provider in document.providers)
     assert all(provider.base_url.startswith("https://") for provider in document.providers)
     assert not any(provider.api_key for provider in document.providers)
+    fields = {provider.id for provider in document.providers if provider.output_limit_field == "max_completion_tokens"}
+    assert fields == {"openai"}
 
 
 def test_every_shipped_price_says_how_it_was_checked_and_is_in_force() -> None:

@@ -82,10 +82,14 @@ def test_a_debt_is_below_zero(acme: Organization) -> None:
     "wrong",
     [
         ["--amount-usd", "ten"],
+        ["--amount-usd", "٣"],
+        ["--amount-usd", "1_000"],
+        ["--amount-usd", "1e3"],
         ["--amount-usd", "NaN"],
         ["--amount-usd", "0.0000000001"],
         ["--amount-usd", "1", "--source", "found"],
         ["--amount-usd", "1", "--expires-at", "tomorrow"],
+        ["--amount-usd", "1", "--expires-at", "2020-01-01"],
         [],
     ],
 )
@@ -94,7 +98,7 @@ def test_wrong_usage_has_exit_code_2(wrong: list[str]) -> None:
     assert not Grant.objects.exists()
 
 
-@pytest.mark.parametrize("amount", ["0", "-5", "1e12"])
+@pytest.mark.parametrize("amount", ["0", "-5", "1000000000000"])
 def test_amounts_out_of_range_are_refused(amount: str) -> None:
     assert isinstance(grant("--amount-usd", amount).exception, InvalidInput)
 

@@ -42,3 +42,11 @@ def test_it_says_why_it_cannot() -> None:
     assert isinstance(run(*asked, str(documents.this_month())).exception, Conflict)
     assert isinstance(run(*asked, str(documents.this_month().previous())).exception, ConfigurationError)
     assert "is no month" in run(*asked, "2026-13").output
+
+
+def test_a_month_that_runs_is_not_over() -> None:
+    owner = documents.on_credit()
+    month = documents.this_month()
+    result = run("issue-month", "--organization", owner.slug, "--month", str(month))
+    assert isinstance(result.exception, Conflict)
+    assert str(result.exception) == f"{month.name} is not over: it ends at {month.end:%Y-%m-%d} 00:00 UTC"

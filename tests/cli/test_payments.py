@@ -44,6 +44,20 @@ def test_unused_credit_is_refunded(payment: Payment, acme: Organization) -> None
     assert isinstance(run("refund", payment.id, "--amount-usd", "8", "--reason", "x").exception, Conflict)
 
 
+def test_the_same_refund_on_one_day_is_one_unless_it_has_a_key_of_its_own(payment: Payment, acme: Organization) -> None:
+    """A command whose answer got lost can be repeated."""
+    command = ["refund", payment.id, "--amount-usd", "2", "--reason", "Too much"]
+    first, second = run(*command), run(*command)
+    assert first.stdout == second.stdout
+    assert (first.stderr, second.stderr) == ("", "this refund was asked for before: nothing more is sent\n")
+    assert balance_nanos(acme.id) == 8 * USD
+    keyed = [run(*command, "--idempotency-key", "ticket 7") for _ in range(2)]
+    assert keyed[0].stdout == keyed[1].stdout != first.stdout
+    assert balance_nanos(acme.id) == 6 * USD
+    other = run("refund", payment.id, "--amount-usd", "1", "--reason", "x", "--idempotency-key", "ticket 7")
+    assert isinstance(other.exception, Conflict)
+
+
 def test_an_unknown_event_cannot_be_replayed() -> None:
     assert isinstance(run("replay", "evt_0").exception, NotFound)
 

@@ -168,4 +168,53 @@ def test_rerate_shows_first_and_corrects_when_told_to() -> None:
     assert done.exit_code == 0, done.output
     assert done.stdout.splitlines()[1:] == ["one\t1\t-0.000000500", "TOTAL\t1\t-0.000000500"]
     assert balance_nanos(owner.id) == -1_000
-    assert rerate(*window, "--apply", "--reason", "Typo").stdout.splitlines()[1:] == ["TOTAL\t0\t0.000000000"]
+    assert rerate(*window, "--apply", "--reason", "Typo").stdout == ""
+    assert Rerating.objects.count() == 1
+
+
+def test_a_start_that_is_not_given_is_a_whole_second_and_what_is_printed_can_be_typed_in() -> None:
+    books.organization("One")
+    list_price()
+    assert run("set", MODEL, *AMOUNTS).exit_code == 0
+    assert run("rule", "set", "--organization", "one", "--percent", "-10").exit_code == 0
+    assert PriceVersion.objects.order_by("-pk")[0].starts_at.microsecond == 0
+    assert PriceRule.objects.get().starts_at.microsecond == 0
+    start = "2026-11-01T10:00:00.900000Z"
+    assert run("set", MODEL, *AMOUNTS, "--from", start, "--allow-past").exit_code == 0
+    assert f"\t{start}\t" in run("list", MODEL).stdout
+
+
+def test_a_start_in_the_past_that_a_later_version_cuts_short_is_told() -> None:
+    books.organization("One")
+    list_price()
+    old, new = "2026-11-01T10:00:00Z", "2026-11-01T10:00:00.900000Z"
+    assert "warning" not in run("set", MODEL, *AMOUNTS, "--from", new, "--allow-past").stderr
+    told = run("set", MODEL, *AMOUNTS, "--from", old, "--allow-past")
+    assert told.exit_code == 0
+    assert f"warning: this version counts from {old} to {new} only" in told.stderr
+    rule = ("rule", "set", "--organization", "one", "--percent", "-10", "--allow-past", "--from")
+    assert "warning" not in run(*rule, new).stderr
+    assert f"warning: this rule counts from {old} to {new} only" in run(*rule, old).stderr
+
+
+def test_a_re_rating_with_nothing_to_correct_says_so_and_leaves_nothing() -> None:
+    owner = books.organization("One")
+    post(billed(owner, list_price()))
+    window = ("--model", MODEL, "--from", ago(hours=1), "--to", (now() + timedelta(hours=1)).isoformat())
+    done = rerate(*window, "--apply", "--reason", "Typo")
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert "Nothing to correct" in done.stderr
+    assert Rerating.objects.count() == 0
+
+
+def test_what_the_hold_leaves_out_is_told() -> None:
+    owner = books.organization("One")
+    price = list_price()
+    post(billed(owner, price, hold=1_600), billed(owner, price, hold=1_500))
+    corrected("0.30")
+    window = ("--model", MODEL, "--from", ago(hours=1), "--to", (now() + timedelta(hours=1)).isoformat())
+    note = "note: 2 requests cost no more than was held for them: 0.000002900 USD are not charged"
+    assert note in rerate(*window).stderr
+    assert note in rerate(*window, "--apply", "--reason", "Typo").stderr
+    again = rerate(*window, "--apply", "--reason", "Typo").stderr
+    assert "Nothing to correct" in again and note in again

@@ -39,7 +39,17 @@ def test_an_operator_writes_an_invoice_once_per_form(console: Client, operator: 
     assert list(made.lines.values_list("description", "amount_cents")) == [("Setup", 50_000), ("Discount", -50)]
 
 
-@pytest.mark.parametrize("lines", ["Setup", "Setup | x", "| 5", "Setup | 0.001", "Setup | NaN", "A | 5\nB | -5", " \n"])
+@pytest.mark.parametrize(
+    "lines",
+    [
+        *["Setup", "Setup | x", "| 5", "Setup | 0.001", "Setup | NaN", "A | 5\nB | -5", " \n"],
+        "A | 1000000000.01",
+        "A | 9300000000",
+        "A | 1E+999999",
+        "\n".join(["A | 900000000"] * 11),
+        "\n".join(["A | 900000000", "B | -900000000"] * 6 + ["C | 1"]),
+    ],
+)
 def test_lines_that_make_no_sense_are_refused(console: Client, rows: Rows, lines: str) -> None:
     answer = console.post(f"{INVOICES}add/", fields(rows, lines=lines))
     assert list(answer.context["adminform"].form.errors) == ["lines"]
@@ -66,6 +76,7 @@ def test_a_credit_note_is_issued_once_with_its_reason(console: Client, operator:
         ("0", "x", "greater than"),
         ("1", " ", "required"),
         ("0.001", "x", "decimal"),
+        ("1E+999999", "x", "less than"),
     ],
 )
 def test_too_much_or_nonsense_is_refused_with_words(
@@ -118,6 +129,10 @@ def test_tax_rates_are_added_and_never_edited(console: Client, operator: User, r
     rate = {"country": "AT", "region": "", "name": "VAT", "percent": "20", "valid_from": "2026-01-01"}
     assert console.post("/console/billing/taxrate/add/", rate).status_code == 302
     assert TaxRate.objects.get(country="AT").created_by == operator.email
+    again = console.post("/console/billing/taxrate/add/", {**rate, "percent": "21"}).content.decode()
+    assert "let the right one begin a day later" in again
+    nowhere = console.post("/console/billing/taxrate/add/", {**rate, "country": "XX"}).content.decode()
+    assert "There is no country XX" in nowhere
     page = reverse("console:billing_taxrate_change", args=[rows.tax_rate.pk])
     assert console.post(page, {**rate, "percent": "1"}).status_code == 403
 

@@ -2,18 +2,24 @@
 
 import json
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 from django.contrib.admin.utils import quote
+from django.db import transaction
+from django.http import HttpResponse
 from django.test import Client
 from django.urls import reverse
 from pytest_django import Settings
 
 from apps.billing.grants import charge
 from apps.billing.ledger import balance_nanos
-from apps.billing.models import Payment, Refund, WebhookInbox
+from apps.billing.models import LedgerAccount, Payment, Refund, WebhookInbox
 from apps.billing.payments.contracts import Pages
-from apps.billing.payments.top_ups import TopUp, start_top_up
+from apps.billing.payments.top_ups import TopUp, Transfer, record_bank_transfer, start_top_up
+from apps.core.errors import Conflict
+from tests.billing import books
+from tests.billing.test_killed_posting import others, wait_for
 from tests.console.cast import Rows
 from tests.payments.stripe_server import KEY, SECRET, StandInStripe, running_stripe, signature
 
@@ -31,6 +37,16 @@ def stripe_account(settings: Settings) -> Iterator[StandInStripe]:
         yield account
 
 
+def paid_by_card(rows: Rows, account: StandInStripe) -> Payment:
+    """A top-up of 10 USD that is paid, and whose events arrived."""
+    payment = start_top_up(
+        rows.organization, TopUp(10 * USD, save_card=False, actor="ada"), pages=lambda _: Pages("http://x", "http://x")
+    )
+    for event in account.pay(payment.checkout_reference):
+        deliver(event)
+    return payment
+
+
 def refund_page(payment: Payment) -> str:
     return reverse("console:billing_payment_refund", args=[quote(payment.pk)])
 
@@ -38,6 +54,26 @@ def refund_page(payment: Payment) -> str:
 def transfer_fields(rows: Rows, **changes: str) -> dict[str, str]:
     usual = {"organization": rows.organization.pk, "amount_usd": "12.34", "reference": "SEPA 17", "note": "Invoice 4"}
     return {**usual, **changes}
+
+
+def test_a_refund_that_stripe_answers_with_something_else_is_an_error_in_the_form(
+    console: Client, rows: Rows, stripe_account: StandInStripe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    payment = paid_by_card(rows, stripe_account)
+    make = stripe_account.make_refund
+    monkeypatch.setattr(stripe_account, "make_refund", lambda params: {**make(params), "currency": "eur"})
+    form = {"amount_usd": "2.00", "reason": "x", "refund_id": REFUND_ID}
+    answer = console.post(refund_page(payment), form)
+    assert answer.status_code == 200
+    assert "The currency of the refund is not that of its payment." in answer.content.decode()
+
+
+@pytest.mark.parametrize("amount", ["1E+999999", "99999999999999999999", "NaN"])
+def test_a_refund_of_an_absurd_amount_is_an_error_in_the_form(console: Client, rows: Rows, amount: str) -> None:
+    transfer = record_bank_transfer(rows.organization.id, Transfer(10 * USD, "SEPA 9"), actor="test")
+    form = {"amount_usd": amount, "reason": "x", "refund_id": REFUND_ID}
+    assert console.post(refund_page(transfer), form).status_code == 200
+    assert not Refund.objects.exists()
 
 
 def test_a_bank_transfer_is_recorded_once(console: Client, rows: Rows) -> None:
@@ -84,11 +120,7 @@ def test_more_than_is_unused_is_refused(console: Client, rows: Rows, amount: str
 
 
 def test_a_refund_that_waits_for_stripe_says_so(console: Client, rows: Rows, stripe_account: StandInStripe) -> None:
-    payment = start_top_up(
-        rows.organization, TopUp(10 * USD, save_card=False, actor="ada"), pages=lambda _: Pages("http://x", "http://x")
-    )
-    for event in stripe_account.pay(payment.checkout_reference):
-        deliver(event)
+    payment = paid_by_card(rows, stripe_account)
     for _ in range(2):
         stripe_account.fail_next("/v1/refunds", "before")
     form = {"amount_usd": "10", "reason": "Too much", "refund_id": REFUND_ID}
@@ -123,3 +155,41 @@ def test_an_event_that_was_refused_can_be_tried_again(
     assert "The event is done." in console.post(address, follow=True).content.decode()
     assert balance_nanos(rows.organization.id) == 15 * USD
     assert console.post(address).status_code == 403
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_form_that_is_sent_twice_at_the_same_moment_is_told_so(console: Client, rows: Rows) -> None:
+    """The first is held at the wallet, its payment written; the second, sent meanwhile, waits for it."""
+    before = balance_nanos(rows.organization.pk)
+    twin = Client()
+    twin.cookies = console.cookies
+
+    def send(client: Client) -> HttpResponse:
+        return client.post(f"{PAYMENTS}add/", transfer_fields(rows))
+
+    def let_go() -> None:
+        with transaction.atomic():
+            list(LedgerAccount.objects.for_organization(rows.organization.pk).select_for_update())
+            wait_for(lambda: others(waiting=True) == 2)
+
+    answers = books.at_once([partial(send, console), partial(send, twin), let_go])[:2]
+    assert sorted(answer.status_code for answer in answers) == [200, 302]
+    [told] = [answer.content.decode() for answer in answers if answer.status_code == 200]
+    assert "This transfer was recorded before." in told
+    assert balance_nanos(rows.organization.pk) == before + 12_340_000_000
+
+
+@pytest.mark.parametrize("reference", ["sepa 17", " SEPA   17 ", "Sepa 17"])
+def test_a_reference_in_other_letters_is_the_same_transfer(console: Client, rows: Rows, reference: str) -> None:
+    record_bank_transfer(rows.organization.pk, Transfer(10 * USD, "SEPA 17"), actor="ada")
+    with pytest.raises(Conflict):
+        record_bank_transfer(rows.organization.pk, Transfer(10 * USD, reference), actor="ada")
+    answer = console.post(f"{PAYMENTS}add/", transfer_fields(rows, reference=reference))
+    assert "This transfer was recorded before." in answer.content.decode()
+    assert Payment.objects.filter(provider="bank_transfer", provider_reference__iexact="sepa 17").count() == 1
+
+
+@pytest.mark.parametrize("amount", ["٣", "1_000", "1e3"])
+def test_amounts_are_plain_digits(console: Client, rows: Rows, amount: str) -> None:
+    answer = console.post(f"{PAYMENTS}add/", transfer_fields(rows, amount_usd=amount))
+    assert "is not an amount in USD" in answer.content.decode()

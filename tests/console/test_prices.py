@@ -25,7 +25,7 @@ def errors_of(response: Any) -> dict[str, list[str]]:
 
 
 def test_without_a_start_the_version_is_in_force_from_now(console: Client, operator: User, rows: Rows) -> None:
-    before = timezone.now()
+    before = timezone.now().replace(microsecond=0)
     answer = console.post(ADD, price_fields(rows.model, note="Cheaper", reasoning="0.9"), follow=True)
     version = PriceVersion.objects.order_by("-pk")[0]
     assert before <= version.starts_at <= timezone.now()
@@ -53,7 +53,7 @@ def test_a_start_in_the_past_is_refused_because_those_requests_are_rated(console
 
 
 def test_a_start_of_a_moment_ago_means_now(console: Client, rows: Rows) -> None:
-    before = timezone.now()
+    before = timezone.now().replace(microsecond=0)
     just_now = before - timedelta(minutes=2)
     fields = price_fields(rows.model, starts_at_0=f"{just_now:%Y-%m-%d}", starts_at_1=f"{just_now:%H:%M:%S}")
     console.post(ADD, fields)

@@ -29,6 +29,7 @@ def fields(provider: Provider, **changed: str) -> dict[str, str]:
         "id": provider.pk,
         "name": provider.name,
         "dialect": provider.dialect,
+        "output_limit_field": provider.output_limit_field,
         "base_url": provider.base_url,
         "api_key": "",
         "api_key_env": provider.api_key_env,
@@ -178,3 +179,11 @@ def test_gateways_are_told_of_every_change(
         assert announcements() == ["catalog"]
         provider.routes.all().delete()
     assert not Provider.objects.exists()
+
+
+def test_the_field_of_the_output_limit_can_be_chosen(console: Client, provider: Provider) -> None:
+    assert "output_limit_field" in console.get(CHANGE).content.decode()
+    console.post(CHANGE, fields(provider, output_limit_field="max_completion_tokens"))
+    assert saved(provider).output_limit_field == "max_completion_tokens"
+    answer = console.post(CHANGE, fields(provider, output_limit_field="max_output"))
+    assert "output_limit_field" in errors_of(answer)

@@ -5,12 +5,17 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
+from django.forms import modelform_factory
 from django.test import Client
 
 from apps.accounts.models import User
 from apps.billing.models import ReconciliationRun, RunCause, VendorCost, VendorReport
 from apps.billing.reconciliation.running import all_proofs, reconcile
+from apps.billing.reconciliation.vendor_costs import ReadFile, import_report, keep_file
+from apps.catalog.models import Provider
+from apps.console import reconciliation
 from apps.console.figures import exact_usd
+from apps.console.reconciliation import VendorReportForm
 from apps.usage.partitions import ensure_upcoming_partitions
 from tests.billing.books import settle_constraints
 from tests.billing.test_proofs import tamper
@@ -99,6 +104,28 @@ def test_the_same_file_again_changes_nothing(console: Client, rows: Rows) -> Non
 def test_what_is_not_understood_is_said_beside_the_file(console: Client, rows: Rows, content: bytes, said: str) -> None:
     assert said in upload(console, content)
     assert not VendorCost.objects.exists()
+
+
+def test_checking_the_form_imports_nothing(rows: Rows) -> None:
+    form_class = modelform_factory(VendorReport, form=VendorReportForm)
+    form = form_class({"provider": "local"}, {"file": SimpleUploadedFile("costs.json", costs(3))})
+    assert form.is_valid(), form.errors
+    assert not VendorCost.objects.exists()
+
+
+def test_a_file_that_another_provider_took_meanwhile_is_refused(
+    console: Client, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = costs(3)
+
+    def taken_meanwhile(file: ReadFile, *, name: str, actor: str) -> tuple[VendorReport, bool]:
+        import_report("sandbox", content, name="theirs.json", actor="ada")
+        return keep_file(file, name=name, actor=actor)
+
+    Provider.objects.get_or_create(id="sandbox", defaults={"name": "Sandbox", "base_url": "http://127.0.0.1:9/v1"})
+    monkeypatch.setattr(reconciliation, "keep_file", taken_meanwhile)
+    assert "This file was imported for the provider sandbox already." in upload(console, content)
+    assert not VendorCost.objects.filter(provider="local").exists()
 
 
 def test_a_file_without_a_provider_is_not_imported(console: Client, rows: Rows) -> None:

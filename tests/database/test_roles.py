@@ -11,6 +11,7 @@ from django.db import connection
 
 from apps.accounts.models import Organization, User
 from apps.billing import grants
+from apps.billing.ledger import balance_nanos
 from apps.billing.posting import post_batch
 from apps.billing.proofs import verify
 from apps.billing.rebuilding import rebuild
@@ -19,7 +20,7 @@ from apps.core.errors import ConfigurationError
 from apps.keys.reading import read_grant
 from apps.usage.partitions import ensure_partitions, ensure_upcoming_partitions
 from apps.usage.recording import record
-from crun.database.privileges import TABLES, ProcessRole
+from crun.database.privileges import FUNCTIONS, TABLES, TEMPORARY_TABLES, ProcessRole
 from crun.database.roles import apply, printed, unstated_tables, wanted_logins
 from tests import factories
 from tests.billing import books
@@ -125,6 +126,7 @@ FORBIDDEN = {
         "SELECT * FROM billing_payment",
         "SELECT * FROM django_session",
         "SELECT usage_make_partition('2020-01-01')",
+        "CREATE TEMP TABLE mine (id bigint)",
     ),
     "worker": (
         "SELECT * FROM accounts_user",
@@ -156,6 +158,7 @@ FORBIDDEN = {
         "INSERT INTO billing_ledgerlink (chain) VALUES ('')",
         "SELECT usage_make_partition('2020-01-01')",
         "CREATE TABLE public.mine (id bigint)",
+        "CREATE TEMP TABLE mine (id bigint)",
     ),
 }
 EVERYWHERE = (
@@ -172,6 +175,110 @@ EVERYWHERE = (
 def test_what_a_process_has_no_business_with_is_refused(owner: Organization, role: ProcessRole) -> None:
     for statement in (*FORBIDDEN[role], *EVERYWHERE):
         assert outcome(role, statement) == "InsufficientPrivilege", statement
+
+
+_ACTING_AS_OWNER = """
+SELECT oid::regprocedure::text, coalesce(array_to_string(proconfig, ','), ''), EXISTS (
+    SELECT FROM aclexplode(coalesce(proacl, acldefault('f', proowner)))
+    WHERE grantee = 0 AND privilege_type = 'EXECUTE'
+) FROM pg_proc
+WHERE prosecdef AND pronamespace NOT IN (SELECT oid FROM pg_namespace WHERE nspname LIKE 'pg!_%' ESCAPE '!')
+"""
+
+
+def _acting_as_owner() -> dict[str, tuple[str, bool]]:
+    """Every function that runs with the rights of its owner: its settings, and whether PUBLIC may execute it."""
+    with connection.cursor() as cursor:
+        cursor.execute(_ACTING_AS_OWNER)
+        return {name.replace("character varying", "varchar"): (said, free) for name, said, free in cursor.fetchall()}
+
+
+def test_migrations_leave_no_function_that_acts_as_its_owner_to_everybody() -> None:
+    found = _acting_as_owner()
+    assert found.keys() == FUNCTIONS.keys()
+    assert set(found.values()) == {("search_path=public, pg_temp", False)}
+
+
+def test_what_everybody_could_execute_is_closed_at_the_next_start(roles: None) -> None:
+    with connection.cursor() as cursor:
+        for function in FUNCTIONS:
+            cursor.execute(f"GRANT EXECUTE ON FUNCTION {function} TO PUBLIC, crun_gateway")
+        cursor.execute(f"GRANT TEMPORARY ON DATABASE {connection.settings_dict['NAME']} TO PUBLIC")
+    apply(wanted_logins({}))
+    assert not any(free for _, free in _acting_as_owner().values())
+    with connection.cursor() as cursor:
+        for role in ROLES:
+            for function, processes in FUNCTIONS.items():
+                cursor.execute("SELECT has_function_privilege(%s, %s, 'EXECUTE')", [f"crun_{role}", function])
+                assert cursor.fetchone() == (role in processes,), (role, function)
+            cursor.execute("SELECT has_database_privilege(%s, current_database(), 'TEMP')", [f"crun_{role}"])
+            assert cursor.fetchone() == (role in TEMPORARY_TABLES,), role
+
+
+# A table of one's own, with a trigger that acts as the owner of the ledger.
+FORGERIES = {
+    "a balance": (
+        "CREATE TEMP TABLE forged (account_id bigint, amount_nanos bigint, grant_id varchar)",
+        "CREATE TRIGGER forging AFTER INSERT ON forged REFERENCING NEW TABLE AS added"
+        " FOR EACH STATEMENT EXECUTE FUNCTION public.billing_apply_lines()",
+        "INSERT INTO forged SELECT id, 1000000000000, NULL FROM public.billing_ledgeraccount WHERE kind = 'wallet'",
+    ),
+    "a link of the chain": (
+        "CREATE TEMP TABLE forged (id varchar)",
+        "CREATE TRIGGER forging AFTER INSERT ON forged FOR EACH ROW EXECUTE FUNCTION public.billing_link_transaction()",
+        "INSERT INTO forged VALUES ('txn_forged')",
+    ),
+}
+
+
+def _forge(role: ProcessRole, what: str) -> str:
+    """Try it, and keep it if it works; what PostgreSQL said."""
+    with login(role) as own:
+        try:
+            for statement in FORGERIES[what]:
+                own.execute(statement)
+        except psycopg.Error as error:
+            own.rollback()
+            return str(error).splitlines()[0]
+    return "done"
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("what", FORGERIES)
+def test_a_trigger_on_a_table_of_ones_own_forges_nothing(owner: Organization, role: ProcessRole, what: str) -> None:
+    before = balance_nanos(owner.id)
+    assert _forge(role, what).startswith("permission denied ")
+    assert (balance_nanos(owner.id), books.failed_proofs()) == (before, [])
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("what", FORGERIES)
+def test_nor_would_it_if_everybody_could_execute_the_functions(
+    owner: Organization, role: ProcessRole, what: str
+) -> None:
+    before = balance_nanos(owner.id)
+    functions, database = ", ".join(FUNCTIONS), connection.settings_dict["NAME"]
+    with connection.cursor() as cursor:
+        cursor.execute(f"GRANT EXECUTE ON FUNCTION {functions} TO PUBLIC")
+        cursor.execute(f"GRANT TEMPORARY ON DATABASE {database} TO PUBLIC")
+    try:
+        assert " only, not for forged" in _forge(role, what)
+        assert (balance_nanos(owner.id), books.failed_proofs()) == (before, [])
+    finally:
+        apply(wanted_logins({}))
+
+
+@pytest.mark.parametrize("role", [ProcessRole.WORKER, ProcessRole.WEB])
+def test_who_may_open_a_wallet_or_a_grant_opens_it_empty(owner: Organization, role: ProcessRole) -> None:
+    other = books.organization("Other").id
+    columns = "billing_ledgeraccount (kind, organization_id, balance_nanos)"
+    wallets = [f"INSERT INTO {columns} VALUES ('wallet', '{other}', {nanos})" for nanos in (0, 1, -1)]  # noqa: S608 - names of this test
+    assert [outcome(role, wallet) for wallet in wallets] == ["done", "RestrictViolation", "RestrictViolation"]
+    grant = (
+        "INSERT INTO billing_grant (id, organization_id, transaction_id, source, priority, amount_nanos,"
+        " remaining_nanos) SELECT 'grant_x', organization_id, 'txn_x', source, 0, 5, 5 FROM billing_grant LIMIT 1"
+    )
+    assert outcome(role, grant) == "RestrictViolation"
 
 
 def test_a_partition_is_no_way_around_its_table(owner: Organization) -> None:

@@ -189,9 +189,9 @@ def make_rich(organization_ids: Sequence[str], journal_root: Path) -> None:
     client = single_try_client()
     try:
         run_id = client.info("server")["run_id"]  # type: ignore[index]  # one function for sync and async
-        nothing = orjson.dumps({"open": [], "counted": [], "examined": [], "spend": {}})
+        nothing = orjson.dumps({"open": [], "kept": [], "examined": [], "spend": {}})
         for owner in organization_ids:
-            for step in (("begin", "rich", 1_000), ("install", "rich", 10**15, 0, 900_000, nothing)):
+            for step in (("begin", "rich", 1_000), ("install", "rich", 10**15, 0, 900_000, nothing, 900_000)):
                 client.eval(INSTALL.text, 1, money_key(owner), run_id, *step)
     finally:
         client.close()

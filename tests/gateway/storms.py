@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from apps.billing.admission import ADMIT, GROW, RENEW, SETTLE, Admitted, Demand, Refused
+from apps.billing.journals import site_of
 from apps.billing.rebuilding import rebuild
 from apps.catalog.contracts import Price
 from apps.core.errors import Unavailable
@@ -59,9 +60,11 @@ class Worker:
         finally:
             self.running -= 1
             end = closed(entry, cost_nanos=cost(answer.hold_nanos))
-            self.journal.close_request(end)
             self.ended.append(end)
-            self.reservations.settle(end)
+            self.journal.close_request(end, then=partial(self._settle, end))
+
+    def _settle(self, end: RequestClosed) -> None:
+        self.reservations.settle(end)
 
     @property
     def spent(self) -> int:
@@ -78,7 +81,9 @@ async def running_worker(
     """A worker with its own connection; `make_states` stands for the rebuild where there is no database."""
     bridge = DatabaseBridge()
     store = ScriptClient([ADMIT, GROW, SETTLE, RENEW])
-    reservations = Reservations(store, lambda owners: bridge.read(partial(make_states, owners, journals)))
+    reservations = Reservations(
+        store, lambda owners: bridge.read(partial(make_states, owners, journals)), site=site_of(journals)
+    )
     tasks = [asyncio.create_task(store.run()), asyncio.create_task(reservations.run())]
     worker = Worker(Journal(journals, max_bytes=1 << 30), reservations, bridge, price)
     try:

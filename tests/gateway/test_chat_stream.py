@@ -224,3 +224,19 @@ def test_any_split_of_the_bytes_sends_the_same(data: st.DataObject) -> None:
     pieces = [whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
     stream, sent = run(*pieces)
     assert (sent, stream.tokens, stream.output_count) == (run(whole)[1], TokenCounts(input=5, output=2), 2)
+
+
+def test_an_empty_usage_takes_back_nothing_that_was_told() -> None:
+    stream, _ = run(chunk(), FINISH, LAST, chunk(choices=[], usage={}), DONE)
+    assert stream.tokens == TokenCounts(input=5, output=2) and stream.told.violation == ""
+    stream, _ = run(chunk(), FINISH, chunk(choices=[], usage={}), DONE)
+    assert stream.tokens is None and stream.told.violation
+
+
+def test_a_stream_is_finished_when_all_of_its_choices_are() -> None:
+    stream = new_stream(choices=2)
+    for index in (0, 1):
+        stream.feed(chunk(choices=[{"index": index, "delta": {"content": "Hi"}}], usage=USAGE))
+        assert not stream.is_finished
+        stream.feed(chunk(choices=[{"index": index, "delta": {}, "finish_reason": "stop"}], usage=USAGE))
+    assert stream.is_finished

@@ -3,6 +3,8 @@
 import asyncio
 import hashlib
 import inspect
+import time
+from threading import Event
 from typing import Any
 
 import orjson
@@ -27,9 +29,9 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     seen: list[int] = []
     real = TokenCounter.count_now
 
-    def counting_now(self: TokenCounter, text: str, measure: Any) -> int:
+    def counting_now(self: TokenCounter, text: str, measure: Any, **bound: Any) -> int:
         seen.append(len(text))
-        return real(self, text, measure)
+        return real(self, text, measure, **bound)
 
     monkeypatch.setattr(TokenCounter, "count_now", counting_now)
     return seen
@@ -91,6 +93,62 @@ async def test_too_many_long_texts_are_not_counted() -> None:
     assert len(counted) == counting.MAX_WAITING and 10_000 <= min(counted) == max(counted) < 10_020
 
 
+def test_counting_ends_where_the_answer_is_known() -> None:
+    measure = measure_of(offered())
+    text = "word " * 100_000
+    assert 1_000 < TOKENS.count_now(text, measure, enough=1_000) <= 1_000 + counting.SLICE
+    assert TOKENS.count_now("word " * 100, measure, enough=1_000) < 110
+
+
+@pytest.mark.asyncio
+async def test_who_waits_behind_somebody_elses_text_soon_has_the_cheap_bound(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    counter, measure, text = TokenCounter(), measure_of(offered()), "word " * 10_000
+    await counter.load(measure)
+    begun, go = Event(), Event()
+    real = TokenCounter.count_now
+
+    def slowly(self: TokenCounter, text: str, measure: Any, **bound: Any) -> int:
+        begun.set()
+        go.wait(10)
+        return real(self, text, measure, **bound)
+
+    monkeypatch.setattr(TokenCounter, "count_now", slowly)
+    first = asyncio.create_task(counter.count(text, measure))
+    await asyncio.to_thread(begun.wait, 10)
+    started = time.monotonic()
+    assert await asyncio.wait_for(counter.count(text, measure), 5) is None
+    assert time.monotonic() - started < counting.PATIENCE_S + 1
+    go.set()
+    counted = await first
+    assert counted is not None and 10_000 <= counted < 10_020  # whose turn it is waits for its own count
+    assert await counter.count(text, measure) == counted
+
+
+@pytest.mark.asyncio
+async def test_text_far_beyond_the_context_is_counted_no_further_than_needed(bench: Bench, counts: list[int]) -> None:
+    bench.models["short"] = offered(
+        id="short", tokenizer="o200k_base", context_length=5_000, targets=bench.models["base"].targets
+    )
+    bench.runtime.catalog.snapshot = snapshot(*bench.models.values())
+    encoded: list[int] = []
+    encoding = TOKENS._encoding("o200k_base")
+
+    class Watched:
+        def encode_ordinary(self, text: str) -> list[int]:
+            encoded.append(len(text))
+            return encoding.encode_ordinary(text)
+
+    TOKENS._encodings["o200k_base"] = Watched()  # type: ignore[assignment]
+    try:
+        call = await bench.call(CHAT, {"model": "short", "messages": [{"role": "user", "content": PROSE * 400}]})
+    finally:
+        TOKENS._encodings["o200k_base"] = encoding
+    assert (call.status, call.json["error"]["code"]) == (400, "context_length_exceeded")
+    assert 5_000 < sum(encoded) < 100_000 < len(PROSE * 400)
+
+
 @pytest.mark.asyncio
 async def test_with_enough_money_nothing_is_counted(bench: Bench, counts: list[int]) -> None:
     assert (await bench.chat("base", PROSE, max_tokens=50)).status == 200
@@ -107,6 +165,15 @@ async def test_a_prompt_is_not_refused_for_tokens_that_it_does_not_have(bench: B
     assert call.status == 200 and len(counts) == 1
     record = bench.record(call)
     assert record.cost_nanos <= (record.opened.hold_nanos or 0) <= 350_000 and record.overage_nanos == 0
+
+
+@pytest.mark.asyncio
+async def test_a_long_prompt_that_fits_its_context_is_counted_to_its_end(bench: Bench, counts: list[int]) -> None:
+    bench.limit(key_limits=Limits(budget_nanos=3_500_000))
+    call = await bench.chat("base", PROSE * 10, max_tokens=50)
+    assert call.status == 200 and len(counts) == 1
+    record = bench.record(call)
+    assert record.overage_nanos == 0 and 9_000 * 150 < (record.opened.hold_nanos or 0) <= 3_500_000
 
 
 @pytest.mark.asyncio

@@ -6,16 +6,18 @@ import time
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from functools import partial
+from threading import Lock
 from typing import Any
 
 import pytest
 import pytest_asyncio
 from django.conf import settings
 
+from apps.billing import receipt_reading
 from apps.billing.posting import post_batch
 from apps.billing.recovery import close_orphan
 from apps.core.ids import new_id
-from apps.gateway.receipts import WAIT_S
+from apps.gateway.receipts import MAX_WAITING_OF_KEY, WAIT_S, Receipts
 from apps.usage.journal import Journal
 from apps.usage.recording import record
 from apps.usage.shipping import ship
@@ -143,6 +145,64 @@ async def test_an_id_that_nobody_made_is_404_after_a_bounded_wait_and_an_old_one
     began = time.monotonic()
     assert (await desk.ask("req_0192" + "0" * 28)).status == 404
     assert time.monotonic() - began < 1
+
+
+async def test_who_waits_has_the_journals_read_at_its_beginning_and_its_end(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[str] = []
+    real = receipt_reading.find_closed
+
+    def find(root: Any, request_id: str) -> Any:
+        reads.append(request_id)
+        return real(root, request_id)
+
+    monkeypatch.setattr(receipt_reading, "find_closed", find)
+    assert (await desk.ask(new_id("req"))).status == 404
+    assert len(reads) == 2
+
+
+async def test_one_that_ends_here_while_it_is_asked_for_is_found(desk: Desk) -> None:
+    end = closed(opened(organization_id="org_1"))
+    journal = desk.bench.runtime.journal
+    journal.open_request(end.opened)
+    asking = asyncio.create_task(desk.ask(end.opened.request_id))
+    await asyncio.sleep(0.3)
+    journal.close_request(end)
+    assert (await asking).status == 200
+
+
+async def test_a_key_that_asks_for_what_is_not_there_does_not_keep_others_out(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a flood by one key few wait, and one looks at a time; the rest are answered after one look."""
+    monkeypatch.setattr("apps.gateway.receipts.WAIT_S", 1.0)
+    at_once, most = 0, 0
+    real, lock = receipt_reading.find_closed, Lock()
+
+    def find(root: Any, request_id: str) -> Any:
+        nonlocal at_once, most
+        with lock:
+            at_once += 1
+            most = max(most, at_once)
+        time.sleep(0.01)
+        with lock:
+            at_once -= 1
+        return real(root, request_id)
+
+    monkeypatch.setattr(receipt_reading, "find_closed", find)
+    waited: list[str] = []
+    wait_for = Receipts._wait_for
+
+    async def waiting(self: Receipts, grant: Any, request_id: str) -> Any:
+        waited.append(request_id)
+        return await wait_for(self, grant, request_id)
+
+    monkeypatch.setattr(Receipts, "_wait_for", waiting)
+    calls = await asyncio.gather(*(desk.ask(new_id("req")) for _ in range(20)))
+    assert {call.status for call in calls} == {404}
+    assert most == 1 and len(waited) == MAX_WAITING_OF_KEY
+    assert not desk.bench.runtime.receipts._waiting_of
 
 
 @pytest.mark.parametrize("nonsense", ["x", "req_1", "req_" + "f" * 32, "gen-123", "req_" + "G" * 32])

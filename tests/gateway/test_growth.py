@@ -111,6 +111,27 @@ async def test_a_stream_ends_where_the_money_ends(
     assert int(empty_store.hget(MONEY, "held")) == 0
 
 
+async def test_usage_in_every_chunk_does_not_end_the_growth(bench: Bench) -> None:
+    """What was told so far is no end: without `finish_reason` the output goes on, and must be held for."""
+    long_model(bench, targets=(bench.target("sandbox-fault-usage-every-chunk"),))
+    bench.limit(key_limits=Limits(budget_nanos=3_000_000))
+    call = await bench.call(CHAT, body(20_000))
+    assert call.events[-1]["error"]["code"] == "key_spend_limit_exceeded"
+    delivered = sum(1 for event in call.events[:-1] if event["choices"] and event["choices"][0]["delta"].get("content"))
+    record = bench.record(call)
+    assert (record.outcome, record.estimated, record.overage_nanos) == ("failed", False, 0)
+    assert record.tokens.output == delivered > 1_000  # as told with what was delivered, not with what was kept back
+    assert record.cost_nanos <= (record.opened.hold_nanos or 0) <= 3_000_000
+
+
+async def test_usage_in_every_chunk_is_billed_as_told_last(bench: Bench) -> None:
+    long_model(bench, targets=(bench.target("sandbox-fault-usage-every-chunk"),))
+    call = await bench.call(CHAT, body(3_000))
+    record = bench.record(call)
+    assert call.events[-1] == "[DONE]" and len(holds(bench, call)) > 2
+    assert (record.tokens.output, record.overage_nanos) == (3_000, 0)
+
+
 async def test_many_streams_share_a_budget_to_its_end_and_never_pass_it(bench: Bench, empty_store: Any) -> None:
     long_model(bench)
     budget = 20_000_000

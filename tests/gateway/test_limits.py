@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from apps.core.limits import Limits
 from apps.gateway.counting import TOKENS, bound_of, measure_of
 from apps.gateway.token_usage import ToldUsage
 from apps.usage.contracts import TokenCounts
+from apps.usage.journal import JournalFull
 from tests.factories import offered, snapshot
 from tests.gateway.conftest import Bench, make_rich
 from tests.gateway.storms import Worker, demand, running_worker
@@ -370,6 +372,20 @@ async def test_a_request_that_no_minute_can_hold_is_refused_for_good(bench: Benc
     assert call.headers["x-should-retry"] == "false"
 
 
+@pytest.mark.parametrize("stream", [True, False])
+async def test_without_max_tokens_an_answer_is_cut_to_what_the_minute_has_left(bench: Bench, stream: bool) -> None:
+    """The window counts what the earlier ones used, not that each could have used all of it."""
+    bench.limit(key_limits=Limits(tokens_per_minute=152))
+    calls = []
+    for _ in range(5):
+        calls.append(await bench.chat("base", "hi", stream=stream))
+        await bench.runtime.reservations.drain()
+    assert [call.status for call in calls] == [200] * 5
+    assert calls[-1].headers["x-ratelimit-remaining-tokens"] == "0"
+    asked = await bench.chat("base", "hi", stream=stream, max_tokens=100)
+    assert (asked.status, asked.json["error"]["code"]) == (429, "rate_limit_exceeded")
+
+
 async def test_an_upstream_that_claims_too_much_is_paid_from_the_hold_alone(
     bench: Bench, empty_store: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -441,3 +457,19 @@ async def test_images_and_tools_are_part_of_the_worst_case(bench: Bench) -> None
     body = {"model": "see", "max_tokens": 1, "messages": [{"role": "user", "content": [image]}]}
     seen = bench.record(await bench.call(CHAT, body)).opened.hold_nanos or 0
     assert 8_192 * 150 < seen < 8_500 * 150
+
+
+@pytest.mark.parametrize("failure", [RuntimeError("a mistake"), JournalFull("no room"), asyncio.CancelledError()])
+async def test_whatever_keeps_a_request_from_its_record_gives_its_hold_back(
+    bench: Bench, empty_store: Any, monkeypatch: pytest.MonkeyPatch, failure: BaseException
+) -> None:
+    def fail(entry: Any) -> None:
+        raise failure
+
+    monkeypatch.setattr(bench.runtime.journal, "open_request", fail)
+    with suppress(asyncio.CancelledError):
+        call = await bench.chat("base")
+        assert not call.sent or call.status in (500, 503)
+    await bench.runtime.reservations.drain()
+    assert int(empty_store.hget("crun:{org_1}:money", "held")) == 0
+    assert not bench.runtime.reservations._running

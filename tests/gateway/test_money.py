@@ -280,7 +280,7 @@ async def test_a_process_that_dies_is_settled_by_who_ships_its_journal(till: Til
     assert (int(money["balance"]), int(money["held"])) == (USD - 4_000, 0)
     await till.ship()
     assert till.money(empty_store) == money
-    dying.journal.close_request = lambda end: None  # type: ignore[method-assign]  # it is dead
+    dying.journal.close_request = lambda end, **_: None  # type: ignore[method-assign]  # it is dead
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     dying.journal.close = lambda: None  # type: ignore[method-assign]  # closed above

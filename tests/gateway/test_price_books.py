@@ -1,5 +1,6 @@
 """A price book at the gateway: hold, cost, receipt and ledger of an organization follow its own price at once."""
 
+import json
 import logging
 from collections.abc import AsyncIterator
 from decimal import Decimal
@@ -16,13 +17,15 @@ from apps.billing import receipt_reading
 from apps.billing.ledger import balance_nanos
 from apps.billing.posting import post_batch
 from apps.billing.pricing.loading import load_book
+from apps.billing.pricing.rerating import rerate
+from apps.billing.rebuilding import rebuild
 from apps.billing.recovery import close_orphan
 from apps.catalog.contracts import Price
 from apps.gateway.catalog_feed import CatalogFeed
 from apps.usage.models import UsageRecord
 from apps.usage.shipping import ship
 from tests.billing import books
-from tests.billing.pricing.traffic import MODEL, list_price, rule
+from tests.billing.pricing.traffic import MODEL, deltas, list_price, rule, window
 from tests.factories import offered, snapshot
 from tests.gateway.conftest import Bench
 from tests.gateway.test_generation import Desk
@@ -168,3 +171,25 @@ async def test_a_new_rule_raises_the_version_and_is_loaded_with_the_catalog(
     assert feed.snapshot.version > before
     found = feed.book.rule_for(shop.owner.id, MODEL, moment=2e9)
     assert found is not None and found.rule_id == made.id
+
+
+@pytest.mark.parametrize(("percent", "sign"), [("50", 1), ("-50", -1)])
+async def test_a_re_rating_counts_as_usage_and_not_as_credit(shop: Shop, percent: str, sign: int) -> None:
+    """Whichever way it goes, what came in as credit stays."""
+    answer = await shop.bench.chat(MODEL)
+    assert answer.status == 200
+    await shop.settle()
+    await shop.in_thread(lambda: books.credit(shop.owner, 10**9))
+    await shop.in_thread(lambda: rebuild([shop.owner.id], settings.JOURNAL_DIR))
+    before = json.loads((await shop.bench.call("/api/v1/credits")).body, parse_float=Decimal)["data"]
+    await shop.in_thread(lambda: rule(shop.owner, percent))
+    done = await shop.in_thread(lambda: rerate(window(), reason="Typo", actor="test"))
+    assert done is not None
+    [delta] = await shop.in_thread(lambda: deltas(shop.owner))
+    assert delta * sign > 0
+    await shop.in_thread(lambda: rebuild([shop.owner.id], settings.JOURNAL_DIR))
+    after = json.loads((await shop.bench.call("/api/v1/credits")).body, parse_float=Decimal)["data"]
+    usd = Decimal(delta) / 10**9
+    assert after["total_usage"] == before["total_usage"] + usd
+    assert after["total_credits"] == before["total_credits"]
+    assert after["balance"] == before["balance"] - usd

@@ -110,3 +110,12 @@ async def test_it_sees_no_figure_of_its_organizations_money(sandbox: Bench) -> N
     assert (await sandbox.call("/api/v1/client/account/balance")).json["data"] == {"balance": 0}
     key = (await sandbox.call("/api/v1/key")).json["data"]
     assert (key["is_sandbox"], key["usage"], key["limit"]) == (True, 0, None)
+
+
+async def test_what_costs_nothing_gives_its_place_back_at_its_end(sandbox: Bench) -> None:
+    """A hold of nothing is settled like any other: nobody waits for requests that have ended."""
+    sandbox.limit(key_limits=Limits(concurrency=1, tokens_per_minute=20_000))
+    for _ in range(3):
+        call = await sandbox.chat("test-echo")
+        assert call.status == 200
+        await sandbox.runtime.reservations.drain()

@@ -53,6 +53,40 @@ def read(**usage: Any) -> ToldUsage:
         ),
         pytest.param(
             {
+                "prompt_tokens": 3008,
+                "completion_tokens": 5,
+                "total_tokens": 3013,
+                "prompt_tokens_details": {"cached_tokens": 2000, "cache_creation_tokens": 1000},
+            },
+            TokenCounts(input=8, cache_read=2000, cache_write=1000, output=5),
+            id="litellm",
+        ),
+        pytest.param(
+            {
+                "prompt_tokens": 3008,
+                "completion_tokens": 5,
+                "total_tokens": 3013,
+                "prompt_tokens_details": {
+                    "cached_tokens": 2000,
+                    "cache_creation_tokens": 1000,
+                    "cache_creation_token_details": {
+                        "ephemeral_5m_input_tokens": 400,
+                        "ephemeral_1h_input_tokens": 600,
+                    },
+                },
+                "cache_creation_input_tokens": 1000,
+                "cache_read_input_tokens": 2000,
+            },
+            TokenCounts(input=8, cache_read=2000, cache_write=400, cache_write_1h=600, output=5),
+            id="litellm by time",
+        ),
+        pytest.param(
+            {"prompt_tokens": 1000, "completion_tokens": 10, "total_tokens": 1010, "cached_tokens": 900},
+            TokenCounts(input=100, cache_read=900, output=10),
+            id="moonshot",
+        ),
+        pytest.param(
+            {
                 "prompt_tokens": 30,
                 "completion_tokens": 5,
                 "total_tokens": 35,

@@ -80,9 +80,30 @@ MUTANTS = [
     Mutant(
         "a rebuild overlooks what stands in journals alone",
         "apps/billing/rebuilding.py",
-        "            balance -= entry.charged_nanos\n",
-        "",
+        "in (*closed.values(), *(unrecorded[name] for name in elsewhere)):",
+        "in [unrecorded[name] for name in elsewhere]:",
         "tests/gateway/test_money.py -k wherever_it_is",
+    ),
+    Mutant(
+        "a rebuild overlooks what other machines settled",
+        "apps/billing/rebuilding.py",
+        "in (*closed.values(), *(unrecorded[name] for name in elsewhere)):",
+        "in closed.values():",
+        "tests/gateway/test_several_machines.py -k did_not_ship",
+    ),
+    Mutant(
+        "a machine that was cut off loses its holds",
+        "apps/billing/rebuilding.py",
+        "if is_ours or until_ms <= now_ms:",
+        "if True:",
+        "tests/gateway/test_several_machines.py -k cut_off",
+    ),
+    Mutant(
+        "a close that the disk refused is settled all the same",
+        "apps/usage/journal.py",
+        '            log.error("close kept in memory, the journal cannot be written: %s", error)\n',
+        "            if then is not None:\n                then()\n",
+        "tests/gateway/test_several_machines.py -k disk_refused",
     ),
     Mutant(
         "the balance is dropped before the ledger has committed",
@@ -108,8 +129,7 @@ MUTANTS = [
     Mutant(
         "the hold is settled before the journal knows the end",
         "apps/gateway/metering.py",
-        '            self._journal.close_request(self.closed)\n            crash_point("P8")\n'
-        "            self._settle(self.closed)\n",
+        "            self._journal.close_request(self.closed, then=partial(self._written, self.closed))\n",
         "            self._settle(self.closed)\n            self._journal.close_request(self.closed)\n",
         f"{_RULES} -k settled_only_when",
     ),

@@ -30,6 +30,7 @@ from hypothesis.stateful import (
 from apps.billing import grants, ledger, rebuilding
 from apps.billing.admission import ADMIT, GROW, RENEW, SETTLE, Admitted, key_prefix
 from apps.billing.grants import Credit
+from apps.billing.journals import site_of
 from apps.billing.models import Grant, GrantSource, LedgerTransaction
 from apps.billing.posting import post_batch
 from apps.billing.rebuilding import rebuild
@@ -100,7 +101,9 @@ class Door:
 
         async def make() -> Reservations:
             return Reservations(
-                site.stores[number], lambda owners: site.bridge.read(partial(rebuild, owners, journals))
+                site.stores[number],
+                lambda owners: site.bridge.read(partial(rebuild, owners, journals)),
+                site=site_of(journals),
             )
 
         self.reservations = self._loop.run_until_complete(make())

@@ -63,6 +63,9 @@ class StandInStripe:
         self.requests: list[tuple[str, str, Json, dict[str, str]]] = []
         self.faults: list[tuple[str, str]] = []
         self.declines = False
+        self.asks_bank = False
+        """The bank wants a confirmation by its customer: intents stay open."""
+        self.refunds_wait = False
         self.webhook_url = ""
         self.secrets = [SECRET]
         self.url = ""
@@ -192,6 +195,8 @@ class StandInStripe:
         if act := acts.get(f"{method} {path}"):
             return act(params)
         parts = path.split("/")
+        if parts[-1] == "cancel":
+            return self._cancel(self._get(parts[-2]))
         if parts[-1] == "detach":
             card = self._get(parts[-2])
             if card["customer"] is None:
@@ -246,8 +251,22 @@ class StandInStripe:
             intent.update(status="requires_payment_method", payment_method=None, last_payment_error=error)
             self.emit("payment_intent.payment_failed", intent)
             raise StripeFault(402, type="card_error", payment_intent=intent, **error)
+        if self.asks_bank:
+            intent.update(status="requires_action")
+            return intent
+        return self.confirm(intent)[0]
+
+    def confirm(self, intent: Json) -> tuple[Json, Json]:
+        """The intent, paid, and the event that says so."""
         intent.update(status="succeeded", amount_received=intent["amount"])
-        self.emit("payment_intent.succeeded", intent)
+        return intent, self.emit("payment_intent.succeeded", intent)
+
+    def _cancel(self, intent: Json) -> Json:
+        if intent["status"] in ("succeeded", "canceled"):
+            code = "payment_intent_unexpected_state"
+            raise StripeFault(400, type="invalid_request_error", code=code, message=f"It is {intent['status']}")
+        intent["status"] = "canceled"
+        self.emit("payment_intent.canceled", intent)
         return intent
 
     def make_refund(self, params: Json) -> Json:
@@ -261,7 +280,7 @@ class StandInStripe:
             amount=int(params["amount"]),
             currency=intent["currency"],
             payment_intent=intent["id"],
-            status="succeeded",
+            status="pending" if self.refunds_wait else "succeeded",
             metadata=params.get("metadata", {}),
         )
         self.emit("refund.created", refund)

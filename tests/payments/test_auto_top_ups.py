@@ -10,7 +10,7 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from apps.billing import grants, ledger
-from apps.billing.models import Alert, AutoTopUp, Payment, PaymentMethod, PaymentStatus
+from apps.billing.models import Alert, AutoTopUp, OddRow, Payment, PaymentMethod, PaymentStatus
 from apps.billing.payments import auto_top_ups, cards, tasks
 from apps.billing.payments.auto_top_ups import Terms, begin, switch_off, switch_on, top_up, top_up_all
 from apps.billing.payments.contracts import ProviderAway
@@ -95,6 +95,55 @@ def test_the_ceiling_is_never_exceeded(till: Till) -> None:
     assert auto_top_ups.spent_this_month(till.owner.id) == 40 * USD
     alerts = Alert.objects.filter(kind="auto_top_up.failed")
     assert [alert.subject for alert in alerts] == ["Automatic top-up has reached its monthly ceiling"]
+
+
+def test_a_top_up_that_the_bank_wants_confirmed_is_cancelled_at_stripe(till: Till) -> None:
+    """Nobody is there to confirm it; left open it could be charged weeks later, beyond the ceiling."""
+    set_up(till)
+    spend(till, 9)
+    till.account.asks_bank = True
+    payment = top_up(till.owner.id)
+    assert payment is not None
+    assert (payment.status, payment.is_open_at_provider) == (PaymentStatus.FAILED, False)
+    assert till.account.objects[payment.provider_reference]["status"] == "canceled"
+    assert auto_top_ups.spent_this_month(till.owner.id) == 0
+
+
+@pytest.mark.parametrize("asks_bank", [True, False])
+def test_what_failed_counts_until_it_is_cancelled(till: Till, asks_bank: bool) -> None:
+    set_up(till, amount=20, ceiling=30)
+    spend(till, 9)
+    till.account.asks_bank, till.account.declines = asks_bank, not asks_bank
+    for _ in range(2):
+        till.account.fail_next("/v1/payment_intents/pi", "before")
+    first = top_up(till.owner.id)
+    assert first is not None
+    assert (first.status, first.is_open_at_provider) == (PaymentStatus.FAILED, True)
+    AutoTopUp.objects.update(next_attempt_at=None)
+    assert begin(till.owner.id) is None  # 20 more could be charged: the ceiling has no room
+    assert auto_top_ups.spent_this_month(till.owner.id) == 20 * USD
+    till.account.asks_bank = till.account.declines = False
+    OddRow.objects.update(next_attempt_at=timezone.now())
+    top_up_all()
+    assert till.account.objects[first.provider_reference]["status"] == "canceled"
+    assert till.account.charged_cents() == 1000 + 2000
+    assert auto_top_ups.spent_this_month(till.owner.id) == 20 * USD
+
+
+def test_a_failed_top_up_that_was_paid_before_it_could_be_cancelled_is_credited(till: Till) -> None:
+    set_up(till)
+    spend(till, 9)
+    till.account.asks_bank = True
+    for _ in range(2):
+        till.account.fail_next("/v1/payment_intents/pi", "before")
+    payment = top_up(till.owner.id)
+    assert payment is not None and payment.is_open_at_provider
+    till.account.confirm(till.account.objects[payment.provider_reference])
+    OddRow.objects.update(next_attempt_at=timezone.now())
+    assert auto_top_ups.cancel_open() == 1
+    payment.refresh_from_db()
+    assert (payment.status, payment.is_open_at_provider) == (PaymentStatus.PAID, False)
+    assert ledger.balance_nanos(till.owner.id) == 21 * USD
 
 
 def test_a_new_month_begins_anew(till: Till) -> None:

@@ -6,8 +6,19 @@ import pytest
 from django.db import IntegrityError, transaction
 
 from apps.billing import grants, ledger
-from apps.billing.models import LedgerTransaction, Payment, Refund, RefundStatus
-from apps.billing.payments import refunds
+from apps.billing.models import (
+    Alert,
+    AutoTopUp,
+    LedgerTransaction,
+    OddRow,
+    Payment,
+    PaymentMethod,
+    Refund,
+    RefundStatus,
+    WebhookInbox,
+)
+from apps.billing.payments import inbox, refunds
+from apps.billing.payments.auto_top_ups import Terms, switch_on
 from apps.billing.payments.refunds import refund_payment, refundable_nanos
 from apps.billing.payments.top_ups import Transfer, record_bank_transfer
 from apps.core.errors import Conflict, InvalidInput, NotFound
@@ -186,11 +197,88 @@ def test_a_dispute_takes_other_credit_before_it_becomes_a_debt(till: Till) -> No
     assert books.failed_proofs() == []
 
 
-def test_a_dispute_about_more_than_the_payment_is_refused(till: Till) -> None:
-    payment = till.paid(10)
-    for event in till.account.dispute(payment.provider_reference, 1001)[1]:
-        assert till.deliver(event).status_code == 400
+def test_a_dispute_about_more_than_the_payment_takes_the_payment_and_tells_the_operator(till: Till) -> None:
+    """Its money is gone at the bank whatever we think of the amount: the wallet follows, up to the payment."""
+    payment = till.paid(10, save_card=True)
+    card = PaymentMethod.objects.get()
+    switch_on(till.owner.id, Terms(5 * USD, 20 * USD, 100 * USD, card.id), actor="ada")
+    dispute, events = till.account.dispute(payment.provider_reference, 1001)
+    for event in events * 2:
+        assert till.deliver(event).status_code == 200
+    assert ledger.balance_nanos(till.owner.id) == 0
+    assert AutoTopUp.objects.get().paused_reason == "A payment is disputed."
+    alert = Alert.objects.get(organization=None)
+    assert (alert.kind, alert.details["payment"]) == ("payment.review", payment.id)
+    assert "10.010000000 USD" in alert.text
+    for event in till.account.win(dispute):
+        assert till.deliver(event).status_code == 200
     assert ledger.balance_nanos(till.owner.id) == 10 * USD
+    assert books.failed_proofs() == []
+
+
+def test_an_event_that_is_refused_is_told_to_the_operator_once(till: Till) -> None:
+    payment = till.paid(10)
+    refund_payment(payment.id, 10 * USD, **BY)
+    forged = till.account.of("refund")[0] | {"id": "re_other", "metadata": {}}
+    event = till.account.emit("refund.created", forged)
+    assert [till.deliver(event).status_code for _ in range(2)] == [400, 400]
+    alert = Alert.objects.get()
+    assert (alert.organization_id, alert.kind, alert.details["event"]) == (None, "payment.review", event["id"])
+    assert "more would be refunded than was paid" in alert.text
+
+
+def test_a_refund_at_stripe_beside_one_that_waits_is_tried_again(till: Till) -> None:
+    """Stripe has room for one of them only: which one is known when ours has come to its end."""
+    payment = till.paid(10)
+    for _ in range(2):
+        till.account.fail_next("/v1/refunds", "before")
+    ours = refund_payment(payment.id, 6 * USD, **BY)
+    by_hand, _ = till.account.refund_by_hand(payment.provider_reference, 1000)
+    assert till.deliver(by_hand).json()["status"] == "parked"
+    Refund.objects.update(checked_at=ours.created_at - refunds.ASK_AGAIN_AFTER)
+    refunds.resume_refunds()  # Stripe refuses ours: nothing is left
+    ours.refresh_from_db()
+    assert ours.status == RefundStatus.FAILED
+    WebhookInbox.objects.filter(status="parked").update(next_attempt_at=ours.created_at)
+    inbox.work_on_due()
+    assert ledger.balance_nanos(till.owner.id) == 0
+    assert sorted(Refund.objects.values_list("amount_nanos", "status")) == [
+        (6 * USD, "failed"),
+        (10 * USD, "succeeded"),
+    ]
+    assert books.failed_proofs() == []
+
+
+@pytest.mark.parametrize(("end", "status"), [("succeeded", "succeeded"), ("failed", "failed"), ("pending", "pending")])
+def test_a_refund_that_was_accepted_is_asked_about_each_hour(till: Till, end: str, status: str) -> None:
+    """Its event may get lost. It is never sent anew."""
+    payment = till.paid(10)
+    till.account.refunds_wait = True
+    refund = refund_payment(payment.id, 4 * USD, **BY)
+    assert (refund.status, refund.provider_reference != "") == (RefundStatus.PENDING, True)
+    till.account.of("refund")[0]["status"] = end
+    assert refunds.resume_refunds() == 0
+    Refund.objects.update(checked_at=refund.created_at - refunds.POLL_AFTER)
+    assert [refunds.resume_refunds(), refunds.resume_refunds()] == [1, 0]
+    refund.refresh_from_db()
+    assert refund.status == status
+    assert len(till.account.of("refund")) == 1
+
+
+@pytest.mark.parametrize("gone", ["refund", "payment"])
+def test_a_refund_that_stripe_lists_no_more_is_not_sent_again_and_not_failed(till: Till, gone: str) -> None:
+    payment = till.paid(10)
+    till.account.refunds_wait = True
+    refund = refund_payment(payment.id, 4 * USD, **BY)
+    del till.account.objects[refund.provider_reference if gone == "refund" else payment.provider_reference]
+    asked = len(till.account.of("refund"))
+    Refund.objects.update(checked_at=refund.created_at - refunds.POLL_AFTER)
+    refunds.resume_refunds()
+    refund.refresh_from_db()
+    if gone == "refund":
+        assert OddRow.objects.get().error == "the provider does not list the refund"
+    assert (refund.status, len(till.account.of("refund"))) == (RefundStatus.PENDING, asked)
+    assert ledger.balance_nanos(till.owner.id) == 6 * USD
 
 
 @pytest.mark.django_db(transaction=True)

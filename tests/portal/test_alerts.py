@@ -188,6 +188,15 @@ def test_a_brake_is_set_shown_and_checked(cast: Cast, owner: Client) -> None:
     assert owner.get(page).status_code == 200
     assert owner.post(page, {"brake_usd": "2.50", "brake_minutes": "61"}).status_code == 422
     assert owner.post(page, {"brake_usd": "x", "brake_minutes": "5"}).status_code == 422
+    for amount, words in (("-1", "cannot be negative; 0 means that the key is never paused"), ("1e3", "not an amount")):
+        assert words in owner.post(page, {"brake_usd": amount, "brake_minutes": "5"}).content.decode()
+    large = owner.post(page, {"brake_usd": "9000001", "brake_minutes": "5"}).content.decode()
+    assert "The amount of a brake is at most 9,000,000 USD" in large
     assert owner.post(page, {"brake_usd": "2.50", "brake_minutes": "10"}).status_code == 302
     assert "pauses above 2.50 USD in 10 minutes" in owner.get("/o/acme/keys/").content.decode()
     assert settings.WEBHOOKS_ALLOW_PRIVATE is False
+
+
+def test_the_mark_of_low_credit_has_words_of_its_own(owner: Client) -> None:
+    answer = owner.post("/o/acme/alerts/settings/", {"low_balance_nanos": "-1", "recipients": ""})
+    assert "The mark of low credit cannot be negative; 0 means that you are told" in answer.content.decode()

@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from apps.billing.grants import Credit, grant_credit
 from apps.billing.invoices import printing
+from apps.billing.invoices.payments import mark_paid
 from apps.billing.models import BillingProfile, GrantSource
 from tests.portal import paper
 from tests.portal.conftest import Cast
@@ -54,6 +55,17 @@ def test_an_invoice_is_a_page_without_anything_inline(owner: Client, cast: Cast)
     assert "css/invoice.css" in content
     assert "style-src 'self'" in response.headers["Content-Security-Policy"]
     assert "no-cache" in response.headers["Cache-Control"]
+
+
+def test_a_paid_invoice_with_a_credit_note_says_that_nothing_is_left_to_pay(owner: Client, cast: Cast) -> None:
+    invoice = paper.invoice_of(cast.organization)
+    paper.credit_note_of(invoice)
+    page = f"/o/acme/billing/invoices/{invoice.id}/"
+    assert "Left to pay" in owner.get(page).content.decode()
+    mark_paid(invoice.id)
+    shown = owner.get(page).content.decode()
+    assert "Left" not in shown
+    assert "Total less credit notes" in shown and "nothing is left to pay" in shown
 
 
 def test_a_credit_note_names_its_invoice_and_reason(owner: Client, cast: Cast) -> None:
@@ -139,6 +151,8 @@ def test_the_billing_profile_is_kept_and_printed(owner: Client, cast: Cast) -> N
         ("legal_name", "", "required"),
         ("country", "Germany", "at most 2"),
         ("country", "D1", "Two capital letters"),
+        ("country", "XX", "There is no country XX"),
+        ("country", "uk", "The United Kingdom is GB"),
         ("region", "CA", "needs its country"),
         ("emails", "nobody", "is no e-mail address"),
         ("emails", "\n".join(f"a{number}@x.example" for number in range(11)), "At most 10"),

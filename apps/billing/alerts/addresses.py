@@ -65,6 +65,11 @@ def check_url(text: str, *, allow_private: bool = False) -> str:
     return text
 
 
+def host_of(url: str) -> str:
+    """The host of a URL, and its port where it names one: what may be shown to whoever may not see all of it."""
+    return urlsplit(url).netloc.rpartition("@")[2]
+
+
 def is_public(address: Address) -> bool:
     """Whether the address is one of the public internet, and carries no other address inside."""
     if isinstance(address, IPv4Address):

@@ -12,9 +12,9 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from apps.accounts.models import Organization
-from apps.billing.alerts.addresses import check_url
+from apps.billing.alerts.addresses import check_url, host_of
 from apps.billing.alerts.raising import event_body, raise_alert
-from apps.billing.alerts.work_tables import fail, give_up_lost, lease, succeed
+from apps.billing.alerts.work_tables import fail, give_up_lost, lease, put_off, succeed
 from apps.billing.models import AlertKind, DeliveryState, WebhookDelivery, WebhookEndpoint
 from apps.billing.models.alerts import CUSTOMER_KINDS, ERROR_LENGTH, SECRET_OVERLAP, TEST_EVENT, new_endpoint_id
 from apps.core.crypto import seal, unseal
@@ -26,6 +26,12 @@ MAX_ENDPOINTS: Final = 20
 TRIES_SHOWN: Final = 20
 PER_ENDPOINT: Final = 5
 """Of one endpoint so many messages are tried at the same time: a slow one does not hold up the others."""
+PER_ORGANIZATION: Final = 10
+"""And of one organization so many, for the same reason."""
+MAX_TESTS_WAITING: Final = 5
+"""Test events that wait for one endpoint."""
+PUT_OFF: Final = timedelta(seconds=5)
+"""How long a message waits that could not be tried for no fault of its own."""
 GIVE_UP_AFTER: Final = timedelta(days=5)
 """An endpoint that answered nothing but failures for so long is switched off."""
 KEEP: Final = timedelta(days=30)
@@ -33,11 +39,20 @@ KEEP: Final = timedelta(days=30)
 
 _DUE: Final = """
 SELECT id FROM (
-    SELECT delivery.id, row_number() OVER (PARTITION BY delivery.endpoint_id ORDER BY delivery.next_at) AS place
-    FROM billing_webhookdelivery delivery JOIN billing_webhookendpoint endpoint ON endpoint.id = delivery.endpoint_id
-    WHERE delivery.state = 'pending' AND delivery.next_at <= %s AND endpoint.enabled
-) due WHERE place <= %s LIMIT %s
+    SELECT id, next_at,
+        row_number() OVER (PARTITION BY organization_id ORDER BY place_of_endpoint, next_at, id) AS place
+    FROM (
+        SELECT delivery.id, delivery.organization_id, delivery.next_at,
+            row_number() OVER (PARTITION BY endpoint.id ORDER BY delivery.next_at, delivery.id) AS place_of_endpoint
+        FROM billing_webhookdelivery delivery
+        JOIN billing_webhookendpoint endpoint ON endpoint.id = delivery.endpoint_id
+        WHERE delivery.state = 'pending' AND delivery.next_at <= %(now)s AND endpoint.enabled
+    ) due WHERE place_of_endpoint <= %(per_endpoint)s
+) fair WHERE place <= %(per_organization)s
+ORDER BY place, next_at, id LIMIT %(limit)s
 """
+"""In turns: the first message of each organization, the one that waits longest first, then the second of each. Within
+an organization the same among its endpoints. So what one of them queues never stands before another's first."""
 
 
 @dataclass(frozen=True)
@@ -134,9 +149,13 @@ def switch(endpoint: WebhookEndpoint, *, on: bool, reason: str = "") -> None:
 
 @transaction.atomic
 def send_test(endpoint: WebhookEndpoint) -> WebhookDelivery:
-    """Queue a `webhook.test` event for the endpoint. Raises Conflict when it is switched off."""
+    """Queue a `webhook.test` event for the endpoint. Raises Conflict when it is switched off, or when MAX_TESTS_WAITING
+    are on their way."""
     if not _locked(endpoint).enabled:
         raise Conflict("the endpoint is off; switch it on first")
+    waiting = WebhookDelivery.objects.filter(endpoint=endpoint, event=TEST_EVENT, state=DeliveryState.PENDING)
+    if waiting.count() >= MAX_TESTS_WAITING:
+        raise Conflict(f"{MAX_TESTS_WAITING} test events are on their way already; see how they end")
     content = {"endpoint_id": endpoint.id, "text": "This is a test. Nothing happened."}
     delivery: WebhookDelivery = WebhookDelivery.objects.create(
         organization_id=endpoint.organization_id,
@@ -166,7 +185,8 @@ def replay(delivery: WebhookDelivery) -> None:
 def lease_deliveries(limit: int, now: datetime) -> list[WebhookDelivery]:
     """Up to `limit` messages to try now, with their endpoints, leased to the caller alone."""
     with connection.cursor() as cursor:
-        cursor.execute(_DUE, [now, PER_ENDPOINT, limit])
+        bounds = {"per_endpoint": PER_ENDPOINT, "per_organization": PER_ORGANIZATION, "limit": limit}
+        cursor.execute(_DUE, {"now": now, **bounds})
         ids = [row[0] for row in cursor.fetchall()]
     due = WebhookDelivery.objects.filter(pk__in=ids).select_related("endpoint")
     return give_up_lost(lease(due, limit=limit, now=now), _tries)
@@ -193,6 +213,12 @@ def conclude(delivery: WebhookDelivery, outcome: Try) -> bool:
     return is_mine
 
 
+def postpone(delivery: WebhookDelivery) -> bool:
+    """The leased try could not begin, which says nothing about the endpoint: it counts as none, and comes again soon.
+    False when the lease was lost."""
+    return put_off(delivery, PUT_OFF)
+
+
 def prune(now: datetime) -> int:
     """Forget messages that were done long ago, with the alerts kept; returns how many."""
     old = WebhookDelivery.objects.filter(finished_at__lt=now - KEEP).exclude(state=DeliveryState.PENDING)
@@ -212,15 +238,16 @@ def _note_failure(endpoint_id: str, outcome: Try) -> None:
     if not endpoint.enabled or not (outcome.is_gone or outcome.at - since >= GIVE_UP_AFTER):
         return
     reason = "it answered 410 Gone" if outcome.is_gone else f"every try has failed since {since:%Y-%m-%d %H:%M} UTC"
+    host = host_of(endpoint.url)  # alerts are read by more people than the URL, whose path often holds a secret
     switch(endpoint, on=False, reason=f"Switched off because {reason}.")
     raise_alert(
         endpoint.organization_id,
         AlertKind.WEBHOOK_DISABLED,
         key=f"webhook.disabled:{endpoint.id}:{outcome.at.isoformat()}",
         subject="A webhook endpoint was switched off",
-        text=f"Nothing more is sent to {endpoint.url}, because {reason}. The last error was: {outcome.error}. Switch"
-        " the endpoint on again on the page of webhooks when it works; messages that wait are sent then.",
-        details={"endpoint_id": endpoint.id, "url": endpoint.url, "last_error": outcome.error},
+        text=f"Nothing more is sent to your endpoint at {host}, because {reason}. The last error was: {outcome.error}."
+        " Switch the endpoint on again on the page of webhooks when it works; messages that wait are sent then.",
+        details={"endpoint_id": endpoint.id, "host": host, "last_error": outcome.error},
     )
 
 

@@ -3,6 +3,7 @@
 from datetime import datetime, timedelta
 from typing import Final
 
+from apps.billing.alerts.apart import each
 from apps.billing.alerts.raising import raise_alert
 from apps.billing.models import Alert, AlertKind, Grant
 from apps.core.limits import usd_text
@@ -42,9 +43,7 @@ def evaluate_expiries(now: datetime) -> None:
 
 def _raise_new(due: dict[str, tuple[Grant, int]]) -> None:
     told = set(Alert.objects.filter(dedupe_key__in=due).values_list("dedupe_key", flat=True))
-    for key, (grant, step) in due.items():
-        if key not in told:
-            _raise(key, grant, step)
+    each([key for key in due if key not in told], lambda key: _raise(key, *due[key]), work="an alert of ending credit")
 
 
 def _raise(key: str, grant: Grant, step: int) -> None:

@@ -13,6 +13,7 @@ from apps.accounts.roles import Capability, Role, may
 from apps.billing.models import Alert, AlertEmail, AlertKind, AlertSettings, WebhookDelivery, WebhookEndpoint
 from apps.billing.models.alerts import DEDUPE_LENGTH, SUBJECT_LENGTH, TEXT_LENGTH
 from apps.core.errors import InvalidInput
+from apps.core.names import one_line
 
 TOLD: Final = tuple(role for role in Role if may(role, Capability.MANAGE_BILLING))
 """Who is e-mailed where an organization names nobody."""
@@ -30,19 +31,21 @@ def raise_alert(
 ) -> Alert:
     """Tell an organization, or the operator (None), of something. Returns the alert, the first one for a used key.
 
-    `key` names the event and makes it happen once: `invoice.issued:inv_…`. `subject` is one line, `text` one or more
-    sentences for people, `details` what webhooks get as `data`: JSON values, money as `…_nanos` and `…_usd`.
+    `key` names the event and makes it happen once: `invoice.issued:inv_…`. `subject` is made one line and cut, because
+    it may hold names that customers chose; `text` is one or more sentences for people, `details` what webhooks get as
+    `data`: JSON values, money as `…_nanos` and `…_usd`.
 
     All in the caller's transaction: the alert, its e-mails and its webhook deliveries are committed with the event
     that they tell of, or not at all; tasks send them from there. Nothing is sent in here. Raises InvalidInput for a
-    key or subject that is empty or too long."""
-    _check(key, subject)
+    key that is empty or too long and a subject without a word: mistakes of the caller, never of a customer."""
+    line = one_line(subject, SUBJECT_LENGTH)
+    _check(key, line)
     alert, is_new = Alert.objects.get_or_create(
         dedupe_key=key,
         defaults={
             "organization_id": organization_id,
             "kind": kind,
-            "subject": subject,
+            "subject": line,
             "text": text[:TEXT_LENGTH],
             "details": dict(details or {}),
         },
@@ -77,8 +80,8 @@ def event_body(event: str, moment: datetime, content: Mapping[str, Any]) -> str:
 def _check(key: str, subject: str) -> None:
     if not 1 <= len(key) <= DEDUPE_LENGTH:
         raise InvalidInput(f"the key of an alert has 1 to {DEDUPE_LENGTH} characters")
-    if not 1 <= len(subject) <= SUBJECT_LENGTH or "\n" in subject:
-        raise InvalidInput(f"the subject of an alert is one line of 1 to {SUBJECT_LENGTH} characters")
+    if not subject:
+        raise InvalidInput("the subject of an alert says something")
 
 
 def _queue_emails(alert: Alert) -> None:

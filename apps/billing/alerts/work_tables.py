@@ -58,6 +58,13 @@ def fail(row: Row, error: str, *, number: int, **columns: Any) -> bool:
     return _finish(row, changed)
 
 
+def put_off(row: Row, wait: timedelta) -> bool:
+    """The leased try did not take place: it no longer counts, and is due again after `wait`.
+
+    False when the lease had passed to somebody else meanwhile."""
+    return _finish(row, {"attempts": row.attempts - 1, "next_at": timezone.now() + wait})
+
+
 def wait_after(number: int) -> timedelta:
     """How long after the `number`-th failed try (from 1) the next one comes."""
     return timedelta(seconds=RETRY_AFTER_S[number - 1] * (1 + JITTER * _random.random()))

@@ -40,6 +40,8 @@ class Draft:
     items: Sequence[Item]
     month: date | None = None
     due_on: date | None = None
+    taxed_on: date | None = None
+    """Whose tax rates hold; None for the day of issue."""
     note: str = ""
     is_paid: bool = False
     actor: str = SYSTEM
@@ -64,7 +66,8 @@ def issue(draft: Draft) -> Invoice:
         raise InvalidInput("an invoice has lines that sum to zero or more")
     buyer = parties.buyer_as_printed(draft.organization_id)
     now = timezone.now()
-    taxes = contained_taxes(account.total_cents, parties.taxes_for(buyer, now.astimezone(UTC).date()))
+    taxed_on = draft.taxed_on or now.astimezone(UTC).date()
+    taxes = contained_taxes(account.total_cents, parties.taxes_for(buyer, taxed_on))
     invoice: Invoice = Invoice.objects.create(
         organization_id=draft.organization_id,
         **next_number(series),

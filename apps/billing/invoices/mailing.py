@@ -2,6 +2,7 @@
 
 import logging
 from datetime import timedelta
+from functools import partial
 from smtplib import SMTPException
 
 from django.core.mail import EmailMessage
@@ -14,6 +15,7 @@ from apps.billing.invoices.issuing import document_address
 from apps.billing.invoices.parties import billing_emails
 from apps.billing.invoices.rendering import file_name, pdf_of
 from apps.billing.models import CreditNote, Invoice
+from apps.billing.one_by_one import one_by_one
 from apps.core.errors import DomainError
 
 AGAIN_AFTER = timedelta(minutes=10)
@@ -27,7 +29,8 @@ def send_due() -> int:
     """Send what was issued and not sent yet; returns how many. What fails is tried again, for three days.
 
     Two runs never send the same document at once. After a crash in the middle one may be sent twice."""
-    return sum(send(kind, document_id) for kind in (Invoice, CreditNote) for document_id in _waiting(kind))
+    work = "sending a document"
+    return sum(one_by_one(work, _waiting(kind), partial(send, kind)) for kind in (Invoice, CreditNote))
 
 
 def send(kind: type[Document], document_id: str) -> bool:
@@ -47,8 +50,9 @@ def send(kind: type[Document], document_id: str) -> bool:
 
 
 def send_again(document: Document) -> None:
-    """Have a document sent once more with the next run, however old it is."""
-    type(document).objects.filter(pk=document.pk).update(emailed_at=None, mail_claimed_at=None)
+    """Have a document sent once more with the next run, however old it is; what fails is tried as long as at first."""
+    again = {"emailed_at": None, "mail_claimed_at": None, "mail_since": Now()}
+    type(document).objects.filter(pk=document.pk).update(**again)
 
 
 def _waiting(kind: type[Document]) -> list[str]:
@@ -58,7 +62,8 @@ def _waiting(kind: type[Document]) -> list[str]:
 def _free() -> Q:
     now = timezone.now()
     never_tried = Q(mail_claimed_at=None)
-    again = Q(mail_claimed_at__lt=now - AGAIN_AFTER, issued_at__gte=now - GIVE_UP_AFTER)
+    young = Q(issued_at__gte=now - GIVE_UP_AFTER) | Q(mail_since__gte=now - GIVE_UP_AFTER)
+    again = Q(mail_claimed_at__lt=now - AGAIN_AFTER) & young
     return Q(emailed_at=None) & (never_tried | again)
 
 

@@ -18,6 +18,7 @@ from apps.billing.invoices.months import Month
 from apps.billing.invoices.positions import is_closed, owed_from_before
 from apps.billing.ledger import SYSTEM, lock_wallets
 from apps.billing.models import BillingAccount, CreditNote, Invoice, InvoiceKind, InvoiceStatus
+from apps.billing.one_by_one import one_by_one
 from apps.core.errors import Conflict
 from apps.core.models import OrganizationScopedQuerySet
 from apps.usage.models import UsageRollup
@@ -28,18 +29,25 @@ log = logging.getLogger(__name__)
 
 
 def issue_due(now: datetime) -> int:
-    """Issue all monthly invoices that are due and missing, oldest month first; returns how many."""
-    issued = 0
-    for organization_id in list(_on_credit()):
+    """Issue all monthly invoices that are due and missing, oldest month first; returns how many.
+
+    What goes wrong for one organization does not stop the others; its later months wait for the earlier one."""
+    issued: list[Invoice] = []
+
+    def issue_months(organization_id: str) -> None:
         for month in _months(organization_id, now):
-            issued += issue_month(organization_id, month, now=now) is not None
-    return issued
+            issued.extend(filter(None, [issue_month(organization_id, month, now=now)]))
+
+    one_by_one("monthly invoice", _on_credit(), issue_months)
+    return len(issued)
 
 
 def issue_month(organization_id: str, month: Month, *, now: datetime, actor: str = SYSTEM) -> Invoice | None:
     """The new invoice of a closed month; None when there is one already, or less than half a cent to ask for.
 
     Raises Conflict while the month is not closed, and ConfigurationError when no seller is known."""
+    if now < month.end:
+        raise Conflict(f"{month.name} is not over: it ends at {month.end:%Y-%m-%d %H:%M} UTC")
     if not is_closed(month, now):
         raise Conflict(f"{month.name} is not closed: its usage is not all posted yet")
     return _issue_closed_month(organization_id, month, actor)
@@ -73,11 +81,10 @@ def _issue_closed_month(organization_id: str, month: Month, actor: str) -> Invoi
 
 
 def settle(now: datetime) -> int:
-    """Note as paid each monthly invoice of which nothing is owed any more; returns how many."""
+    """Note as paid each monthly invoice of which nothing is owed any more; returns of how many organizations."""
     waiting = Invoice.objects.filter(kind=InvoiceKind.USAGE, status=InvoiceStatus.ISSUED)
-    return sum(
-        _settle(organization_id, now) for organization_id in set(waiting.values_list("organization_id", flat=True))
-    )
+    owners = set(waiting.values_list("organization_id", flat=True))
+    return one_by_one("settling monthly invoices", sorted(owners), lambda owner: _settle(owner, now))
 
 
 @transaction.atomic

@@ -1,9 +1,9 @@
 """Invoices for payments: one for each payment that is there, and a credit note for each that was given back."""
 
-import logging
+from datetime import UTC
 
 from django.db import transaction
-from django.db.models import Exists, OuterRef, Value
+from django.db.models import Exists, OuterRef, Q, Value
 from django.db.models.functions import Concat
 from django.utils import timezone
 
@@ -11,6 +11,7 @@ from apps.billing.invoices.amounts import BALANCE, NANOS_PER_CENT, Item, cents_f
 from apps.billing.invoices.credit_notes import CreditNoteDraft, credited_so_far, issue_credit_note
 from apps.billing.invoices.issuing import Draft, issue
 from apps.billing.invoices.monthly import asked_nanos, latest_month
+from apps.billing.invoices.parties import has_seller
 from apps.billing.invoices.positions import owed_from_before
 from apps.billing.ledger import lock_wallets
 from apps.billing.models import (
@@ -24,14 +25,14 @@ from apps.billing.models import (
     Refund,
 )
 from apps.billing.models.payments import RefundStatus
-from apps.core.errors import Conflict, DomainError
+from apps.billing.one_by_one import one_by_one, waiting
+from apps.core.errors import Conflict
 
 KIND_WORDS = {
     PaymentKind.TOP_UP: "Prepaid credit",
     PaymentKind.AUTO_TOP_UP: "Prepaid credit, automatic top-up",
     PaymentKind.BANK_TRANSFER: "Prepaid credit, bank transfer",
 }
-log = logging.getLogger(__name__)
 
 
 def payment_key(payment_id: str) -> str:
@@ -39,19 +40,22 @@ def payment_key(payment_id: str) -> str:
     return f"payment:{payment_id}"
 
 
+def replacement_key(refund_id: str) -> str:
+    """What the invoice is for that takes the place of what a refund credited before it failed."""
+    return f"refund-failed:{refund_id}"
+
+
 def issue_missing() -> int:
-    """Issue what is missing for payments and refunds, oldest first; returns how many documents."""
+    """Issue what is missing for payments and refunds, oldest first; returns how many documents.
+
+    What goes wrong for one does not stop the others. Without a seller nothing is issued."""
+    if not has_seller():
+        return 0
+    work = "invoice of a payment"
     invoices = Invoice.objects.filter(source_key=Concat(Value("payment:"), OuterRef("id")))
-    paid = Payment.objects.filter(~Exists(invoices), status=PaymentStatus.PAID)
-    issued = 0
-    for payment_id in list(paid.order_by("paid_at", "id").values_list("id", flat=True)):
-        try:
-            issue_for_payment(payment_id)
-        except DomainError as error:  # one odd payment must not hold up all others
-            log.error("a payment has no invoice: %s", error.message, extra={"payment": payment_id})
-            continue
-        issued += 1
-    return issued + _credit_refunds()
+    paid = Payment.objects.filter(~Exists(invoices), status=PaymentStatus.PAID).exclude(pk__in=waiting(work))
+    ids = list(paid.order_by("paid_at", "id").values_list("id", flat=True))
+    return one_by_one(work, ids, issue_for_payment) + _credit_refunds() + _replace_credited()
 
 
 @transaction.atomic
@@ -105,21 +109,59 @@ def _asked_before(payment: Payment) -> int:
 
 
 def _credit_refunds() -> int:
-    """A credit note for each refund that succeeded, over as much as its invoice asked for and still asks for."""
+    """Credit notes for each refund that succeeded, over as much as its invoices asked for and still ask for."""
+    work = "credit note of a refund"
     notes = CreditNote.objects.filter(idempotency_key=Concat(Value("refund:"), OuterRef("id")))
-    done = Refund.objects.filter(~Exists(notes), status=RefundStatus.SUCCEEDED).order_by("id")
-    issued = 0
-    for refund in list(done):
-        invoice = Invoice.objects.filter(source_key=payment_key(refund.payment_id)).first()
-        rest = invoice.total_cents - credited_so_far(invoice)[0] if invoice else 0
-        amount_cents = min(refund.amount_nanos // NANOS_PER_CENT, rest)
-        if invoice is None or not amount_cents:
-            continue
-        draft = CreditNoteDraft(invoice.id, amount_cents, f"refund:{refund.id}", refund.reason, refund.actor)
-        try:
-            issue_credit_note(draft)
-        except Conflict as error:  # somebody else was faster; the next run looks again
-            log.info("a refund has no credit note yet: %s", error.message, extra={"refund": refund.id})
-            continue
-        issued += 1
-    return issued
+    done = Refund.objects.filter(~Exists(notes), status=RefundStatus.SUCCEEDED).exclude(pk__in=waiting(work))
+    return one_by_one(work, list(done.order_by("id").values_list("id", flat=True)), _credit_refund)
+
+
+@transaction.atomic
+def _credit_refund(refund_id: str) -> bool:
+    """One credit note an invoice: usually the payment's own, then those that took its place when refunds failed."""
+    refund = Refund.objects.select_related("payment").get(pk=refund_id)
+    lock_wallets([refund.organization_id])
+    left = refund.amount_nanos // NANOS_PER_CENT
+    key = f"refund:{refund.id}"
+    for invoice in _invoices_of(refund.payment):
+        amount_cents = min(left, invoice.total_cents - credited_so_far(invoice)[0])
+        if amount_cents:
+            issue_credit_note(CreditNoteDraft(invoice.id, amount_cents, key, refund.reason, refund.actor))
+            key = f"refund:{refund.id}:{invoice.id}"
+            left -= amount_cents
+    return bool(left < refund.amount_nanos // NANOS_PER_CENT)
+
+
+def _invoices_of(payment: Payment) -> list[Invoice]:
+    keys = [payment_key(payment.id), *(replacement_key(refund.id) for refund in payment.refunds.all())]
+    return list(Invoice.objects.filter(source_key__in=keys).order_by("id"))
+
+
+def _replace_credited() -> int:
+    """An invoice for each refund that failed after its credit notes were issued: the payment is there again."""
+    work = "invoice after a failed refund"
+    notes = CreditNote.objects.filter(idempotency_key=Concat(Value("refund:"), OuterRef("id")))
+    replaced = Invoice.objects.filter(source_key=Concat(Value("refund-failed:"), OuterRef("id")))
+    failed = Refund.objects.filter(Exists(notes), ~Exists(replaced), status=RefundStatus.FAILED)
+    ids = failed.exclude(pk__in=waiting(work)).order_by("id").values_list("id", flat=True)
+    return one_by_one(work, list(ids), _replace)
+
+
+@transaction.atomic
+def _replace(refund_id: str) -> Invoice:
+    """Over what the refund's credit notes took back, with the taxes of the day on which it was invoiced first."""
+    refund = Refund.objects.select_related("payment").get(pk=refund_id)
+    lock_wallets([refund.organization_id])
+    of_refund = Q(idempotency_key=f"refund:{refund.id}") | Q(idempotency_key__startswith=f"refund:{refund.id}:")
+    notes = list(CreditNote.objects.filter(of_refund).select_related("invoice").order_by("id"))
+    kind = KIND_WORDS[PaymentKind(refund.payment.kind)]
+    draft = Draft(
+        refund.organization_id,
+        InvoiceKind.PAYMENT,
+        source_key=replacement_key(refund.id),
+        items=[Item(f"{kind} ({refund.payment_id})", sum(note.amount_cents for note in notes) * NANOS_PER_CENT)],
+        note=f"The refund failed. In place of what was credited by {', '.join(note.number for note in notes)}.",
+        is_paid=True,
+        taxed_on=notes[0].invoice.issued_at.astimezone(UTC).date(),
+    )
+    return issue(draft)

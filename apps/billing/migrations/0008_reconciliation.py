@@ -1,7 +1,8 @@
 """Runs of the proofs, vendors' own figures, and rules of the database that act as their owner.
 
 The processes have database roles of their own that may not change balances or make tables. So the functions below run with the
-rights of whoever migrates: what they do is fixed here, and nothing else follows from calling them.
+rights of whoever migrates. Whoever may execute a trigger function can hang it on a table of its own, and so choose what it does:
+nobody but the owner may execute them, and each looks where it hangs.
 """
 
 import functools
@@ -12,8 +13,29 @@ from django.db import migrations, models
 
 import apps.core.ids
 
-AS_OWNER = """
-ALTER FUNCTION billing_apply_lines() SECURITY DEFINER SET search_path = public, pg_temp;
+# The function of migration 0002, which now acts as its owner, and therefore for the ledger's own lines only.
+_APPLY = """
+CREATE OR REPLACE FUNCTION billing_apply_lines() RETURNS trigger LANGUAGE plpgsql {rights} AS $$
+BEGIN
+    {check}UPDATE billing_ledgeraccount account SET balance_nanos = account.balance_nanos + moved.amount
+        FROM (SELECT account_id, sum(amount_nanos)::bigint AS amount FROM added GROUP BY account_id) moved
+        WHERE account.id = moved.account_id AND account.organization_id IS NOT NULL AND moved.amount <> 0;
+    UPDATE billing_grant credit SET remaining_nanos = credit.remaining_nanos + moved.amount
+        FROM (SELECT grant_id, sum(amount_nanos)::bigint AS amount FROM added
+              WHERE grant_id IS NOT NULL GROUP BY grant_id) moved
+        WHERE credit.id = moved.grant_id AND moved.amount <> 0;
+    RETURN NULL;
+END $$;
+"""
+_FOR_LINES_ONLY = """IF TG_RELID <> 'public.billing_ledgerline'::regclass THEN
+        RAISE EXCEPTION 'billing_apply_lines() works for the lines of the ledger only, not for %', TG_RELID::regclass
+            USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    """
+AS_OWNER = (
+    _APPLY.format(rights="SECURITY DEFINER SET search_path = public, pg_temp", check=_FOR_LINES_ONLY)
+    + """
+REVOKE ALL ON FUNCTION billing_apply_lines() FROM PUBLIC;
 
 CREATE FUNCTION usage_make_partition(wanted date) RETURNS void LANGUAGE plpgsql
     SECURITY DEFINER SET search_path = public, pg_temp AS $$
@@ -22,11 +44,23 @@ BEGIN
                    'usage_record_' || to_char(wanted, 'YYYYMMDD'), wanted, wanted + 1);
 END $$;
 REVOKE ALL ON FUNCTION usage_make_partition(date) FROM PUBLIC;
+
+-- Roles that may open a wallet or a grant cannot open it with money in it.
+CREATE TRIGGER ledger_account_opens_empty BEFORE INSERT ON billing_ledgeraccount
+    FOR EACH ROW WHEN (NEW.balance_nanos <> 0) EXECUTE FUNCTION billing_refuse_change();
+CREATE TRIGGER grant_opens_empty BEFORE INSERT ON billing_grant
+    FOR EACH ROW WHEN (NEW.remaining_nanos <> 0) EXECUTE FUNCTION billing_refuse_change();
 """
-AS_CALLER = """
-ALTER FUNCTION billing_apply_lines() SECURITY INVOKER RESET search_path;
+)
+AS_CALLER = (
+    _APPLY.format(rights="", check="")
+    + """
+DROP TRIGGER ledger_account_opens_empty ON billing_ledgeraccount;
+DROP TRIGGER grant_opens_empty ON billing_grant;
+GRANT EXECUTE ON FUNCTION billing_apply_lines() TO PUBLIC;
 DROP FUNCTION usage_make_partition(date);
 """
+)
 
 
 class Migration(migrations.Migration):
@@ -42,7 +76,7 @@ class Migration(migrations.Migration):
         migrations.AlterField(
             model_name='alert',
             name='kind',
-            field=models.CharField(choices=[('credit.low', 'credit.low'), ('budget.reached', 'budget.reached'), ('grant.expiring', 'grant.expiring'), ('auto_top_up.failed', 'auto_top_up.failed'), ('spend.anomaly', 'spend.anomaly'), ('key.paused', 'key.paused'), ('invoice.issued', 'invoice.issued'), ('webhook.disabled', 'webhook.disabled'), ('ledger.proof_failed', 'ledger.proof_failed'), ('usage.review', 'usage.review'), ('vendor.drift', 'vendor.drift')], max_length=40),
+            field=models.CharField(choices=[('credit.low', 'credit.low'), ('budget.reached', 'budget.reached'), ('grant.expiring', 'grant.expiring'), ('auto_top_up.failed', 'auto_top_up.failed'), ('spend.anomaly', 'spend.anomaly'), ('key.paused', 'key.paused'), ('invoice.issued', 'invoice.issued'), ('webhook.disabled', 'webhook.disabled'), ('ledger.proof_failed', 'ledger.proof_failed'), ('usage.review', 'usage.review'), ('vendor.drift', 'vendor.drift'), ('payment.review', 'payment.review')], max_length=40),
         ),
         migrations.CreateModel(
             name='ReconciliationRun',

@@ -7,7 +7,12 @@ from django.db import migrations, models
 # the lock of its wallet until then, so two links never want the same place; where that was forgotten, the unique
 # constraint refuses one of them. Transactions without an organization queue behind an advisory lock.
 # apps/billing/chain.py computes the same hash apart from this function, to check it.
+#
+# Processes that still run while this is migrated may write transactions. They wait for the lock, so every transaction is either
+# linked below or by the trigger. Nobody but the owner may execute a function here: see migration 0008.
 CHAIN = """
+LOCK TABLE billing_ledgertransaction IN SHARE ROW EXCLUSIVE MODE;
+
 CREATE FUNCTION billing_link(linked varchar) RETURNS void LANGUAGE plpgsql
     SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
@@ -17,6 +22,9 @@ DECLARE
     last_hash bytea := '';
 BEGIN
     SELECT * INTO entry FROM billing_ledgertransaction WHERE id = linked;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'there is no ledger transaction % to link', linked USING ERRCODE = 'foreign_key_violation';
+    END IF;
     IF entry.organization_id IS NULL THEN
         PERFORM pg_advisory_xact_lock(hashtextextended('billing_ledgerlink', 0));
     END IF;
@@ -35,9 +43,14 @@ REVOKE ALL ON FUNCTION billing_link(varchar) FROM PUBLIC;
 CREATE FUNCTION billing_link_transaction() RETURNS trigger LANGUAGE plpgsql
     SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
+    IF TG_RELID <> 'public.billing_ledgertransaction'::regclass THEN
+        RAISE EXCEPTION 'billing_link_transaction() works for the ledger only, not for %', TG_RELID::regclass
+            USING ERRCODE = 'insufficient_privilege';
+    END IF;
     PERFORM billing_link(NEW.id);
     RETURN NULL;
 END $$;
+REVOKE ALL ON FUNCTION billing_link_transaction() FROM PUBLIC;
 
 DO $$
 DECLARE

@@ -38,6 +38,7 @@ from apps.billing.models.ledger import (
     new_grant_id,
     new_transaction_id,
 )
+from apps.billing.models.odd_rows import OddRow
 from apps.billing.models.payments import (
     NANOS_PER_CENT,
     AutoTopUp,
@@ -98,6 +99,7 @@ __all__ = [
     "LedgerLink",
     "LedgerTransaction",
     "LineKind",
+    "OddRow",
     "Payment",
     "PaymentCustomer",
     "PaymentKind",

@@ -43,9 +43,15 @@ class AlertKind(StrEnum):
     """For the operator, as the next one."""
     USAGE_REVIEW = "usage.review"
     VENDOR_DRIFT = "vendor.drift"
+    PAYMENT_REVIEW = "payment.review"
 
 
-OPERATOR_KINDS = (AlertKind.LEDGER_PROOF_FAILED, AlertKind.USAGE_REVIEW, AlertKind.VENDOR_DRIFT)
+OPERATOR_KINDS = (
+    AlertKind.LEDGER_PROOF_FAILED,
+    AlertKind.USAGE_REVIEW,
+    AlertKind.VENDOR_DRIFT,
+    AlertKind.PAYMENT_REVIEW,
+)
 CUSTOMER_KINDS = tuple(kind for kind in AlertKind if kind not in OPERATOR_KINDS)
 TEST_EVENT = "webhook.test"
 

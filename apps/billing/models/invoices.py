@@ -186,6 +186,8 @@ class Invoice(OrganizationScoped):
     voided_at = models.DateTimeField(null=True)
     mail_claimed_at = models.DateTimeField(null=True)
     emailed_at = models.DateTimeField(null=True)
+    mail_since = models.DateTimeField(null=True)
+    """When somebody last asked to have it sent again: tries count from there."""
 
     class Meta:
         ordering = ["-id"]
@@ -273,6 +275,7 @@ class CreditNote(OrganizationScoped):
     issued_at = models.DateTimeField(db_default=Now())
     mail_claimed_at = models.DateTimeField(null=True)
     emailed_at = models.DateTimeField(null=True)
+    mail_since = models.DateTimeField(null=True)
 
     class Meta:
         ordering = ["-id"]

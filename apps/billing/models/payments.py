@@ -145,6 +145,8 @@ class Payment(OrganizationScoped):
     failure = models.CharField(max_length=REASON_LENGTH, blank=True)
     created_at = models.DateTimeField(db_default=Now())
     checked_at = models.DateTimeField(null=True, blank=True)
+    is_open_at_provider = models.BooleanField(default=False)
+    """It failed, but its provider could still charge it: counted like one that runs until it is cancelled there."""
     paid_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:

@@ -16,8 +16,10 @@ from django.utils import timezone
 from apps.billing.alerts.raising import raise_alert
 from apps.billing.ledger import balance_nanos
 from apps.billing.models import AlertKind, AutoTopUp, Payment, PaymentKind, PaymentMethod, PaymentStatus
+from apps.billing.one_by_one import one_by_one, waiting
 from apps.billing.payments.completing import apply_payment, fail
-from apps.billing.payments.contracts import Card, ProviderAway, ProviderRefused
+from apps.billing.payments.contracts import Card, Outcome, ProviderAway, ProviderRefused
+from apps.billing.payments.errors import NotYet
 from apps.billing.payments.providers import provider_named
 from apps.billing.payments.top_ups import check_amount, order_of
 from apps.core.errors import InvalidInput
@@ -26,7 +28,8 @@ from apps.core.money import format_usd
 ASK_AGAIN_AFTER: Final = timedelta(minutes=1)
 SAME_KEY_FOR: Final = timedelta(hours=23)
 """Providers remember idempotency keys for a day: after that an order that they never heard of is given up."""
-COUNTED: Final = (PaymentStatus.PENDING, PaymentStatus.PAID)
+COUNTED: Final = Q(status__in=[PaymentStatus.PENDING, PaymentStatus.PAID]) | Q(is_open_at_provider=True)
+"""What failed counts, too, as long as its provider could still charge it."""
 log = logging.getLogger(__name__)
 
 
@@ -80,12 +83,14 @@ def switch_off(organization_id: str, *, actor: str) -> None:
 def top_up_all() -> int:
     """Top up every organization that needs it, and ask again about payments without an answer; returns how many began.
 
-    Raises ProviderAway when the provider does not answer: the rest waits for the next run."""
+    What goes wrong for one does not stop the others. Raises ProviderAway when the provider answers nobody: the rest
+    waits for the next run."""
     _resume()
+    cancel_open()
     ready = Q(next_attempt_at=None) | Q(next_attempt_at__lte=timezone.now())
     running = AutoTopUp.objects.filter(ready, enabled=True, paused_at=None).order_by("organization_id")
     owners = list(running.values_list("organization_id", flat=True))
-    return sum(top_up(owner) is not None for owner in owners)
+    return one_by_one("automatic top-up", owners, top_up, away=ProviderAway)
 
 
 def top_up(organization_id: str) -> Payment | None:
@@ -96,6 +101,9 @@ def top_up(organization_id: str) -> Payment | None:
     if payment is not None:
         submit(payment)
         payment.refresh_from_db()
+        if payment.is_open_at_provider:
+            cancel_open(payment.id)
+            payment.refresh_from_db()
     return payment
 
 
@@ -154,33 +162,71 @@ def submit(payment: Payment) -> None:
 
 
 def spent_this_month(organization_id: str) -> int:
-    """What automatic top-ups of this month (UTC, by the database's clock) have charged or are charging, in nano-USD."""
+    """What automatic top-ups of this month (UTC, by the database's clock) have charged, or could yet, in nano-USD."""
     counted = Payment.objects.for_organization(organization_id).filter(
-        kind=PaymentKind.AUTO_TOP_UP, status__in=COUNTED, created_at__gte=TruncMonth(Now(), tzinfo=UTC)
+        COUNTED, kind=PaymentKind.AUTO_TOP_UP, created_at__gte=TruncMonth(Now(), tzinfo=UTC)
     )
     return counted.aggregate(total=Sum("amount_nanos"))["total"] or 0
 
 
+def cancel_open(*payment_ids: str) -> int:
+    """End failed payments at their provider, all or the named ones, so that the bank cannot charge them later.
+
+    Returns how many were ended. What had succeeded meanwhile is credited. Raises ProviderAway as `one_by_one`."""
+    work = "cancelling a failed top-up"
+    still_open = Payment.objects.filter(kind=PaymentKind.AUTO_TOP_UP, is_open_at_provider=True)
+    if payment_ids:
+        still_open = still_open.filter(pk__in=payment_ids)
+    ids = still_open.exclude(pk__in=waiting(work)).order_by("created_at").values_list("pk", flat=True)
+    return one_by_one(work, list(ids[:100]), _cancel, away=ProviderAway)
+
+
+def _cancel(payment_id: str) -> bool:
+    payment = Payment.objects.get(pk=payment_id)
+    provider = provider_named(payment.provider)
+    try:
+        seen = provider.cancel_payment(payment.provider_reference)
+    except ProviderRefused:  # too late: paid or cancelled before
+        seen = provider.payment(payment.provider_reference)
+    apply_payment(seen, payment.provider)
+    if seen.outcome is not Outcome.SUCCEEDED and not seen.is_final:
+        raise NotYet("the provider has not ended the payment")
+    return True
+
+
 def _resume() -> None:
     """Payments whose outcome is unknown: look for them at the provider, then ask again with the same key."""
+    work = "following an automatic top-up"
     now = timezone.now()
-    waiting = Payment.objects.filter(kind=PaymentKind.AUTO_TOP_UP, status=PaymentStatus.PENDING)
-    due = waiting.filter(Q(checked_at=None) | Q(checked_at__lt=now - ASK_AGAIN_AFTER)).select_related("card")
-    for payment in due.filter(created_at__lt=now - ASK_AGAIN_AFTER).order_by("created_at")[:100]:
-        Payment.objects.filter(pk=payment.pk).update(checked_at=now)
-        provider = provider_named(payment.provider)
-        customer = payment.card.customer_reference if payment.card else ""
+    unknown = Payment.objects.filter(kind=PaymentKind.AUTO_TOP_UP, status=PaymentStatus.PENDING)
+    due = unknown.filter(Q(checked_at=None) | Q(checked_at__lt=now - ASK_AGAIN_AFTER)).exclude(pk__in=waiting(work))
+    ids = due.filter(created_at__lt=now - ASK_AGAIN_AFTER).order_by("created_at").values_list("pk", flat=True)
+    one_by_one(work, list(ids[:100]), _follow, away=ProviderAway)
+
+
+def _follow(payment_id: str) -> bool:
+    payment = Payment.objects.select_related("card").get(pk=payment_id)
+    Payment.objects.filter(pk=payment.pk).update(checked_at=timezone.now())
+    provider = provider_named(payment.provider)
+    customer = payment.card.customer_reference if payment.card else ""
+    is_young = payment.created_at > timezone.now() - SAME_KEY_FOR
+    try:
         seen = (
             provider.payment(payment.provider_reference)
             if payment.provider_reference
             else provider.find_payment(order_of(payment), customer)
         )
-        if seen is not None:
-            apply_payment(seen, payment.provider)
-        elif payment.created_at > now - SAME_KEY_FOR:
-            submit(payment)
-        else:
-            fail(payment, "The payment provider never heard of this payment.", is_final=True)
+    except ProviderRefused:  # the payment or the whole customer is gone at the provider
+        seen = None
+    if seen is not None:
+        apply_payment(seen, payment.provider)
+    elif is_young and not payment.provider_reference:
+        submit(payment)
+    elif is_young:
+        raise NotYet("the provider does not know the payment any more")
+    else:
+        fail(payment, "The payment provider does not know this payment.", is_final=True)
+    return True
 
 
 def _tell_of_ceiling(terms: AutoTopUp) -> None:

@@ -1,5 +1,8 @@
 """Bank transfers: an operator saw the money arrive and writes it down. There is nobody to call."""
 
+from django.db import connection
+
+from apps.billing.models import Payment
 from apps.billing.payments.contracts import (
     Card,
     Checkout,
@@ -14,14 +17,31 @@ from apps.billing.payments.contracts import (
     ProviderRefused,
     RefundSeen,
 )
+from apps.core.errors import Conflict
 
+NAME = "bank_transfer"
 _NO_PAGE = "Bank transfers are recorded by the operator."
+
+
+def is_recorded(reference: str) -> bool:
+    """Whether a transfer with this reference is known, in capitals or not. White space is collapsed already."""
+    return Payment.objects.filter(provider=NAME, provider_reference__iexact=reference).exists()
+
+
+def claim_reference(reference: str) -> None:
+    """Nobody else records this reference until the end of the database transaction.
+
+    Raises Conflict when it is known."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(upper(%s), 0))", [f"{NAME}:{reference}"])
+    if is_recorded(reference):
+        raise Conflict(f"the bank transfer {reference!r} was recorded before")
 
 
 class BankTransfers:
     """The provider of what people do by hand."""
 
-    name = "bank_transfer"
+    name = NAME
 
     def create_customer(self, customer: Customer) -> str:
         return customer.organization_id
@@ -36,6 +56,9 @@ class BankTransfers:
         return None
 
     def payment(self, reference: str) -> PaymentSeen:
+        raise ProviderRefused(_NO_PAGE)
+
+    def cancel_payment(self, reference: str) -> PaymentSeen:
         raise ProviderRefused(_NO_PAGE)
 
     def checkout(self, reference: str) -> PaymentSeen:

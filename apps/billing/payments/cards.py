@@ -4,7 +4,8 @@ from django.db import transaction
 from django.utils import timezone
 
 from apps.billing.models import AutoTopUp, Payment, PaymentCustomer, PaymentMethod, PaymentStatus
-from apps.billing.payments.contracts import Card, ProviderRefused
+from apps.billing.one_by_one import one_by_one, waiting
+from apps.billing.payments.contracts import Card, ProviderAway, ProviderRefused
 from apps.billing.payments.errors import Mismatch
 from apps.billing.payments.pausing import pause
 from apps.billing.payments.providers import provider_named
@@ -36,9 +37,10 @@ def save_card_of(payment: Payment) -> PaymentMethod | None:
 
 def save_missing_cards() -> None:
     """Keep the cards of paid payments whose provider was away when they were to be saved."""
-    paid = Payment.objects.filter(status=PaymentStatus.PAID, saves_card=True, card=None)
-    for payment in paid.order_by("paid_at")[:100]:
-        save_card_of(payment)
+    work = "saving a card"
+    paid = Payment.objects.filter(status=PaymentStatus.PAID, saves_card=True, card=None).exclude(pk__in=waiting(work))
+    ids = list(paid.order_by("paid_at").values_list("pk", flat=True)[:100])
+    one_by_one(work, ids, lambda payment_id: save_card_of(Payment.objects.get(pk=payment_id)), away=ProviderAway)
 
 
 def remove_card(organization_id: str, card_id: str) -> PaymentMethod:

@@ -49,6 +49,8 @@ def apply_payment(seen: PaymentSeen, provider: str) -> Payment | None:
         payment.save(update_fields=["status"])
     elif seen.outcome is Outcome.FAILED:
         fail(payment, seen.failure or "The payment failed.", is_final=seen.is_final)
+        if seen.is_final:
+            Payment.objects.filter(pk=payment.pk).update(is_open_at_provider=False)
         payment.refresh_from_db()
     return payment
 
@@ -66,7 +68,8 @@ def credit(payment: Payment) -> None:
     payment.status = PaymentStatus.PAID
     payment.paid_at = timezone.now()
     payment.failure = ""
-    payment.save(update_fields=["grant", "status", "paid_at", "failure"])
+    payment.is_open_at_provider = False
+    payment.save(update_fields=["grant", "status", "paid_at", "failure", "is_open_at_provider"])
     if kind is PaymentKind.AUTO_TOP_UP:
         terms = AutoTopUp.objects.for_organization(payment.organization_id)
         terms.update(failures=0, next_attempt_at=None)
@@ -74,14 +77,17 @@ def credit(payment: Payment) -> None:
 
 @transaction.atomic
 def fail(payment: Payment, failure: str, *, is_final: bool) -> None:
-    """Note that a payment failed. On a page another card may be tried; a saved card is not charged again for it."""
+    """Note that a payment failed. On a page another card may be tried; a saved card is not charged again for it.
+
+    Unless that is final, its provider could still charge the saved card: `cancel_open` ends it there."""
     payment = Payment.objects.select_for_update(no_key=True).get(pk=payment.pk)
     if payment.status != PaymentStatus.PENDING:
         return
     payment.failure = failure[:300]
     if is_final or payment.kind == PaymentKind.AUTO_TOP_UP:
         payment.status = PaymentStatus.FAILED
-    payment.save(update_fields=["failure", "status"])
+        payment.is_open_at_provider = not is_final and bool(payment.provider_reference)
+    payment.save(update_fields=["failure", "status", "is_open_at_provider"])
     if payment.kind == PaymentKind.AUTO_TOP_UP:
         note_failure(payment)
 

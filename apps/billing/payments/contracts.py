@@ -210,6 +210,9 @@ class PaymentProvider(Protocol):
     def payment(self, reference: str) -> PaymentSeen:
         """How a payment stands now."""
 
+    def cancel_payment(self, reference: str) -> PaymentSeen:
+        """End a payment that has not succeeded, so that it never can. ProviderRefused when it ended before."""
+
     def checkout(self, reference: str) -> PaymentSeen:
         """How the payment on a page stands now."""
 

@@ -4,9 +4,11 @@ from django.db import transaction
 
 from apps.billing.grants import Withdrawal, return_withdrawn, withdraw
 from apps.billing.models import NANOS_PER_CENT, Dispute, Payment, PaymentStatus, TransactionKind
+from apps.billing.one_by_one import tell_operator
 from apps.billing.payments.contracts import DisputeSeen
 from apps.billing.payments.errors import Mismatch, NotYet
 from apps.billing.payments.pausing import pause
+from apps.core.money import format_usd
 
 ENDED = ("won", "lost", "warning_closed")
 
@@ -15,6 +17,7 @@ ENDED = ("won", "lost", "warning_closed")
 def apply_dispute(seen: DisputeSeen, provider: str) -> None:
     """Write down what a dispute does. What is missing of the payment's credit is taken from other credit, then owed.
 
+    Never more than the payment is taken; where the bank took more, the operator is told.
     Raises NotYet when what it speaks of has not happened here, and Mismatch when it contradicts the payment."""
     payment = (
         Payment.objects.filter(provider=provider, provider_reference=seen.payment_reference)
@@ -24,12 +27,14 @@ def apply_dispute(seen: DisputeSeen, provider: str) -> None:
     )
     if payment is None or payment.status != PaymentStatus.PAID:
         raise NotYet("the disputed payment has not arrived")
-    amount_nanos = seen.amount_cents * NANOS_PER_CENT
-    if seen.currency != payment.currency or not 0 < amount_nanos <= payment.amount_nanos:
-        raise Mismatch("the dispute is about more than the payment, or another currency")
+    amount_nanos = min(seen.amount_cents * NANOS_PER_CENT, payment.amount_nanos)
+    if seen.currency != payment.currency or amount_nanos <= 0:
+        raise Mismatch("the dispute is about nothing, or another currency than its payment")
     dispute = _row(payment, seen, amount_nanos)
     if seen.withdrawn and dispute.withdrawal is None:
         _withdraw(payment, dispute)
+        if seen.amount_cents * NANOS_PER_CENT > payment.amount_nanos:
+            _tell_of_more(payment, seen)
     if seen.reinstated:
         _reinstate(dispute)
     if dispute.status not in ENDED:
@@ -64,6 +69,17 @@ def _withdraw(payment: Payment, dispute: Dispute) -> None:
         reason="The payer disputes a payment",
     )
     pause(payment.organization_id, "A payment is disputed.")
+
+
+def _tell_of_more(payment: Payment, seen: DisputeSeen) -> None:
+    taken = format_usd(seen.amount_cents * NANOS_PER_CENT)
+    paid = format_usd(payment.amount_nanos)
+    tell_operator(
+        f"dispute:{payment.provider}:{seen.reference}",
+        "A dispute took more than its payment",
+        f"The bank took {taken} USD for {payment.id} over {paid} USD. The wallet pays {paid} USD; the rest is yours.",
+        {"payment": payment.id, "dispute": seen.reference},
+    )
 
 
 def _reinstate(dispute: Dispute) -> None:

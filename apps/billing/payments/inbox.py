@@ -12,6 +12,7 @@ from django.db.models import F, Q
 from django.utils import timezone
 
 from apps.billing.models import EventStatus, Payment, PaymentStatus, WebhookInbox
+from apps.billing.one_by_one import tell_operator
 from apps.billing.payments import cards
 from apps.billing.payments.completing import apply_payment
 from apps.billing.payments.contracts import (
@@ -38,7 +39,10 @@ GIVE_UP_AFTER: Final = timedelta(days=3)
 """As long as Stripe tries to deliver an event: what it waits for would have come by then."""
 FIRST_WAIT: Final = timedelta(minutes=1)
 LONGEST_WAIT: Final = timedelta(hours=1)
+MAX_TRIES: Final = 10
+"""After so many errors that nobody expected, some eight hours, an event is given up."""
 SETTLED: Final = (EventStatus.DONE, EventStatus.IGNORED)
+UNEXPECTED: Final = "an error that nobody expected, see the log: "
 log = logging.getLogger(__name__)
 
 
@@ -89,8 +93,17 @@ def work_on_due() -> int:
     for row_id in rows:
         # Another time first: an event that breaks its process must not stop all others for ever.
         WebhookInbox.objects.filter(pk=row_id).update(next_attempt_at=now + FIRST_WAIT)
-        work_on(row_id)
+        _work_in_turn(row_id)
     return len(rows)
+
+
+def _work_in_turn(row_id: int) -> None:
+    """As `work_on`, for one event of many: an error that nobody expected is noted, and the next one has its turn."""
+    try:
+        work_on(row_id)
+    except Exception as error:
+        log.exception("an event of a payment provider failed", extra={"row": row_id})
+        _note(row_id, EventStatus.PARKED, f"{UNEXPECTED}{type(error).__name__}")
 
 
 def replay(event_id: str, *, provider: str = "stripe") -> EventStatus:
@@ -160,11 +173,11 @@ def _after(payment: Payment) -> None:
         provider=payment.provider, status=EventStatus.PARKED, reference=payment.provider_reference
     )
     for row_id in list(waiting.order_by("id").values_list("pk", flat=True)):
-        work_on(row_id)
+        _work_in_turn(row_id)
     try:
         cards.save_card_of(payment)
-    except (ProviderAway, Mismatch) as error:
-        log.warning("a card was not saved: %s", error.message, extra={"payment": payment.id})
+    except Exception:  # the event is done; a task saves the card later
+        log.warning("a card was not saved yet", exc_info=True, extra={"payment": payment.id})
 
 
 def _reference(payload: str, provider: PaymentProvider) -> str:
@@ -187,9 +200,24 @@ def _note(row_id: int, status: EventStatus, error: str, *, reference: str = "") 
     row.reference = reference or row.reference
     row.next_attempt_at = None
     row.status = status
-    if status is EventStatus.PARKED and row.received_at < now - GIVE_UP_AFTER:
+    too_often = error.startswith(UNEXPECTED) and row.attempts >= MAX_TRIES
+    if status is EventStatus.PARKED and (too_often or row.received_at < now - GIVE_UP_AFTER):
         row.status = EventStatus.GIVEN_UP
     elif status is EventStatus.PARKED:
         row.next_attempt_at = now + min(FIRST_WAIT * 2 ** min(row.attempts - 1, 10), LONGEST_WAIT)
     row.save()
+    if row.status in (EventStatus.REFUSED, EventStatus.GIVEN_UP):
+        _tell(row)
     return EventStatus(row.status)
+
+
+def _tell(row: WebhookInbox) -> None:
+    """Money may have moved at the provider that our books do not show: a person has to look."""
+    became = "was refused" if row.status == EventStatus.REFUSED else "is given up"
+    tell_operator(
+        f"event:{row.provider}:{row.pk}:{row.status}",
+        f"An event of {row.provider} {became}: {row.type}",
+        f"{row.event_id}: {row.error}. Compare the payment at {row.provider} with ours, then try the event again in "
+        "the console (Incoming events).",
+        {"event": row.event_id, "type": row.type, "status": str(row.status)},
+    )

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Final
 
 from django.db import transaction
-from django.db.models import Exists, OuterRef, Sum
+from django.db.models import Exists, OuterRef, Q, Sum
 from django.utils import timezone
 
 from apps.billing.grants import Withdrawal, return_withdrawn, withdraw
@@ -23,7 +23,8 @@ from apps.billing.models import (
     TransactionKind,
 )
 from apps.billing.models.payments import new_refund_id
-from apps.billing.payments.contracts import Outcome, ProviderAway, ProviderRefused, RefundSeen
+from apps.billing.one_by_one import one_by_one, waiting
+from apps.billing.payments.contracts import Outcome, PaymentProvider, ProviderAway, ProviderRefused, RefundSeen
 from apps.billing.payments.errors import Mismatch, NotYet
 from apps.billing.payments.providers import provider_named
 from apps.core.errors import Conflict, InvalidInput, NotFound
@@ -31,6 +32,8 @@ from apps.core.money import format_usd
 from apps.usage.models import UnpostedUsage, UsageRecord
 
 ASK_AGAIN_AFTER: Final = timedelta(minutes=1)
+POLL_AFTER: Final = timedelta(hours=1)
+"""For refunds that the provider accepted and has not paid out: events tell of their end, but can get lost."""
 AT_PROVIDER: Final = "payment provider"
 """The actor of refunds that nobody asked for here."""
 log = logging.getLogger(__name__)
@@ -54,6 +57,11 @@ def refunded_nanos(payment: Payment) -> int:
     return alive.aggregate(total=Sum("amount_nanos"))["total"] or 0
 
 
+def _sent_back_nanos(payment: Payment) -> int:
+    done = payment.refunds.filter(status=RefundStatus.SUCCEEDED)
+    return done.aggregate(total=Sum("amount_nanos"))["total"] or 0
+
+
 def refund_payment(
     payment_id: str, amount_nanos: int, *, reason: str, actor: str, refund_id: str | None = None
 ) -> Refund:
@@ -74,28 +82,59 @@ def send(refund: Refund) -> None:
     provider = provider_named(payment.provider)
     Refund.objects.filter(pk=refund.pk).update(checked_at=timezone.now())
     try:
-        known = provider.refunds_of(payment.provider_reference) if refund.checked_at else []
-        seen = next((one for one in known if one.refund_id == refund.id), None) or provider.refund(
-            refund.id, payment.provider_reference, amount_cents=refund.amount_nanos // NANOS_PER_CENT
-        )
-    except ProviderRefused as error:
-        _close(refund.pk, RefundStatus.FAILED, failure=error.message)
+        seen = _sent_before(refund, provider) or _ask_for(refund, provider)
     except ProviderAway as error:
         log.warning("a refund waits for its provider: %s", error.message, extra={"refund": refund.id})
     else:
-        apply_refund(seen, payment.provider)
+        if seen is not None:
+            apply_refund(seen, payment.provider)
+
+
+def _sent_before(refund: Refund, provider: PaymentProvider) -> RefundSeen | None:
+    """What became of a refund that was asked for before; None when the provider never heard of it."""
+    if not refund.checked_at and not refund.provider_reference:
+        return None
+    known = provider.refunds_of(refund.payment.provider_reference)
+    seen = next((one for one in known if _is_same(one, refund)), None)
+    if seen is None and refund.provider_reference:  # asking for it anew would pay it out twice
+        raise NotYet("the provider does not list the refund")
+    return seen
+
+
+def _ask_for(refund: Refund, provider: PaymentProvider) -> RefundSeen | None:
+    cents = refund.amount_nanos // NANOS_PER_CENT
+    try:
+        return provider.refund(refund.id, refund.payment.provider_reference, amount_cents=cents)
+    except ProviderRefused as error:
+        _close(refund.pk, RefundStatus.FAILED, failure=error.message)
+        return None
 
 
 def resume_refunds() -> int:
-    """Ask again for the refunds whose provider did not answer; returns how many were asked for."""
-    due = Refund.objects.filter(status=RefundStatus.PENDING, provider_reference="")
-    waiting = list(due.filter(checked_at__lt=timezone.now() - ASK_AGAIN_AFTER).select_related("payment")[:100])
-    never_asked = list(
-        due.filter(checked_at=None, created_at__lt=timezone.now() - ASK_AGAIN_AFTER).select_related("payment")[:100]
+    """Ask again for the refunds whose provider did not answer, and how those stand that it has not paid out yet.
+
+    Returns how many were asked for. What goes wrong for one does not stop the others."""
+    work = "a refund"
+    now = timezone.now()
+    asked = Q(provider_reference="", checked_at__lt=now - ASK_AGAIN_AFTER)
+    never_asked = Q(provider_reference="", checked_at=None, created_at__lt=now - ASK_AGAIN_AFTER)
+    accepted = ~Q(provider_reference="") & (
+        Q(checked_at__lt=now - POLL_AFTER) | Q(checked_at=None, created_at__lt=now - POLL_AFTER)
     )
-    for refund in [*waiting, *never_asked]:
-        send(refund)
-    return len(waiting) + len(never_asked)
+    due = Refund.objects.filter(asked | never_asked | accepted, status=RefundStatus.PENDING)
+    ids = list(due.exclude(pk__in=waiting(work)).order_by("id").values_list("pk", flat=True)[:100])
+    return one_by_one(work, ids, _send_again)
+
+
+def _send_again(refund_id: str) -> bool:
+    send(Refund.objects.select_related("payment").get(pk=refund_id))
+    return True
+
+
+def _is_same(seen: RefundSeen, refund: Refund) -> bool:
+    if refund.provider_reference:
+        return seen.reference == refund.provider_reference
+    return seen.refund_id == refund.id
 
 
 @transaction.atomic
@@ -183,6 +222,8 @@ def _made_elsewhere(payment: Payment, seen: RefundSeen) -> Refund:
     """The money has left already, so the whole credit is taken: what is used becomes a debt."""
     amount_nanos = seen.amount_cents * NANOS_PER_CENT
     if not 0 < amount_nanos <= payment.amount_nanos - refunded_nanos(payment):
+        if 0 < amount_nanos <= payment.amount_nanos - _sent_back_nanos(payment):
+            raise NotYet("another refund of the payment is under way, and may yet fail")
         raise Mismatch("more would be refunded than was paid")
     return _write(
         payment,

@@ -6,7 +6,6 @@ answer got lost can be made again. Errors are translated here, once; nothing of 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -49,8 +48,6 @@ from apps.billing.payments.stripe_shapes import (
 API_VERSION: Final = "2026-10-28.endive"
 """What the shapes were written for; a new version of the library does not change it."""
 MAX_NOTICE_AGE_S: Final = 300
-CHECKOUT_OPEN: Final = timedelta(hours=2)
-"""How long somebody may take to pay; Stripe allows 30 minutes to a day."""
 _RETRIES: Final = 1
 _CONNECT_TIMEOUT_S: Final = 5.0
 _LISTED: Final = 100
@@ -155,7 +152,7 @@ class StripeProvider:
                 customer_reference=card.customer_reference,
                 reference=declined.reference,
                 failure=declined.message,
-                is_final=True,
+                is_final=not declined.reference,  # its PaymentIntent stays open until it is cancelled
             )
         return intent_seen(_read(made, PaymentIntent))
 
@@ -166,6 +163,11 @@ class StripeProvider:
 
     def payment(self, reference: str) -> PaymentSeen:
         return intent_seen(_read(_call(lambda: self._client.v1.payment_intents.retrieve(reference)), PaymentIntent))
+
+    def cancel_payment(self, reference: str) -> PaymentSeen:
+        key = f"cancel:{reference}"
+        cancelled = _call(lambda: self._client.v1.payment_intents.cancel(reference, {}, _once(key)))
+        return intent_seen(_read(cancelled, PaymentIntent))
 
     def checkout(self, reference: str) -> PaymentSeen:
         found = _call(lambda: self._client.v1.checkout.sessions.retrieve(reference))

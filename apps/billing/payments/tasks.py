@@ -27,7 +27,7 @@ def auto_top_up(organization_id: str | None = None) -> None:
     if organization_id is not None:
         top_up_when_wanted(organization_id)
     else:
-        _unless_away(top_up_all)
+        _in_turn(top_up_all)
 
 
 @shared_task(name="billing.follow_payments")
@@ -36,11 +36,14 @@ def follow_payments() -> None:
     close_old_connections()
     if cards_are_accepted():
         for step in (work_on_due, follow_checkouts, resume_refunds, save_missing_cards):
-            _unless_away(step)
+            _in_turn(step)
 
 
-def _unless_away(step: Callable[[], Any]) -> None:
+def _in_turn(step: Callable[[], Any]) -> None:
+    """One step of several: whatever it raises, the next one has its turn."""
     try:
         step()
     except ProviderAway as error:
         log.warning("payments wait for their provider: %s", error.message)
+    except Exception:
+        log.exception("a step of the work on payments failed and goes on with the next")

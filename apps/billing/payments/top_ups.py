@@ -1,6 +1,5 @@
 """Top-ups: a payment is written down first, then its provider makes the page on which a person pays; bank transfers."""
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,21 +12,21 @@ from django.utils import timezone
 
 from apps.accounts.models import Organization
 from apps.billing.models import NANOS_PER_CENT, Payment, PaymentCustomer, PaymentKind, PaymentStatus
+from apps.billing.one_by_one import one_by_one, waiting
+from apps.billing.payments.bank_transfer import claim_reference
 from apps.billing.payments.completing import apply_payment, credit, fail
 from apps.billing.payments.contracts import Customer, Order, Pages, PaymentProvider, ProviderAway, ProviderRefused
-from apps.billing.payments.errors import Mismatch
 from apps.billing.payments.providers import BANK_TRANSFER, STRIPE, provider_named
 from apps.core.errors import Conflict, InvalidInput
 from apps.core.money import NANOS_PER_USD
 
 FOLLOW_FOR: Final = timedelta(days=3)
-"""Pages close after a day, and banks that pay later take up to some days more; after that only an event counts."""
+"""Stripe closes pages after a day, and banks that pay later take up to some days more; then only an event counts."""
 FIRST_LOOK_AFTER: Final = timedelta(minutes=2)
 FOLLOW_OFTEN_FOR: Final = timedelta(minutes=20)
 """In the first minutes somebody waits for the answer."""
 MAX_OPEN: Final = 20
 """Pages that one organization may have open; nobody needs more, and each is work for the provider."""
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -129,6 +128,7 @@ def record_bank_transfer(organization_id: str, transfer: Transfer, *, actor: str
         raise InvalidInput("the bank's reference is required")
     try:
         with transaction.atomic():
+            claim_reference(reference)
             payment: Payment = Payment.objects.create(
                 organization_id=organization_id,
                 kind=PaymentKind.BANK_TRANSFER,
@@ -150,6 +150,7 @@ def follow_checkouts() -> int:
     """Ask the provider about pages whose end we have not heard of; returns how many were asked about.
 
     For events that got lost: soon after the start at first, then hourly."""
+    work = "following a payment page"
     now = timezone.now()
     open_pages = Payment.objects.filter(
         Q(checked_at=None)
@@ -160,12 +161,12 @@ def follow_checkouts() -> int:
         created_at__lt=now - FIRST_LOOK_AFTER,
         created_at__gt=now - FOLLOW_FOR,
     ).exclude(checkout_reference="")
-    asked = 0
-    for payment in open_pages.order_by("created_at")[:100]:
-        asked += 1
-        Payment.objects.filter(pk=payment.pk).update(checked_at=now)
-        try:
-            apply_payment(provider_named(payment.provider).checkout(payment.checkout_reference), payment.provider)
-        except (ProviderRefused, Mismatch) as error:
-            log.error("an open payment cannot be followed: %s", error.message, extra={"payment": payment.id})
-    return asked
+    ids = open_pages.exclude(pk__in=waiting(work)).order_by("created_at").values_list("pk", flat=True)
+    return one_by_one(work, list(ids[:100]), _follow_page, away=ProviderAway)
+
+
+def _follow_page(payment_id: str) -> bool:
+    payment = Payment.objects.get(pk=payment_id)
+    Payment.objects.filter(pk=payment.pk).update(checked_at=timezone.now())
+    apply_payment(provider_named(payment.provider).checkout(payment.checkout_reference), payment.provider)
+    return True

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Final
+from typing import Final, NamedTuple
 
 from django.db import connection, transaction
 
@@ -43,6 +43,20 @@ class _Prices:
         return None
 
 
+class _Rated(NamedTuple):
+    """A request and what it should cost, in nano-USD; `uncharged_nanos` is what its hold leaves out of that."""
+
+    request: BilledRequest
+    after_nanos: int
+    price: Price | None
+    uncharged_nanos: int = 0
+
+    @property
+    def delta_nanos(self) -> int:
+        """Above zero the organization pays more."""
+        return self.after_nanos - self.request.standing_nanos
+
+
 @transaction.atomic
 def preview_rerating(window: Window) -> ChangeTable:
     """What a re-rating of the window would change. Writes nothing.
@@ -51,36 +65,44 @@ def preview_rerating(window: Window) -> ChangeTable:
     _check_window(window)
     prices = _prices(window.model_id)
     changes: dict[str, Change] = defaultdict(Change)
-    for request, after, _ in _rated(window, prices):
-        changes[request.organization_id].count(request.standing_nanos, after)
+    for rated in _rated(window, prices):
+        change = changes[rated.request.organization_id]
+        change.count(rated.request.standing_nanos, rated.after_nanos, uncharged_nanos=rated.uncharged_nanos)
     return change_table(changes, unposted=unposted_in(window))
 
 
-def rerate(window: Window, *, reason: str, actor: str) -> Rerating:
+def rerate(window: Window, *, reason: str, actor: str) -> Rerating | None:
     """Correct the window, and return the re-rating when it is done; one of the same window that broke off is finished.
 
-    Others of the model that broke off are finished before. Raises InvalidInput for an empty window or reason, NotFound
-    for a model without prices, and Conflict while records of the window wait for posting."""
+    None when there is nothing to correct: then nothing is written. Others of the model that broke off are finished
+    before. Raises InvalidInput for an empty window or reason, NotFound for a model without prices, and Conflict while
+    records of the window wait for posting."""
     rerating = start_rerating(window, reason=reason, actor=actor)
+    if rerating is None:
+        return None
     for earlier in _unfinished(window.model_id):
         finish(earlier)
     return Rerating.objects.get(pk=rerating.pk)
 
 
 @transaction.atomic
-def start_rerating(window: Window, *, reason: str, actor: str) -> Rerating:
+def start_rerating(window: Window, *, reason: str, actor: str) -> Rerating | None:
     """Note the wish for a re-rating, which `finish_all` fulfils; the unfinished one of the same window if there is one.
 
-    Raises as `rerate`."""
+    None when nothing of the window would change; while another one of the model is under way nobody can say. Raises as
+    `rerate`."""
     _check_window(window)
     if not 1 <= len(reason.strip()) <= MAX_REASON:
         raise InvalidInput(f"the reason has 1 to {MAX_REASON} characters; customers see it")
     _lock(window.model_id)
-    for earlier in _unfinished(window.model_id):
+    under_way = _unfinished(window.model_id)
+    for earlier in under_way:
         if _window_of(earlier) == window:
             return earlier
-    _prices(window.model_id)
+    prices = _prices(window.model_id)
     _check_posted(window)
+    if not under_way and not any(rated.delta_nanos for rated in _rated(window, prices)):
+        return None
     rerating: Rerating = Rerating.objects.create(
         model=window.model_id,
         starts_at=window.start,
@@ -169,31 +191,30 @@ def _correct(rerating: Rerating, window: Window, prices: _Prices, *, organizatio
 def _corrections(
     rerating: Rerating, window: Window, prices: _Prices, *, organization_id: str
 ) -> Iterator[ReratedUsage]:
-    for request, after, price in _rated(window, prices, organization_id=organization_id):
-        if after != request.standing_nanos and price is not None:
+    for rated in _rated(window, prices, organization_id=organization_id):
+        if rated.delta_nanos and rated.price is not None:
             yield ReratedUsage(
                 rerating=rerating,
                 organization_id=organization_id,
-                request_id=request.request_id,
-                delta_nanos=after - request.standing_nanos,
-                price_version_id=price.version_id,
-                price_rule_id=price.rule_id,
+                request_id=rated.request.request_id,
+                delta_nanos=rated.delta_nanos,
+                price_version_id=rated.price.version_id,
+                price_rule_id=rated.price.rule_id,
             )
 
 
-def _rated(
-    window: Window, prices: _Prices, *, organization_id: str | None = None
-) -> Iterator[tuple[BilledRequest, int, Price | None]]:
-    """Each request with what it should cost in nano-USD, and the price that says so.
+def _rated(window: Window, prices: _Prices, *, organization_id: str | None = None) -> Iterator[_Rated]:
+    """Each request with what it should cost, and the price that says so.
 
     Never more than was held for it: that was agreed when it was admitted. What had no price keeps its cost."""
     for request in billed_in(window, organization_id=organization_id):
         price = prices.of(request, window.model_id)
         if price is None:
-            yield request, request.standing_nanos, None
+            yield _Rated(request, request.standing_nanos, None)
             continue
-        after = request.at(price)
-        yield request, after if request.hold_nanos is None else min(after, request.hold_nanos), price
+        full = request.at(price)
+        after = full if request.hold_nanos is None else min(full, request.hold_nanos)
+        yield _Rated(request, after, price, full - after)
 
 
 def _prices(model_id: str, *, known_at: datetime | None = None) -> _Prices:

@@ -10,24 +10,29 @@ from apps.accounts.models import Organization
 class Change:
     """Of one organization, or of all: requests, and their costs before and after, in nano-USD.
 
-    `changed` counts the requests of which the cost differs."""
+    `changed` counts the requests of which the cost differs; `capped` those that would cost more than was held for
+    them, by `uncharged_nanos` in all."""
 
     requests: int = 0
     changed: int = 0
     before_nanos: int = 0
     after_nanos: int = 0
+    capped: int = 0
+    uncharged_nanos: int = 0
 
     @property
     def difference_nanos(self) -> int:
         """Above zero the organization pays more."""
         return self.after_nanos - self.before_nanos
 
-    def count(self, before_nanos: int, after_nanos: int) -> None:
-        """Add one request."""
+    def count(self, before_nanos: int, after_nanos: int, *, uncharged_nanos: int = 0) -> None:
+        """Add one request. `uncharged_nanos` is what its hold leaves out of the cost after."""
         self.requests += 1
         self.changed += before_nanos != after_nanos
         self.before_nanos += before_nanos
         self.after_nanos += after_nanos
+        self.capped += uncharged_nanos > 0
+        self.uncharged_nanos += uncharged_nanos
 
 
 @dataclass(frozen=True)
@@ -55,4 +60,6 @@ def _sum(changes: Iterable[Change]) -> Change:
         total.changed += change.changed
         total.before_nanos += change.before_nanos
         total.after_nanos += change.after_nanos
+        total.capped += change.capped
+        total.uncharged_nanos += change.uncharged_nanos
     return total

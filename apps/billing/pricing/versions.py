@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final
 
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from apps.billing.models import PriceRule
@@ -19,6 +20,11 @@ from apps.core.errors import Conflict, InvalidInput, NotFound
 
 START_TOLERANCE: Final = timedelta(minutes=5)
 """How long ago a start may lie that is meant as "now"."""
+
+
+def whole_second(moment: datetime) -> datetime:
+    """The moment without its fraction: starts are printed in seconds, and what is printed must be what is kept."""
+    return moment.replace(microsecond=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +68,7 @@ def add_version(model_id: str, entry: PriceEntry, *, actor: str, allow_past: boo
         with transaction.atomic():
             row.save(force_insert=True)
     except IntegrityError:
-        start = f"{row.starts_at:%Y-%m-%d %H:%M:%S}"
+        start = f"{row.starts_at.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
         problem = f"{model_id} has a version from {start} UTC; it is never replaced: choose another start"
         raise Conflict(problem) from None
     announce_on_commit("catalog")
@@ -82,7 +88,7 @@ def add_rule(draft: RuleDraft, *, actor: str, allow_past: bool = False) -> Price
     row = PriceRule(
         organization_id=draft.organization_id,
         model_id=draft.model_id,
-        starts_at=_start(draft.starts_at or timezone.now(), allow_past),
+        starts_at=_start(draft.starts_at or whole_second(timezone.now()), allow_past),
         percent=draft.percent,
         amounts=amounts,
         note=draft.note,
@@ -93,10 +99,27 @@ def add_rule(draft: RuleDraft, *, actor: str, allow_past: bool = False) -> Price
         with transaction.atomic():
             row.save(force_insert=True)
     except IntegrityError:
-        start = f"{row.starts_at:%Y-%m-%d %H:%M:%S}"
+        start = f"{row.starts_at.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
         raise Conflict(f"a rule from {start} UTC exists; it is never replaced: choose another start") from None
     announce_on_commit("catalog")
     return row
+
+
+def replaced_at(row: PriceVersion | PriceRule) -> datetime | None:
+    """Since when a later version of its model, or a rule for the same, counts in its place; None while it counts.
+
+    So what is added in the past may correct nothing, or only a moment of it."""
+    if isinstance(row, PriceVersion):
+        same = PriceVersion.objects.filter(model_id=row.model_id)
+        return _next_start(same.filter(starts_at__gt=row.starts_at))
+    rules = PriceRule.objects.for_organization(row.organization_id).filter(model_id=row.model_id)
+    return _next_start(rules.filter(starts_at__gt=row.starts_at))
+
+
+def _next_start(later: QuerySet[Any]) -> datetime | None:
+    begun = later.filter(starts_at__lte=timezone.now()).order_by("starts_at")
+    start: datetime | None = begun.values_list("starts_at", flat=True).first()
+    return start
 
 
 def check_rule(row: PriceRule) -> None:
@@ -121,7 +144,7 @@ def _start(wanted: datetime, allow_past: bool) -> datetime:
             "the start lies in the past, and what was used since then is rated already: to correct it, say so and"
             " re-rate the window afterwards"
         )
-    return now
+    return whole_second(now)
 
 
 def _check(row: PriceVersion | PriceRule, *, exclude: list[str]) -> None:

@@ -9,7 +9,7 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from apps.billing.alerts.raising import raise_alert
-from apps.billing.chain import remember_ends
+from apps.billing.chain import ChainEnd, read_ends, remember_ends
 from apps.billing.models import AlertKind, ProofResult, ReconciliationRun, RunCause
 from apps.billing.models.reconciliation import DETAIL_LENGTH
 from apps.billing.proofs import CHAIN_IS_COMPLETE, CHAIN_IS_WHOLE, PROOFS, Proof, prove
@@ -66,6 +66,7 @@ def _claim() -> ReconciliationRun | None:
 
 def _run(run: ReconciliationRun) -> ReconciliationRun:
     results = []
+    ends = read_ends()  # before the proofs: what is written while they run was not proven
     for place, (name, proof) in enumerate(all_proofs().items()):
         began = time.monotonic()
         found = proof()
@@ -77,18 +78,18 @@ def _run(run: ReconciliationRun) -> ReconciliationRun:
     with connection.cursor() as cursor:
         cursor.execute(_TOTALS)
         run.account_totals = dict(cursor.fetchall())
-    _keep(run, results)
+    _keep(run, results, ends)
     return run
 
 
 @transaction.atomic
-def _keep(run: ReconciliationRun, results: list[ProofResult]) -> None:
+def _keep(run: ReconciliationRun, results: list[ProofResult], ends: list[ChainEnd]) -> None:
     broken = [result for result in results if not result.holds]
     run.holds, run.finished_at = not broken, timezone.now()
     run.save(update_fields=["holds", "finished_at", "account_totals"])
     ProofResult.objects.bulk_create(results)
     if not {result.name for result in broken} & {CHAIN_IS_WHOLE, CHAIN_IS_COMPLETE}:
-        remember_ends()
+        remember_ends(ends)
     if broken:
         raise_alert(
             None,

@@ -1,7 +1,7 @@
 """Keeping what vendors say they charged: a file once, and of every place the newest figures."""
 
 import hashlib
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 from django.db import IntegrityError, transaction
 
@@ -15,25 +15,47 @@ from apps.core.errors import Conflict, NotFound
 FIGURES = ("cost_nanos", "input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens")
 
 
-def import_report(provider_id: str, content: bytes, *, name: str, actor: str) -> tuple[VendorReport, bool]:
-    """Import a vendor's file; returns its report, and whether it is new: the same file twice is one report.
+@dataclass(frozen=True)
+class ReadFile:
+    """A vendor's file that was understood. `figures` are empty when it was imported before."""
 
-    What a newer file says of the same day, model and line replaces what an older one said. Drift beyond the limit
-    alerts the operator. Raises NotFound for an unknown provider, Conflict for a file that belongs to another one, and
-    InvalidInput for one that is not understood."""
+    provider_id: str
+    digest: str
+    figures: dict[Place, VendorFigures]
+
+
+def import_report(provider_id: str, content: bytes, *, name: str, actor: str) -> tuple[VendorReport, bool]:
+    """Read a vendor's file and keep it. Returns and raises what `keep_file` and `read_file` do."""
+    return keep_file(read_file(provider_id, content), name=name, actor=actor)
+
+
+def read_file(provider_id: str, content: bytes) -> ReadFile:
+    """Understand a vendor's file; writes nothing.
+
+    Raises NotFound for an unknown provider, Conflict for a file that belongs to another one, and InvalidInput for one
+    that is not understood."""
     if not Provider.objects.filter(pk=provider_id).exists():
         raise NotFound(f"there is no provider with the id {provider_id!r}")
     digest = hashlib.sha256(content).hexdigest()
-    if earlier := _earlier(digest, provider_id):
+    return ReadFile(provider_id, digest, {} if _earlier(digest, provider_id) else parse_report(content))
+
+
+def keep_file(file: ReadFile, *, name: str, actor: str) -> tuple[VendorReport, bool]:
+    """Write down what a file says; returns its report, and whether it is new: the same file twice is one report.
+
+    What a newer file says of the same day, model and line replaces what an older one said. Drift beyond the limit
+    alerts the operator. Raises Conflict when it was imported for another provider since it was read."""
+    if earlier := _earlier(file.digest, file.provider_id):
         return earlier, False
-    figures = parse_report(content)
+    report = VendorReport(
+        digest=file.digest, provider_id=file.provider_id, name=name[-FILE_NAME_LENGTH:], imported_by=actor
+    )
     try:
         with transaction.atomic():
-            report = _write(VendorReport(digest=digest, provider_id=provider_id, name=name[-FILE_NAME_LENGTH:],
-                                         imported_by=actor), figures)  # fmt: skip
+            report = _write(report, file.figures)
             warn_of_drift(report)
     except IntegrityError:
-        if earlier := _earlier(digest, provider_id):  # somebody else was faster
+        if earlier := _earlier(file.digest, file.provider_id):  # somebody else was faster
             return earlier, False
         raise
     return report, True

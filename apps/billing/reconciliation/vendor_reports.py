@@ -22,6 +22,8 @@ MAX_USD: Final = Decimal(1_000_000_000)
 TOKENS_LINE: Final = "tokens"
 TOTAL_LINE: Final = "total"
 _DATE: Final = re.compile(r"(?<!\d)(20\d{2}-?[01]\d-?[0-3]\d)(?!\d)")
+_BROKEN: Final = re.compile("[\0\ud800-\udfff]")
+"""What JSON can spell and no database keeps: NUL and halves of characters."""
 _WORD: Final = re.compile(r"[a-z0-9]+")
 _TOKEN_COLUMNS: Final = {
     "input_tokens": ("usage_input_tokens_no_cache",),
@@ -64,9 +66,13 @@ def parse_report(content: bytes) -> dict[Place, VendorFigures]:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InvalidInput("the file is not UTF-8 text") from error
+    if "\0" in text:
+        raise InvalidInput("the file has NUL characters: it is not the text that the vendor exported")
     rows = _openai_rows(text) if text.lstrip()[:1] in ("{", "[") else _anthropic_rows(text)
     found: dict[Place, VendorFigures] = {}
     for (day, model, line), figures in rows:
+        if _BROKEN.search(model + line):
+            raise InvalidInput(f"a name in the file has characters that are no text: {model[:40]!a}")
         if len(model) > MAX_NAME_LENGTH or len(line) > MAX_NAME_LENGTH:
             raise InvalidInput(f"a name in the file is longer than {MAX_NAME_LENGTH} characters: {model[:40]}...")
         place = (day, model, line)

@@ -1,7 +1,8 @@
 -- Admits one request against money, budgets, rates and concurrency at once, or changes nothing.
 -- ARGV: 2 request, 3 key, 4 project, 5 most nanos, 6 least nanos, 7 tokens, 8 hold lifetime (ms), 9 lease lifetime (ms),
 --   10 day, 11 week, 12 month (their starts), limits, '' for none: 13 of the key, 14 of the project, 15 of the
---   organization, 17 of the organization on the model 16.
+--   organization, 17 of the organization on the model 16; 18 the site whose journals will know it; 19 least tokens:
+--   below 7 when the request can be cut to what the minute has left.
 -- Answers {1, generation, packed hold, numbers...} admitted, {0, what, whose, limit, retry ms, numbers...} refused,
 --   {-1} the money is not known here: rebuild it, {-2} this request was given up already.
 -- Numbers: requests limit, left, reset ms; tokens limit, left, reset ms; nanos left. -1 where there is none. Then, where
@@ -14,13 +15,9 @@ local starts = {day = ARGV[10], week = ARGV[11], month = ARGV[12], lifetime = '0
 local state = redis.call('HMGET', money, 'balance', 'credit', 'held', 'generation')
 if not state[1] then return {-1} end
 if redis.call('ZSCORE', settled, id) then return {-2} end
-local lost = redis.call('ZRANGEBYSCORE', expiry, '-inf', now_ms, 'LIMIT', 0, 100)
+local lost = redis.call('ZRANGEBYSCORE', expiry, '-inf', now_ms, 'LIMIT', 0, 1)
 if #lost > 0 then
-  -- Nobody settled them in time: only the records know what they cost.
-  for _, request in ipairs(lost) do
-    redis.call('HDEL', holds, request)
-    redis.call('ZREM', expiry, request)
-  end
+  -- Nobody renewed or settled it in time: a rebuild finds out what became of it, and of all others like it.
   redis.call('DEL', money)
   return {-1}
 end
@@ -65,6 +62,12 @@ end
 for _, owner in ipairs(owners) do
   if owner.rpm or owner.tpm or owner.rpd then
     read_window(owner)
+    if owner.tpm then tokens = math.min(tokens, owner.tpm - owner.tokens) end
+  end
+end
+tokens = math.max(tokens, tonumber(ARGV[19]))
+for _, owner in ipairs(owners) do
+  if owner.rpm or owner.tpm or owner.rpd then
     if owner.rpd and owner.day_requests + 1 > owner.rpd then
       refuse('requests_per_day', owner, owner.rpd, (math.floor(second / 86400) + 1) * 86400000 - now_ms)
     end
@@ -117,7 +120,7 @@ for _, owner in ipairs(owners) do
   end
 end
 local packed = pack_hold({nanos = hold, tokens = tokens, at = second, flags = flags, key = key, project = project,
-  model = string.find(flags, 'm', 1, true) and ARGV[16] or ''})
+  model = string.find(flags, 'm', 1, true) and ARGV[16] or '', site = ARGV[18] or ''})
 redis.call('HSET', holds, id, packed)
 redis.call('ZADD', expiry, now_ms + tonumber(ARGV[8]), id)
 change_held({nanos = hold, key = key, project = project}, 1)

@@ -16,9 +16,7 @@ local packed = redis.call('HGET', holds, id)
 if not packed then return {-3, state[4]} end
 local hold = unpack_hold(packed)
 local granted = unpack_hold(ARGV[3])
-if hold.flags == '' then  -- a rebuild knows only its money
-  hold.tokens, hold.at, hold.flags, hold.model = granted.tokens, granted.at, granted.flags, granted.model
-end
+complete_hold(hold, granted)
 if granted.nanos > hold.nanos then
   raise_hold(id, hold, granted.nanos)
   state = redis.call('HMGET', money, 'balance', 'credit', 'held', 'generation')

@@ -1,9 +1,15 @@
 -- Rebuilding the money state. ARGV: 2 step, 3 token of the rebuild.
 -- begin: 4 how long it may take (ms). Answers 0 the state is there, 1 somebody else rebuilds it, 2 go on.
 --   The token lies in the money key itself, so whatever drops that key meanwhile also ends this rebuild.
--- install: 4 balance, 5 credit, 6 hold lifetime (ms), 7 JSON: open [[id, packed hold]], counted [id], examined [id],
---   spend {field: nanos}. `counted` are settled requests that balance and spend contain, `examined` those that were
---   looked for among them. Answers {1, ids that settled meanwhile and were not examined...}, {0} when it must not.
+-- go_on: 4 how long it may still take (ms). Answers whether the rebuild is still wanted.
+-- ended: 4 JSON: recorded [id], closed [[id, packed cost or '']], lost [id]. What has ended holds nothing and is settled;
+--   balance and spend will contain the first two. Closed ones have no record yet: other machines must hear of them. A
+--   lost one is unknown to all who could know it. True whatever becomes of the rebuild, so it may come in parts.
+--   Answers whether the rebuild is still wanted.
+-- install: 4 balance, 5 credit, 6 hold lifetime (ms), 7 JSON: open [[id, packed hold]], kept [[id, until (ms)]],
+--   examined [id], spend {field: nanos}; 8 for how long the state may be used (ms). `examined` are pending requests
+--   that were looked for among what balance and spend contain; `kept` are holds that expired and that another machine
+--   may know. Answers {1, ids that settled meanwhile and were not examined...}, {0} when it must not.
 -- correct: 4 JSON [id]: requests of the last answer that balance and spend did contain after all.
 local step, token = ARGV[2], ARGV[3]
 
@@ -27,20 +33,58 @@ if step == 'correct' then
   return 1
 end
 
-if redis.call('HGET', money, 'building') ~= token or redis.call('HEXISTS', money, 'balance') == 1 then return {0} end
-local found = cjson.decode(ARGV[7])
-for _, id in ipairs(found.counted) do
-  drop_hold(id, false)
-  redis.call('HDEL', pending, id)
-  redis.call('ZADD', settled, 'NX', now_ms, id)
+local is_wanted = redis.call('HGET', money, 'building') == token and redis.call('HEXISTS', money, 'balance') == 0
+if step == 'go_on' then
+  if is_wanted then redis.call('HSET', money, 'building_until', int(now_ms + tonumber(ARGV[4]))) end
+  return is_wanted and 1 or 0
 end
+
+-- Whether nobody renewed the hold of this request in time; `now` if it has none.
+local function has_expired(id)
+  local at = redis.call('ZSCORE', expiry, id)
+  return not at or tonumber(at) <= now_ms
+end
+
+if step == 'ended' then
+  if not is_wanted then return 0 end
+  local function note_ended(id)
+    drop_hold(id, false)
+    redis.call('HDEL', pending, id)
+    redis.call('ZADD', settled, 'NX', now_ms, id)
+  end
+  local found = cjson.decode(ARGV[4])
+  for _, id in ipairs(found.recorded) do
+    note_ended(id)
+    redis.call('HDEL', unrecorded, id)
+  end
+  for _, entry in ipairs(found.closed) do
+    note_ended(entry[1])
+    if entry[2] ~= '' then remember_unrecorded(entry[1], entry[2]) end
+  end
+  for _, id in ipairs(found.lost) do
+    if has_expired(id) then drop_hold(id, false) end
+  end
+  return 1
+end
+
+if not is_wanted then return {0} end
+local found = cjson.decode(ARGV[7])
 for _, entry in ipairs(found.open) do
-  if not redis.call('ZSCORE', settled, entry[1]) and redis.call('HSETNX', holds, entry[1], entry[2]) == 1 then
-    redis.call('ZADD', expiry, now_ms + tonumber(ARGV[6]), entry[1])
+  local id = entry[1]
+  if not redis.call('ZSCORE', settled, id) then
+    if redis.call('HSETNX', holds, id, entry[2]) == 1 or has_expired(id) then
+      redis.call('ZADD', expiry, now_ms + tonumber(ARGV[6]), id)
+    end
+  end
+end
+for _, entry in ipairs(found.kept) do
+  if redis.call('HEXISTS', holds, entry[1]) == 1 and has_expired(entry[1]) then
+    redis.call('ZADD', expiry, entry[2], entry[1])
   end
 end
 redis.call('DEL', money, spend)
-redis.call('HSET', money, 'balance', ARGV[4], 'credit', ARGV[5], 'held', 0, 'generation', token)
+redis.call('HSET', money, 'balance', ARGV[4], 'credit', ARGV[5], 'held', 0, 'generation', token,
+  'good_until', int(now_ms + tonumber(ARGV[8])))
 for field, nanos in pairs(found.spend) do
   redis.call('HSET', spend, field, nanos)
 end

@@ -1,7 +1,8 @@
 -- Reads what one key, its project and its organization have and have left. Changes nothing.
 -- ARGV: 2 key, 3 project, 4 day, 5 week, 6 month (their starts), 7 limits of the key, 8 of the project, 9 of the
 --   organization, as the admission script takes them.
--- Answers {1, balance, credit, held, the key's: held, day, week, month, lifetime, the organization's lifetime, then
+-- Answers {1, balance, credit, held, the key's: held, day, week, month, lifetime, the organization's lifetime
+--   with what re-ratings corrected, then
 --   what is left of the budgets of key, project and organization (-1: no budget), requests limit, left, reset ms;
 --   tokens limit, left, reset ms of the owner that has least (-1: none)}, {-1} when the money is not known.
 local asks = {key = ARGV[2], project = ARGV[3]}
@@ -14,6 +15,7 @@ local mine = owner_name('k', asks)
 local sums = redis.call('HMGET', spend, mine .. '|held', mine .. '|day|' .. starts.day, mine .. '|week|' .. starts.week,
   mine .. '|month|' .. starts.month, mine .. '|lifetime|0', 'o|lifetime|0')
 for position = 1, 6 do answer[#answer + 1] = tonumber(sums[position] or 0) end
+answer[#answer] = answer[#answer] + tonumber(redis.call('HGET', spend, 'o|corrected') or 0)
 
 -- How many of a rate's buckets still count, without tidying up.
 local function used(name, letter)

@@ -19,7 +19,9 @@ for position = 5, #ARGV, 2 do
     end
     local known = redis.call('HGET', holds, id)
     if known then
-      if generation ~= '' then raise_hold(id, unpack_hold(known), hold.nanos) end
+      local there = unpack_hold(known)
+      if complete_hold(there, hold) then redis.call('HSET', holds, id, pack_hold(there)) end
+      if generation ~= '' then raise_hold(id, there, hold.nanos) end
       redis.call('ZADD', expiry, now_ms + tonumber(ARGV[3]), id)
     elseif is_same then
       redis.call('HSET', holds, id, packed)

@@ -6,12 +6,13 @@
 local money, base = KEYS[1], string.sub(KEYS[1], 1, -6)
 local holds, expiry, spend = base .. 'holds', base .. 'expiry', base .. 'spend'
 local settled, pending, epoch = base .. 'settled', base .. 'pending', base .. 'epoch'
+local unrecorded = base .. 'unrecorded'
 local time = redis.call('TIME')
 local second = tonumber(time[1])
 local now_ms = second * 1000 + math.floor(tonumber(time[2]) / 1000)
 
 if redis.call('GET', epoch) ~= ARGV[1] then
-  redis.call('DEL', money, holds, expiry, spend, settled, pending)
+  redis.call('DEL', money, holds, expiry, spend, settled, pending, unrecorded)
   redis.call('SET', epoch, ARGV[1])
 end
 
@@ -19,18 +20,19 @@ local function int(number)
   return string.format('%.0f', number)
 end
 
--- A hold as text: nanos|tokens|second|flags|key|project|model. Flags say what else was taken: t, c after each owner's
--- letter. The model is there only where it has limits; holds of older versions end with the project.
+-- A hold as text: nanos|tokens|second|flags|key|project|model|site. Flags say what else was taken: t, c after each
+-- owner's letter. The model is there only where it has limits. The site names the journals that know the request: those
+-- of one machine. Holds of older versions end with the project or the model.
 local function unpack_hold(packed)
-  local nanos, tokens, at, flags, key, project, model =
-    string.match(packed, '^(%d+)|(%d+)|(%d+)|(%a*)|([^|]*)|([^|]*)|?([^|]*)$')
+  local nanos, tokens, at, flags, key, project, model, site =
+    string.match(packed, '^(%d+)|(%d+)|(%d+)|(%a*)|([^|]*)|([^|]*)|?([^|]*)|?([^|]*)$')
   return {nanos = tonumber(nanos), tokens = tonumber(tokens), at = tonumber(at), flags = flags, key = key,
-    project = project, model = model}
+    project = project, model = model, site = site}
 end
 
 local function pack_hold(hold)
   return table.concat({int(hold.nanos), int(hold.tokens), int(hold.at), hold.flags, hold.key, hold.project,
-    hold.model}, '|')
+    hold.model, hold.site}, '|')
 end
 
 local function owner_name(letter, hold)
@@ -40,7 +42,7 @@ local function owner_name(letter, hold)
 end
 
 local function change_held(hold, sign)
-  local change = int(sign * hold.nanos)
+  local change = int(sign * hold.nanos + 0)  -- of a hold of 0 the negative is -0, which Redis takes for no integer
   redis.call('HINCRBY', money, 'held', change)
   redis.call('HINCRBY', spend, 'k:' .. hold.key .. '|held', change)
   redis.call('HINCRBY', spend, 'p:' .. hold.project .. '|held', change)
@@ -69,11 +71,27 @@ local function charge(cost, key, project, starts, sign)
   end
 end
 
--- A settled request that the money state does not contain yet: cost|key|project|day|week|month.
+-- Most settled requests of one organization that are remembered until they have records. Beyond that only the journals
+-- of their own machine know them.
+local KEPT_UNRECORDED = 50000
+
+-- Remembers what a request cost until it has a record, for rebuilds by machines that cannot read its journal.
+local function remember_unrecorded(id, packed)
+  if redis.call('HLEN', unrecorded) < KEPT_UNRECORDED then redis.call('HSETNX', unrecorded, id, packed) end
+end
+
+-- What a settled request cost, in `pending` and `unrecorded`: cost|key|project|day|week|month.
 local function charge_pending(packed, sign)
   local cost, key, project, day, week, month =
     string.match(packed, '^(%d+)|([^|]*)|([^|]*)|(%d+)|(%d+)|(%d+)$')
   charge(tonumber(cost), key, project, {day, week, month}, sign)
+end
+
+-- A rebuild knows only the money of a hold; the gateway that was granted it knows the rest. Whether that was missing.
+local function complete_hold(hold, granted)
+  if hold.flags ~= '' or granted.flags == '' then return false end
+  hold.tokens, hold.at, hold.flags, hold.model = granted.tokens, granted.at, granted.flags, granted.model
+  return true
 end
 
 -- Makes a hold that is smaller than what its gateway was granted as large as that. Holds never shrink.

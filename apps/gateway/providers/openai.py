@@ -41,7 +41,7 @@ class OpenAI:
         return UpstreamRequest(
             url=f"{target.base_url}/chat/completions",
             headers=headers,
-            body=body_for_upstream(chat, model, target.upstream_model),
+            body=body_for_upstream(chat, model, target.upstream_model, output_limit_field=target.output_limit_field),
         )
 
     def failure(self, status: int, retry_after: str | None, body: bytes, *, target: Target, model: str) -> GatewayError:

@@ -15,6 +15,8 @@ from apps.portal.alert_forms import EndpointForm
 from apps.portal.pages import render_page
 
 DELIVERIES_SHOWN = 50
+SCHEME_URL = "https://www.standardwebhooks.com/"
+"""Where the way of signing is described."""
 MANAGE = Capability.MANAGE_ORGANIZATION
 
 
@@ -122,7 +124,7 @@ def _list(request: HttpRequest, access: Access, form: EndpointForm, *, status: i
         request,
         access,
         "portal/webhooks.html",
-        {"endpoints": rows, "form": form, "section": "webhooks"},
+        {"endpoints": rows, "form": form, "scheme_url": SCHEME_URL, "section": "webhooks"},
         status=status,
     )
 

@@ -14,6 +14,7 @@ from apps.billing.models import Alert, AlertEmail
 from apps.core.crypto import keyed_digests
 from apps.core.errors import Conflict, InvalidInput
 from apps.keys.issuing import create_key, revoke_key
+from apps.keys.models import ApiKey
 from apps.keys.pausing import pause_key, resume_key, set_brake
 from apps.keys.reading import read_grant
 from tests.announcements import listening
@@ -177,6 +178,32 @@ def test_a_revoked_key_is_neither_paused_nor_resumed(acme: Customer) -> None:
 def test_a_brake_that_cannot_be_is_refused(acme: Customer, nanos: int, minutes: int) -> None:
     with pytest.raises(InvalidInput):
         set_brake(acme.key, nanos, minutes=minutes)
+
+
+def test_one_key_that_cannot_be_paused_stops_no_other(acme: Customer, monkeypatch: pytest.MonkeyPatch) -> None:
+    later = create_key(acme.key.project, name="Later").key
+    for key in (acme.key, later):
+        set_brake(key, 5 * USD, minutes=10)
+        spend(acme, 6 * USD, key=key)
+
+    def odd(key_id: str, *, reason: str) -> ApiKey | None:
+        if key_id == acme.key.id:
+            raise ZeroDivisionError
+        return pause_key(key_id, reason=reason)
+
+    with monkeypatch.context() as breaking:
+        breaking.setattr("apps.billing.alerts.brake.pause_key", odd)
+        assert look() == [later.id]
+    assert not is_paused(acme)
+    assert look() == [acme.key.id], "the next round tries it again"
+
+
+def test_a_name_of_two_lines_from_before_is_paused_and_told_of(acme: Customer) -> None:
+    ApiKey.objects.filter(pk=acme.key.pk).update(name="a\nb" + "x" * 97)
+    set_brake(acme.key, 5 * USD, minutes=10)
+    spend(acme, 6 * USD)
+    assert look() == [acme.key.id]
+    assert told(acme)[0].startswith("The key “a bxxx")
 
 
 @pytest.mark.django_db(transaction=True)

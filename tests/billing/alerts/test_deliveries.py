@@ -15,12 +15,16 @@ from apps.billing.alerts import emails, endpoints
 from apps.billing.alerts.endpoints import (
     GIVE_UP_AFTER,
     KEEP,
+    MAX_TESTS_WAITING,
     PER_ENDPOINT,
+    PER_ORGANIZATION,
+    PUT_OFF,
     Try,
     conclude,
     create_endpoint,
     lease_deliveries,
     live_secrets,
+    postpone,
     prune,
     replay,
     rotate_secret,
@@ -29,7 +33,7 @@ from apps.billing.alerts.endpoints import (
 )
 from apps.billing.alerts.raising import raise_alert
 from apps.billing.alerts.work_tables import JITTER, LEASE, MAX_TRIES, RETRY_AFTER_S, end_turn, take_turn, wait_after
-from apps.billing.models import AlertEmail, AlertKind, DeliveryState, WebhookDelivery, WebhookEndpoint
+from apps.billing.models import Alert, AlertEmail, AlertKind, DeliveryState, WebhookDelivery, WebhookEndpoint
 from apps.core.errors import Conflict, InvalidInput
 from tests.billing.alerts.spending import Customer, customer, told
 from tests.billing.books import at_once
@@ -38,6 +42,7 @@ pytestmark = pytest.mark.django_db
 
 START = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 URL = "https://hooks.example.com/crun"
+KINDS = (AlertKind.CREDIT_LOW, AlertKind.WEBHOOK_DISABLED)
 
 
 @pytest.fixture
@@ -127,8 +132,8 @@ def test_a_last_try_that_was_lost_with_its_worker_ends_the_message(
 
 
 def test_a_slow_endpoint_gets_a_few_places_and_the_others_theirs(acme: Customer, endpoint: WebhookEndpoint) -> None:
-    for _ in range(200):
-        send_test(endpoint)
+    for number in range(200):
+        queued(endpoint, number)
     other, _ = create_endpoint(acme.organization, "https://b.example.com/", kinds=[AlertKind.CREDIT_LOW])
     send_test(other)
     leased = lease_all()
@@ -136,10 +141,90 @@ def test_a_slow_endpoint_gets_a_few_places_and_the_others_theirs(acme: Customer,
     assert len([each for each in leased if each.endpoint_id == other.id]) == 1
 
 
+def queued(endpoint: WebhookEndpoint, number: int) -> WebhookDelivery:
+    """A message of an alert that is due; the higher the number the later."""
+    delivery: WebhookDelivery = WebhookDelivery.objects.create(
+        organization_id=endpoint.organization_id,
+        endpoint=endpoint,
+        event=AlertKind.CREDIT_LOW,
+        body="{}",
+        next_at=timezone.now() - timedelta(hours=1) + timedelta(seconds=number),
+    )
+    return delivery
+
+
+def test_a_customer_with_many_endpoints_stands_before_nobody(acme: Customer, endpoint: WebhookEndpoint) -> None:
+    """Each organization's first message comes before anybody's second, whoever queued first and more."""
+    crowd = customer("Crowd")
+    for number in range(20):
+        noisy, _ = create_endpoint(crowd.organization, f"{URL}/{number}", kinds=[AlertKind.CREDIT_LOW])
+        for _ in range(10):
+            queued(noisy, 0)
+    mine = [queued(endpoint, 100).id, queued(endpoint, 101).id]
+    two = lease_all(2)
+    assert {row.organization_id for row in two} == {acme.organization.id, crowd.organization.id}
+    assert mine[0] in {row.id for row in two}
+    leased = lease_all(200)
+    of_crowd = [row for row in leased if row.organization_id == crowd.organization.id]
+    assert len(of_crowd) == PER_ORGANIZATION
+    assert len({row.endpoint_id for row in of_crowd}) == PER_ORGANIZATION, "and its endpoints take turns, too"
+    assert mine[1] in {row.id for row in leased}
+
+
+def test_who_waits_longest_comes_first(endpoint: WebhookEndpoint) -> None:
+    ids = [queued(endpoint, number).id for number in (3, 1, 2)]
+    assert [row.id for row in lease_all(2)] == [ids[1], ids[2]]
+
+
+def test_test_events_that_wait_have_a_bound(endpoint: WebhookEndpoint) -> None:
+    for _ in range(MAX_TESTS_WAITING):
+        send_test(endpoint)
+    with pytest.raises(Conflict, match="on their way"):
+        send_test(endpoint)
+    conclude(lease_all(1)[0], outcome("", 204))
+    assert send_test(endpoint)
+
+
+def test_a_try_that_could_not_begin_counts_as_none(endpoint: WebhookEndpoint, clock: time_machine.Traveller) -> None:
+    send_test(endpoint)
+    for _ in range(3 * MAX_TRIES):
+        (leased,) = lease_all()
+        assert postpone(leased)
+        assert lease_all() == []
+        clock.shift(PUT_OFF)
+    message = WebhookDelivery.objects.get()
+    assert (message.state, message.attempts, message.tries) == (DeliveryState.PENDING, 0, [])
+    endpoint.refresh_from_db()
+    assert endpoint.failing_since is None
+
+
+def test_a_lost_lease_is_not_put_off(endpoint: WebhookEndpoint, clock: time_machine.Traveller) -> None:
+    send_test(endpoint)
+    (first,) = lease_all()
+    clock.shift(LEASE)
+    lease_all()
+    assert not postpone(first)
+
+
+def test_who_may_see_alerts_learns_the_host_and_not_the_secret_path(acme: Customer) -> None:
+    endpoint, _ = create_endpoint(acme.organization, f"{URL}/T0/s3cret?token=abc", kinds=list(KINDS))
+    send_test(endpoint)
+    conclude(lease_all()[0], outcome("answered 410", 410, is_gone=True))
+    alert = Alert.objects.get()
+    assert alert.details["host"] == "hooks.example.com"
+    assert "to your endpoint at hooks.example.com," in alert.text
+    everything = (
+        f"{alert.subject} {alert.text} {alert.details} {WebhookDelivery.objects.values_list('body', flat=True)}"
+    )
+    assert "s3cret" not in everything
+    assert "token" not in everything
+
+
 @pytest.mark.django_db(transaction=True)
 def test_six_workers_at_once_lease_each_message_once(transactional_db: None) -> None:
-    who = customer("Busy")
+    busy = [customer(f"Busy {number}") for number in range(4)]
     for number in range(20):
+        who = busy[number % 4]
         endpoint, _ = create_endpoint(who.organization, f"{URL}/{number}", kinds=[AlertKind.CREDIT_LOW])
         for _ in range(3):
             send_test(endpoint)

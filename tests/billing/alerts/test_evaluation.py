@@ -1,16 +1,18 @@
 """Budgets and balances: told exactly at the step, once for a period, and again in the next one."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
 import time_machine
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from apps.accounts.limits import assign_plan, set_limits
 from apps.accounts.models import Plan
 from apps.accounts.organizations import default_project
-from apps.billing.alerts.budgets import reached_step
-from apps.billing.alerts.evaluation import OVERLAP, evaluate, moved_since
+from apps.billing.alerts.budgets import evaluate_budgets, reached_step
+from apps.billing.alerts.evaluation import LOOK_AGAIN, OVERLAP, evaluate, moved_since
 from apps.billing.ledger import billing_account
 from apps.billing.models import Alert, AlertEmail, AlertPass, AlertSettings
 from apps.core.limits import Limits
@@ -225,18 +227,73 @@ def test_a_long_pause_of_the_worker_loses_nothing(acme: Customer, clock: time_ma
     assert len(told(acme)) == 1
 
 
-def test_a_pass_that_fails_is_made_again(acme: Customer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_fails_for_one_is_looked_at_again_and_stops_nobody(
+    acme: Customer, clock: time_machine.Traveller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = [customer(name, limits=Limits(budget_nanos=10 * USD, budget_period="day")) for name in ("Aa", "Zz")]
     look()
     before = AlertPass.objects.get(name="balances").seen_until
+    for who in (acme, *others):
+        credit(who.organization, 4 * USD)
+    for who in others:
+        spend(who, 9 * USD)
+    seen: list[str] = []
 
-    def broken(*_: object) -> None:
-        raise ZeroDivisionError
+    def broken(organization_ids: Collection[str], now: datetime) -> None:
+        if acme.organization.id in organization_ids:
+            raise ZeroDivisionError
+        seen.extend(organization_ids)
 
-    credit(acme.organization, USD)
-    monkeypatch.setattr("apps.billing.alerts.evaluation.evaluate_balances", broken)
-    with pytest.raises(ZeroDivisionError):
+    with monkeypatch.context() as breaking:
+        breaking.setattr("apps.billing.alerts.evaluation.evaluate_balances", broken)
+        assert look() == 3
+        assert sorted(seen) == sorted(who.organization.id for who in others)
+        assert [budget_alerts(who) for who in others] == [[("key", 80)]] * 2
+        assert AlertPass.objects.get(name="balances").seen_until == before, "the same is looked at again"
+        clock.shift(timedelta(days=1))
         look()
-    assert AlertPass.objects.get(name="balances").seen_until == before
+        seen_until = AlertPass.objects.get(name="balances").seen_until
+        assert seen_until == datetime.now(UTC) - LOOK_AGAIN, "and not for ever more"
+    assert told(acme) == []
+    spend(acme, 1)
+    look()
+    assert told(acme) == ["Your credit is low: 3.999999999 USD are left"]
+
+
+def test_a_budget_that_was_told_in_full_is_not_summed_and_no_step_is_written_twice(acme: Customer) -> None:
+    set_key_limits(acme.key, Limits(budget_nanos=10 * USD, budget_period="day"))
+    spend(acme, 8 * USD)
+    look()
+    with CaptureQueriesContext(connection) as queries:
+        evaluate_budgets([acme.organization.id], datetime.now(UTC))
+    assert not [query for query in queries if "INSERT" in query["sql"] or "SAVEPOINT" in query["sql"]]
+    spend(acme, 2 * USD)
+    look()
+    with CaptureQueriesContext(connection) as queries:
+        evaluate_budgets([acme.organization.id], datetime.now(UTC))
+    assert not [query for query in queries if "usage_usagerollup" in query["sql"]]
+    assert [step for _, step in budget_alerts(acme)] == [80, 100]
+
+
+def test_the_long_past_of_a_lifetime_budget_is_summed_once_a_day(acme: Customer, clock: time_machine.Traveller) -> None:
+    set_key_limits(acme.key, Limits(budget_nanos=10 * USD, budget_period="lifetime"))
+    spend(acme, 4 * USD, at=MONDAY - timedelta(days=200))
+    look()
+    with CaptureQueriesContext(connection) as queries:
+        evaluate_budgets([acme.organization.id], datetime.now(UTC))
+    (sums,) = [query["sql"] for query in queries if "usage_usagerollup" in query["sql"]]
+    assert "2026-02-28" in sums, "what is older than two days is remembered"
+    spend(acme, 1 * USD, at=MONDAY - timedelta(days=100))
+    look()
+    assert budget_alerts(acme) == [], "a record that comes months late is counted"
+    clock.move_to(datetime(2026, 3, 3, 0, 0, 1, tzinfo=UTC))
+    spend(acme, 1)
+    look()
+    assert budget_alerts(acme) == [("key", 50)], "from the next day on"
+    clock.shift(timedelta(days=5))
+    spend(acme, 3 * USD)
+    look()
+    assert budget_alerts(acme) == [("key", 50), ("key", 80)]
 
 
 @pytest.mark.django_db(transaction=True)

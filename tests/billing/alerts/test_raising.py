@@ -109,7 +109,23 @@ def test_ten_at_once_raise_one(transactional_db: None) -> None:
     assert (Alert.objects.count(), AlertEmail.objects.count(), WebhookDelivery.objects.count()) == (1, 1, 1)
 
 
-@pytest.mark.parametrize(("key", "subject"), [("", "x"), ("k" * 201, "x"), ("k", ""), ("k", "x" * 201), ("k", "a\nb")])
+@pytest.mark.parametrize(("key", "subject"), [("", "x"), ("k" * 201, "x"), ("k", ""), ("k", " \n")])
 def test_what_cannot_be_is_refused(acme: Customer, key: str, subject: str) -> None:
     with pytest.raises(InvalidInput):
         raise_alert(acme.organization.id, LOW, key=key, subject=subject)
+
+
+@pytest.mark.parametrize(
+    ("subject", "told"),
+    [
+        ("The key “a\nb” is paused", "The key “a b” is paused"),
+        ("a\r\n\tBcc: x\u2028y\u202ez\x1b[31m", "a Bcc: x y z [31m"),
+        ("x" * 200, "x" * 200),
+        ("x" * 201, "x" * 199 + "…"),
+        ("xy " * 100, "xy " * 66 + "x…"),
+    ],
+)
+def test_whatever_a_name_brings_the_subject_is_one_line_that_fits(acme: Customer, subject: str, told: str) -> None:
+    alert = raise_alert(acme.organization.id, LOW, key="k", subject=subject)
+    alert.refresh_from_db()
+    assert alert.subject == told

@@ -75,6 +75,53 @@ def test_a_failure_is_tried_again_later(invoice: Invoice, settings: Settings) ->
     assert mailing.send_due() == 1
 
 
+@pytest.fixture
+def old_invoice(monkeypatch: pytest.MonkeyPatch) -> Invoice:
+    """Issued a month ago, and never sent."""
+    past = timezone.now() - timedelta(days=30)
+    documents.seller()
+    owner = books.organization()
+    documents.profile(owner)
+    with monkeypatch.context() as patch:
+        patch.setattr(timezone, "now", lambda: past)
+        return issue(documents.draft(owner))
+
+
+def test_an_old_document_that_is_sent_again_is_tried_again_when_it_fails(
+    old_invoice: Invoice, settings: Settings
+) -> None:
+    """Its three days count from when somebody asked, not from its issue."""
+    works = settings.EMAIL_BACKEND
+    settings.EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
+    settings.EMAIL_HOST, settings.EMAIL_PORT = "127.0.0.1", 9
+    mailing.send_again(old_invoice)
+    assert mailing.send_due() == 0
+    settings.EMAIL_BACKEND = works
+    Invoice.objects.update(mail_claimed_at=timezone.now() - timedelta(minutes=11))
+    assert mailing.send_due() == 1
+
+
+def test_three_days_after_it_was_asked_for_nobody_tries_any_more(old_invoice: Invoice) -> None:
+    past = timezone.now() - timedelta(days=4)
+    Invoice.objects.update(mail_claimed_at=past, mail_since=past)
+    assert mailing.send_due() == 0
+
+
+def test_one_odd_document_does_not_stop_the_others(invoice: Invoice, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = books.organization("Other")
+    documents.profile(other)
+    issue(documents.draft(other))
+    real = mailing.pdf_of
+
+    def odd(document: Invoice) -> bytes:
+        if document.pk == invoice.pk:
+            raise RuntimeError("odd")
+        return real(document)
+
+    monkeypatch.setattr(mailing, "pdf_of", odd)
+    assert mailing.send_due() == 1
+
+
 def test_without_a_pdf_the_message_has_the_link(invoice: Invoice, monkeypatch: pytest.MonkeyPatch) -> None:
     path = printing.PROCESS
     path.write_text(f"import sys; sys.exit({printing.LIBRARY_MISSING})")

@@ -39,6 +39,13 @@ def balances(*owners: Organization) -> list[int]:
     return [balance_nanos(owner.id) for owner in owners]
 
 
+def rerated() -> Rerating:
+    """The last hour, corrected."""
+    done = rerate(window(), **WHY)
+    assert done is not None
+    return done
+
+
 def test_the_difference_comes_back_once() -> None:
     one, two = books.organization("One"), books.organization("Two")
     price = list_price()
@@ -53,11 +60,11 @@ def test_the_difference_comes_back_once() -> None:
     assert (table.total.requests, table.total.difference_nanos) == (4, -2_500)
     assert (balances(one, two), Rerating.objects.count()) == ([-4_500, -3_000], 0)
 
-    done = rerate(window(), **WHY)
+    done = rerated()
     assert (done.status, organization_changes(done)) == ("applied", [("one", 3, -1_500), ("two", 1, -1_000)])
     assert (balances(one, two), deltas(one), deltas(two)) == ([-3_000, -2_000], [-500] * 3, [-1_000])
-    again = rerate(window(), **WHY)
-    assert (organization_changes(again), preview_rerating(window()).total.changed) == ([], 0)
+    assert (rerate(window(), **WHY), preview_rerating(window()).total.changed) == (None, 0)
+    assert Rerating.objects.count() == 1
     assert balances(one, two) == [-3_000, -2_000]
     assert books.failed_proofs() == []
 
@@ -120,7 +127,7 @@ def test_rules_of_then_count_and_the_window_has_edges() -> None:
     rule(owner, "20", starts_at=now() - timedelta(minutes=30))
     rule(owner, "50", starts_at=now() + timedelta(minutes=30))
     assert preview_rerating(window()).total.difference_nanos == 600
-    done = rerate(window(), **WHY)
+    done = rerated()
     [row] = set(ReratedUsage.objects.filter(rerating=done).values_list("price_rule_id", "price_version_id"))
     assert row[0].startswith("rule_")
     assert row[1] == price.version_id
@@ -194,11 +201,33 @@ def test_the_receipt_lists_the_correction(tmp_path: Path) -> None:
     assert (receipt.charged_nanos, receipt.standing_nanos) == (1_500, 1_000)
 
 
+def test_the_receipt_says_what_the_hold_leaves_out(tmp_path: Path) -> None:
+    owner = books.organization()
+    request = billed(owner, list_price(), hold=1_600)
+    post(request)
+    corrected("0.30")
+    rerated()
+    receipt = find_receipt(owner.id, request.opened.request_id, journal_root=tmp_path)
+    assert receipt is not None
+    [row] = receipt.reratings
+    assert (row.delta_nanos, row.overage_nanos, receipt.standing_nanos) == (100, 1_400, 1_600)
+
+
+def test_what_is_under_way_is_finished_before_anybody_says_that_nothing_is_to_be_corrected() -> None:
+    owner = books.organization()
+    post(billed(owner, list_price()))
+    corrected("0.10")
+    start_rerating(window(end=now() + timedelta(minutes=30)), **WHY)
+    corrected("0.15", starts_at=now() - timedelta(minutes=90))
+    rerated()
+    assert (balances(owner), deltas(owner)) == ([-1_500], [-500, 500])
+
+
 def test_corrections_and_rules_cannot_be_changed() -> None:
     owner = books.organization()
     post(billed(owner, list_price()))
     rule(owner, "-10")
-    done = rerate(window(), **WHY)
+    done = rerated()
     for statement_ in (
         "UPDATE billing_reratedusage SET delta_nanos = 1",
         "DELETE FROM billing_reratedusage",
@@ -287,6 +316,7 @@ def test_killed_in_the_middle_it_is_finished_by_the_same_command() -> None:
     corrected("0.10")
     chosen = window(end=now())
     begun = start_rerating(chosen, **WHY)
+    assert begun is not None
     command = [sys.executable, "-c", RERATE, str(connection.settings_dict["NAME"])]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -304,6 +334,7 @@ def test_killed_in_the_middle_it_is_finished_by_the_same_command() -> None:
     assert balances(*owners) == [-3_000, -4_500, -4_500]
     assert books.failed_proofs() == []
     done = rerate(chosen, **WHY)
+    assert done is not None
     assert (done.id, done.status) == (begun.id, "applied")
     assert balances(*owners) == [-3_000] * 3
     assert Rerating.objects.count() == 1

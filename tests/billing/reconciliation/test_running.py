@@ -8,9 +8,10 @@ from django.db import connection
 
 from apps.accounts.models import Organization, User
 from apps.billing import grants
-from apps.billing.models import Alert, AlertEmail, LedgerAnchor, ReconciliationRun, RunCause
+from apps.billing.models import Alert, AlertEmail, LedgerAnchor, LedgerLink, ReconciliationRun, RunCause
 from apps.billing.posting import post_batch
-from apps.billing.proofs import PROOFS
+from apps.billing.proofs import PROOFS, Proof
+from apps.billing.reconciliation import running
 from apps.billing.reconciliation.running import all_proofs, ask_for_run, reconcile, run_asked
 from apps.billing.tasks import reconcile_asked
 from apps.usage.partitions import ensure_upcoming_partitions
@@ -69,6 +70,19 @@ def test_ends_of_chains_are_remembered_only_while_the_chain_is_whole(owner: Orga
     grants.charge(owner.id, 5, idempotency_key=books.key(), reason="Used")
     tamper("UPDATE billing_ledgertransaction SET reason = 'Nothing' WHERE kind = 'charge'")
     assert list(broken(reconcile(RunCause.NIGHTLY, actor="system"))) == ["the chain of hashes is whole"]
+    assert LedgerAnchor.objects.get(chain=owner.id).position == 2
+
+
+def test_what_is_written_while_the_proofs_run_is_not_remembered_as_proven(
+    owner: Organization, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def prove_and_let_others_write() -> Proof:
+        grants.charge(owner.id, 5, idempotency_key=books.key(), reason="Used meanwhile")
+        return Proof("Redis equals PostgreSQL", holds=True, detail="")
+
+    monkeypatch.setattr(running, "_prove_redis", prove_and_let_others_write)
+    assert reconcile(RunCause.NIGHTLY, actor="system").holds
+    assert LedgerLink.objects.filter(chain=owner.id).count() == 3
     assert LedgerAnchor.objects.get(chain=owner.id).position == 2
 
 

@@ -104,6 +104,9 @@ REFUSED = {
     "a date in words": (f"{USAGE_COLUMNS}\ntoday,m,k,w,s,c,1,0,0,0,0,0,us,s\n".encode(), "line 2: 'today' is no date"),
     "a cost in words": (f"{COST_COLUMNS}\n2026-08-05,m,w,k,u,c,t,free,0\n".encode(), "line 2"),
     "a name without end": (f"{COST_COLUMNS}\n2026-08-05,{'m' * 201},w,k,u,c,t,1,0\n".encode(), "longer than 200"),
+    "NUL": (f"{COST_COLUMNS}\n2026-08-05,m\0m,w,k,u,c,t,1,0\n".encode(), "NUL characters"),
+    "NUL in a name": (json.dumps(page(result(1, line_item="gpt\0, input"))).encode(), "characters that are no text"),
+    "half of a character": (json.dumps(page(result(1, line_item="gpt\ud800"))).encode(), "characters that are no"),
 }
 
 
