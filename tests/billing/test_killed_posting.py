@@ -29,6 +29,7 @@ settings.DATABASES["default"]["NAME"] = sys.argv[1]
 from apps.billing import posting
 posting.BATCH_ROWS = int(sys.argv[2])
 print("ready", flush=True)
+sys.stdin.readline()
 while posting.post_batch():
     print("batch", flush=True)
 """
@@ -36,16 +37,22 @@ while posting.post_batch():
 
 @contextmanager
 def posting_process(batch_rows: int) -> Iterator["subprocess.Popen[str]"]:
-    """Another process that posts until nothing waits."""
+    """Another process that posts, once `let_go` is called, until nothing waits."""
     name = str(connection.settings_dict["NAME"])
     command = [sys.executable, "-c", POST, name, str(batch_rows)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"
             yield process
         finally:
             process.kill()
+
+
+def let_go(process: "subprocess.Popen[str]") -> None:
+    assert process.stdin is not None
+    process.stdin.write("go\n")
+    process.stdin.flush()
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -80,6 +87,7 @@ def test_killed_in_the_middle_of_a_batch_nothing_of_it_is_posted(stop_at: str) -
     with posting_process(batch_rows=50) as process:
         with transaction.atomic():
             list(row.select_for_update())
+            let_go(process)
             wait_for(lambda: process.poll() is not None or others(waiting=True) == 1)
             process.send_signal(signal.SIGKILL)
             process.wait(timeout=10)
@@ -104,6 +112,7 @@ def test_killed_at_any_moment_every_record_is_posted_once(batches_before: int) -
     record(entries)
     with posting_process(batch_rows=20) as process:
         assert process.stdout is not None
+        let_go(process)
         for _ in range(batches_before):
             process.stdout.readline()
         time.sleep(0.003 * batches_before)

@@ -382,8 +382,7 @@ async def test_without_max_tokens_an_answer_is_cut_to_what_the_minute_has_left(b
         await bench.runtime.reservations.drain()
     assert [call.status for call in calls] == [200] * 5
     assert calls[-1].headers["x-ratelimit-remaining-tokens"] == "0"
-    asked = await bench.chat("base", "hi", stream=stream, max_tokens=100)
-    assert (asked.status, asked.json["error"]["code"]) == (429, "rate_limit_exceeded")
+    assert (await bench.chat("base", "hi", stream=stream, max_tokens=100)).status == 429
 
 
 async def test_an_upstream_that_claims_too_much_is_paid_from_the_hold_alone(
