@@ -38,6 +38,8 @@ def make_traffic(installation: Installation) -> None:
     """Some keys, three weeks of made-up history, and a few real requests through the API at the end."""
     for name in ("production", "staging", "research"):
         installation.new_key(name)
+    paid = ("--amount-usd", "5000", "--source", "purchased", "--reason", "Bank transfer")
+    installation.crun("credit", "grant", "--organization", "demo", *paid)  # more than the history costs
     environment = {**installation.environment, "DJANGO_SETTINGS_MODULE": "crun.settings"}
     subprocess.run([sys.executable, "-c", FILL], cwd=BASE_DIR, env=environment, check=True, timeout=120)
     body = {"model": "sandbox-echo", "messages": [{"role": "user", "content": "Hello, CRUN! " * 20}]}
