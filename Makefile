@@ -34,7 +34,7 @@ test: $(VENV)/dev.lock launcher ## run all tests on real PostgreSQL, Valkey and 
 	@deploy/install-test-packages
 	@$(BIN)/python -m pytest -n 2
 
-soak: $(VENV)/dev.lock launcher ## try to lose money for about 40 minutes; PART=crashes for a part of it (docs/testing.md)
+soak: $(VENV)/dev.lock launcher ## try to lose money at length; PART=crashes for a part of it (docs/testing.md)
 	@$(BIN)/python -m tests.money.soak $(PART)
 
 check: $(VENV)/dev.lock launcher ## formatting, lint, types and layers, then all tests (missing migrations are one)
