@@ -3,9 +3,8 @@
 from datetime import UTC, datetime
 from decimal import Decimal
 
-from apps.core.money import NANOS_PER_USD, format_usd, usd_from_nanos
+from apps.core.money import NANOS_PER_CENT, format_usd, usd_from_nanos
 
-NANOS_PER_CENT = NANOS_PER_USD // 100
 _STEPS = ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "k"))
 
 

@@ -18,7 +18,7 @@ from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldAdminDecimalFieldWidget, UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
 
 from apps.billing.invoices import rendering
-from apps.billing.invoices.amounts import NANOS_PER_CENT, Item, in_usd
+from apps.billing.invoices.amounts import Item, in_usd
 from apps.billing.invoices.credit_notes import CreditNoteDraft, credited_so_far, issue_credit_note
 from apps.billing.invoices.issuing import Draft, issue
 from apps.billing.invoices.mailing import send_again
@@ -31,7 +31,7 @@ from apps.console.figures import exact_usd, moment
 from apps.console.site import console_site
 from apps.core.errors import DomainError
 from apps.core.ids import new_id
-from apps.core.money import NANOS_PER_USD
+from apps.core.money import NANOS_PER_CENT, NANOS_PER_USD
 
 MAX_INVOICE_USD = 1_000_000_000
 """Nine times as much is what a column of nano-USD holds."""

@@ -3,6 +3,7 @@
 from decimal import Context, Decimal, Inexact
 
 NANOS_PER_USD = 1_000_000_000
+NANOS_PER_CENT = NANOS_PER_USD // 100
 _EXACTLY = Context(prec=60, traps=[Inexact])
 """Decimals round silently at 28 digits by default; here they say so."""
 TOKENS_PER_PRICE_UNIT = 1_000_000

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
-from apps.core.money import round_half_even
+from apps.core.money import NANOS_PER_CENT, round_half_even
 
-NANOS_PER_CENT: Final = 10_000_000
 _PERCENT_PARTS: Final = 10_000
 """Percentages have four decimal places."""
 ITEM: Final = "item"

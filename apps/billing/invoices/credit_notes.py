@@ -8,11 +8,12 @@ from django.utils import timezone
 
 from apps.billing.grants import adjust
 from apps.billing.invoices import parties
-from apps.billing.invoices.amounts import NANOS_PER_CENT, in_usd, share_of_tax
+from apps.billing.invoices.amounts import in_usd, share_of_tax
 from apps.billing.invoices.issuing import announce, lock_series, next_number
 from apps.billing.ledger import SYSTEM, lock_wallets
 from apps.billing.models import CreditNote, Invoice, InvoiceKind, InvoiceStatus
 from apps.core.errors import Conflict, InvalidInput, NotFound
+from apps.core.money import NANOS_PER_CENT
 
 
 @dataclass(frozen=True)

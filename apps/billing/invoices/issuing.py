@@ -11,7 +11,7 @@ from django.utils import timezone
 from apps.accounts.models import Organization
 from apps.billing.alerts.raising import raise_alert
 from apps.billing.invoices import parties
-from apps.billing.invoices.amounts import NANOS_PER_CENT, Account, Item, Tax, add_up, contained_taxes, in_usd
+from apps.billing.invoices.amounts import Account, Item, Tax, add_up, contained_taxes, in_usd
 from apps.billing.ledger import SYSTEM
 from apps.billing.models import (
     AlertKind,
@@ -25,7 +25,7 @@ from apps.billing.models import (
 )
 from apps.billing.models.invoices import DESCRIPTION_LENGTH
 from apps.core.errors import Conflict, InvalidInput
-from apps.core.money import format_usd
+from apps.core.money import NANOS_PER_CENT, format_usd
 
 LEAST_DIGITS = 6
 

@@ -12,7 +12,7 @@ from django.db.models import F, Q, Sum
 from django.utils import timezone
 
 from apps.billing.invoices import parties
-from apps.billing.invoices.amounts import BALANCE, NANOS_PER_CENT, Item, cents_from_nanos
+from apps.billing.invoices.amounts import BALANCE, Item, cents_from_nanos
 from apps.billing.invoices.issuing import Draft, issue
 from apps.billing.invoices.months import Month
 from apps.billing.invoices.positions import is_closed, owed_from_before
@@ -21,6 +21,7 @@ from apps.billing.models import BillingAccount, CreditNote, Invoice, InvoiceKind
 from apps.billing.one_by_one import one_by_one
 from apps.core.errors import Conflict
 from apps.core.models import OrganizationScopedQuerySet
+from apps.core.money import NANOS_PER_CENT
 from apps.usage.models import UsageRollup
 
 MONTHS_BACK = 12

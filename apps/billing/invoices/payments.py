@@ -7,7 +7,7 @@ from django.db.models import Exists, OuterRef, Q, Value
 from django.db.models.functions import Concat
 from django.utils import timezone
 
-from apps.billing.invoices.amounts import BALANCE, NANOS_PER_CENT, Item, cents_from_nanos
+from apps.billing.invoices.amounts import BALANCE, Item, cents_from_nanos
 from apps.billing.invoices.credit_notes import CreditNoteDraft, credited_so_far, issue_credit_note
 from apps.billing.invoices.issuing import Draft, issue
 from apps.billing.invoices.monthly import asked_nanos, latest_month
@@ -27,6 +27,7 @@ from apps.billing.models import (
 from apps.billing.models.payments import RefundStatus
 from apps.billing.one_by_one import one_by_one, waiting
 from apps.core.errors import Conflict
+from apps.core.money import NANOS_PER_CENT
 
 KIND_WORDS = {
     PaymentKind.TOP_UP: "Prepaid credit",

@@ -40,7 +40,6 @@ from apps.billing.models.ledger import (
 )
 from apps.billing.models.odd_rows import OddRow
 from apps.billing.models.payments import (
-    NANOS_PER_CENT,
     AutoTopUp,
     Dispute,
     EventStatus,
@@ -69,7 +68,6 @@ from apps.billing.models.stale import StaleBalance
 __all__ = [
     "ACTOR_LENGTH",
     "KEY_LENGTH",
-    "NANOS_PER_CENT",
     "OPERATOR_CHAIN",
     "REASON_LENGTH",
     "AccountKind",

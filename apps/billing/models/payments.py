@@ -10,9 +10,9 @@ from django.db.models.functions import Now
 from apps.billing.models.ledger import ACTOR_LENGTH, REASON_LENGTH, Grant, LedgerTransaction
 from apps.core.ids import ID_LENGTH, new_id
 from apps.core.models import OrganizationScoped
+from apps.core.money import NANOS_PER_CENT
 
 REFERENCE_LENGTH = 255
-NANOS_PER_CENT = 10_000_000
 
 new_payment_id = partial(new_id, "pay")
 new_card_id = partial(new_id, "card")

@@ -6,7 +6,6 @@ from django.utils import timezone
 
 from apps.billing.grants import Credit, grant_credit
 from apps.billing.models import (
-    NANOS_PER_CENT,
     AutoTopUp,
     GrantSource,
     Payment,
@@ -17,6 +16,7 @@ from apps.billing.models import (
 from apps.billing.payments.contracts import Outcome, Payer, PaymentSeen
 from apps.billing.payments.errors import Mismatch
 from apps.billing.payments.pausing import note_failure
+from apps.core.money import NANOS_PER_CENT
 
 REASONS = {
     PaymentKind.TOP_UP: "Payment by card",

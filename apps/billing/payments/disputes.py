@@ -3,12 +3,12 @@
 from django.db import transaction
 
 from apps.billing.grants import Withdrawal, return_withdrawn, withdraw
-from apps.billing.models import NANOS_PER_CENT, Dispute, Payment, PaymentStatus, TransactionKind
+from apps.billing.models import Dispute, Payment, PaymentStatus, TransactionKind
 from apps.billing.one_by_one import tell_operator
 from apps.billing.payments.contracts import DisputeSeen
 from apps.billing.payments.errors import Mismatch, NotYet
 from apps.billing.payments.pausing import pause
-from apps.core.money import format_usd
+from apps.core.money import NANOS_PER_CENT, format_usd
 
 ENDED = ("won", "lost", "warning_closed")
 

@@ -14,7 +14,6 @@ from django.utils import timezone
 from apps.billing.grants import Withdrawal, return_withdrawn, withdraw
 from apps.billing.ledger import balance_nanos
 from apps.billing.models import (
-    NANOS_PER_CENT,
     Dispute,
     Payment,
     PaymentStatus,
@@ -28,7 +27,7 @@ from apps.billing.payments.contracts import Outcome, PaymentProvider, ProviderAw
 from apps.billing.payments.errors import Mismatch, NotYet
 from apps.billing.payments.providers import provider_named
 from apps.core.errors import Conflict, InvalidInput, NotFound
-from apps.core.money import format_usd
+from apps.core.money import NANOS_PER_CENT, format_usd
 from apps.usage.models import UnpostedUsage, UsageRecord
 
 ASK_AGAIN_AFTER: Final = timedelta(minutes=1)

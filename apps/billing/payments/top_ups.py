@@ -11,14 +11,14 @@ from django.db.models import Q
 from django.utils import timezone
 
 from apps.accounts.models import Organization
-from apps.billing.models import NANOS_PER_CENT, Payment, PaymentCustomer, PaymentKind, PaymentStatus
+from apps.billing.models import Payment, PaymentCustomer, PaymentKind, PaymentStatus
 from apps.billing.one_by_one import one_by_one, waiting
 from apps.billing.payments.bank_transfer import claim_reference
 from apps.billing.payments.completing import apply_payment, credit, fail
 from apps.billing.payments.contracts import Customer, Order, Pages, PaymentProvider, ProviderAway, ProviderRefused
 from apps.billing.payments.providers import BANK_TRANSFER, STRIPE, provider_named
 from apps.core.errors import Conflict, InvalidInput
-from apps.core.money import NANOS_PER_USD
+from apps.core.money import NANOS_PER_CENT, NANOS_PER_USD
 
 FOLLOW_FOR: Final = timedelta(days=3)
 """Stripe closes pages after a day, and banks that pay later take up to some days more; then only an event counts."""

@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apps.billing.invoices.amounts import (
-    NANOS_PER_CENT,
     ROUNDING,
     Item,
     Rate,
@@ -17,6 +16,7 @@ from apps.billing.invoices.amounts import (
     contained_taxes,
     share_of_tax,
 )
+from apps.core.money import NANOS_PER_CENT
 
 AMOUNTS = st.integers(-(10**15), 10**15) | st.integers(-20_000_000, 20_000_000) | st.just(5_000_000)
 PERCENTS = st.decimals(0, 100, places=4)
