@@ -7,15 +7,11 @@ from django.conf import settings
 from django.db import InterfaceError, OperationalError, close_old_connections
 from django.utils import timezone
 
-from apps.billing.alerts import tasks as alert_tasks  # noqa: F401 - Celery finds them through this module
 from apps.billing.balance_cache import drop_stale
 from apps.billing.grants import expire_due
-from apps.billing.invoices import tasks as invoice_tasks  # noqa: F401 - Celery finds them through this module
 from apps.billing.ledger import SYSTEM
 from apps.billing.models import RunCause
-from apps.billing.payments import tasks as payment_tasks  # noqa: F401 - Celery finds them through this module
 from apps.billing.posting import post_batch
-from apps.billing.pricing import tasks as pricing_tasks  # noqa: F401 - Celery finds them through this module
 from apps.billing.reconciliation.running import reconcile, run_asked
 from apps.billing.recovery import close_orphan
 from apps.billing.settlement import settle_recorded
