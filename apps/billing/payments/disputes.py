@@ -3,10 +3,11 @@
 from django.db import transaction
 
 from apps.billing.grants import Withdrawal, return_withdrawn, withdraw
-from apps.billing.models import Dispute, Payment, PaymentStatus, TransactionKind
+from apps.billing.models import Dispute, Payment, TransactionKind
 from apps.billing.one_by_one import tell_operator
 from apps.billing.payments.contracts import DisputeSeen
 from apps.billing.payments.errors import Mismatch, NotYet
+from apps.billing.payments.paid import paid_payment
 from apps.billing.payments.pausing import pause
 from apps.core.money import NANOS_PER_CENT, format_usd
 
@@ -19,14 +20,7 @@ def apply_dispute(seen: DisputeSeen, provider: str) -> None:
 
     Never more than the payment is taken; where the bank took more, the operator is told.
     Raises NotYet when what it speaks of has not happened here, and Mismatch when it contradicts the payment."""
-    payment = (
-        Payment.objects.filter(provider=provider, provider_reference=seen.payment_reference)
-        .exclude(provider_reference="")
-        .select_for_update(no_key=True)
-        .first()
-    )
-    if payment is None or payment.status != PaymentStatus.PAID:
-        raise NotYet("the disputed payment has not arrived")
+    payment = paid_payment(provider, seen.payment_reference, what="disputed")
     amount_nanos = min(seen.amount_cents * NANOS_PER_CENT, payment.amount_nanos)
     if seen.currency != payment.currency or amount_nanos <= 0:
         raise Mismatch("the dispute is about nothing, or another currency than its payment")

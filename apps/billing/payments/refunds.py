@@ -25,6 +25,7 @@ from apps.billing.models.payments import new_refund_id
 from apps.billing.one_by_one import one_by_one, waiting
 from apps.billing.payments.contracts import Outcome, PaymentProvider, ProviderAway, ProviderRefused, RefundSeen
 from apps.billing.payments.errors import Mismatch, NotYet
+from apps.billing.payments.paid import paid_payment
 from apps.billing.payments.providers import provider_named
 from apps.core.errors import Conflict, InvalidInput, NotFound
 from apps.core.money import NANOS_PER_CENT, format_usd
@@ -141,14 +142,7 @@ def apply_refund(seen: RefundSeen, provider: str) -> None:
     """Bring a refund to the state that its provider saw; one that was made at the provider is written down here.
 
     Raises NotYet when its payment is not known or not paid yet, and Mismatch when it contradicts what we know."""
-    payment = (
-        Payment.objects.filter(provider=provider, provider_reference=seen.payment_reference)
-        .exclude(provider_reference="")
-        .select_for_update(no_key=True)
-        .first()
-    )
-    if payment is None or payment.status != PaymentStatus.PAID:
-        raise NotYet("the refunded payment has not arrived")
+    payment = paid_payment(provider, seen.payment_reference, what="refunded")
     if seen.currency != payment.currency:
         raise Mismatch("the currency of the refund is not that of its payment")
     refund = _known(payment, seen) or _made_elsewhere(payment, seen)
