@@ -13,9 +13,7 @@ def close_orphan(opened: RequestOpened, output_tokens: int | None) -> RequestClo
     Nothing arrived: costs nothing. Otherwise the estimated input and the output of the checkpoint, which is never more
     than what was delivered, and nothing beyond the hold."""
     tokens = TokenCounts() if output_tokens is None else TokenCounts(input=opened.input_estimate, output=output_tokens)
-    cost = cost_of(opened, tokens)
-    ceiling = opened.ceiling_nanos
-    billed = cost if ceiling is None else min(cost, ceiling)
+    billed, overage = opened.split(cost_of(opened, tokens))
     elapsed_s = time.time() - created_at(opened.request_id).timestamp()
     return RequestClosed(
         opened=opened,
@@ -26,5 +24,5 @@ def close_orphan(opened: RequestOpened, output_tokens: int | None) -> RequestClo
         estimated=output_tokens is not None,
         duration_ms=max(0, int(elapsed_s * 1000)),
         error_code="gateway_interrupted",
-        overage_nanos=cost - billed,
+        overage_nanos=overage,
     )

@@ -116,11 +116,9 @@ class Meter:
         Closing again changes nothing and returns the first end. No more is billed than was held: what goes beyond it is
         a mistake of an upstream or of our bounds."""
         if self.closed is None:
-            cost = self.cost_of(tokens)
-            ceiling = self._opened.ceiling_nanos
-            billed = cost if ceiling is None else min(cost, ceiling)
-            if billed < cost:
-                self._report("an answer cost more than its worst case; the rest is not billed", overage=cost - billed)
+            billed, overage = self._opened.split(self.cost_of(tokens))
+            if overage:
+                self._report("an answer cost more than its worst case; the rest is not billed", overage=overage)
             if self._told.violation:
                 self._report("the usage that an upstream told breaks a rule", violation=self._told.violation)
             self.closed = RequestClosed(
@@ -134,7 +132,7 @@ class Meter:
                 first_byte_ms=self._first_byte_ms,
                 finish_reason=_word(finish_reason),
                 error_code=_word(error_code),
-                overage_nanos=cost - billed,
+                overage_nanos=overage,
                 service_tier=self._service_tier,
                 raw_usage=self._told.raw,
                 review=self._told.violation,

@@ -77,6 +77,11 @@ class RequestOpened(msgspec.Struct, frozen=True, omit_defaults=True, tag="open")
         """No more than this is billed. None: no bound, as for test traffic, which holds and pays nothing."""
         return None if self.sandbox else self.hold_nanos
 
+    def split(self, cost_nanos: int) -> tuple[int, int]:
+        """What of a cost is billed, and what lies beyond its hold and is billed to nobody."""
+        billed = cost_nanos if self.ceiling_nanos is None else min(cost_nanos, self.ceiling_nanos)
+        return billed, cost_nanos - billed
+
 
 class RequestProgress(msgspec.Struct, frozen=True, tag="progress"):
     """A checkpoint of an open stream: output tokens received from the upstream so far, by our own count."""
