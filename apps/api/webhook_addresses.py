@@ -67,7 +67,7 @@ class Lookups:
         # Places are freed by threads and for any event loop, so they are asked for now and then, not waited on.
         try:
             async with asyncio.timeout(PLACE_TIMEOUT_S):
-                while not self._take(owner):  # noqa: ASYNC110 - an asyncio.Event belongs to one loop and no thread
+                while not self._take(owner):  # noqa: ASYNC110 - a thread frees the place, perhaps one that an earlier event loop began
                     await asyncio.sleep(_POLL_S)
         except TimeoutError as error:
             raise NotLookedUp from error

@@ -141,7 +141,7 @@ def _rebuild_all(site: _Site, owners: Sequence[str], journal_root: Path) -> None
             _rebuild_one(site, owner, views[owner], unrecorded=unrecorded[owner])
         except (redis.RedisError, OperationalError, InterfaceError):
             raise
-        except Exception:
+        except Exception:  # whatever one organization's rows bring about, the others' money is still counted
             log.exception("the money of an organization cannot be rebuilt", extra={"organization": owner})
             failed.append(owner)
     if failed:
@@ -293,7 +293,7 @@ def _packed(opened: RequestOpened, site: str) -> str:
 
 def _wait_for_unopened(site: _Site) -> None:
     """A store that was just emptied has forgotten holds whose `open` may not be written yet: wait until it is."""
-    site.client.execute_command(*mark_of_store(site.run_id))  # type: ignore[no-untyped-call]  # redis-py
+    site.client.execute_command(*mark_of_store(site.run_id))  # type: ignore[no-untyped-call]  # redis-py gives it no types
     left_ms = site.client.pttl(NEW_STORE_KEY.format(run_id=site.run_id))
     age_s = (NEW_STORE_MS - left_ms) / 1000
     if age_s < 2 * UNOPENED_S:

@@ -54,6 +54,6 @@ def forget_recorded(client: "redis.Redis", organization_id: str, request_ids: It
     """These have records now; a few of the others may have had them for longer."""
     key = unrecorded_key(organization_id)
     client.hdel(key, *request_ids)
-    rest: list[bytes] = client.hrandfield(key, LEFTOVERS) or []  # type: ignore[assignment]  # sync here
+    rest: list[bytes] = client.hrandfield(key, LEFTOVERS) or []  # type: ignore[assignment]  # redis-py types it as perhaps awaitable; this client is not
     if late := recorded_among(request_id.decode() for request_id in rest):
         client.hdel(key, *late)

@@ -329,7 +329,7 @@ class _Rebuilds:
         except Unavailable as error:
             log.warning("the money state cannot be rebuilt: %s", error.message)
             return dict.fromkeys(organization_ids, error)
-        except Exception:
+        except Exception:  # the edge of a task: requests wait for it, and must get an answer
             log.exception("the money state cannot be rebuilt")
             return dict.fromkeys(organization_ids, Unavailable("the money of your organization cannot be counted now"))
         return {}

@@ -140,7 +140,7 @@ async def test_text_far_beyond_the_context_is_counted_no_further_than_needed(ben
             encoded.append(len(text))
             return encoding.encode_ordinary(text)
 
-    TOKENS._encodings["o200k_base"] = Watched()  # type: ignore[assignment]
+    TOKENS._encodings["o200k_base"] = Watched()  # type: ignore[assignment]  # it stands in for an encoding
     try:
         call = await bench.call(CHAT, {"model": "short", "messages": [{"role": "user", "content": PROSE * 400}]})
     finally:

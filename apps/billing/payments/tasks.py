@@ -45,5 +45,5 @@ def _in_turn(step: Callable[[], Any]) -> None:
         step()
     except ProviderAway as error:
         log.warning("payments wait for their provider: %s", error.message)
-    except Exception:
+    except Exception:  # the edge of a task: whatever breaks one step, the others are not to wait for it
         log.exception("a step of the work on payments failed and goes on with the next")
