@@ -4,12 +4,14 @@ import asyncio
 import random
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 import pytest_asyncio
+import time_machine
 
 from apps.billing.admission import Admitted, Refused, period_starts
 from apps.core.ids import new_id
@@ -68,6 +70,22 @@ async def test_500_at_once_over_two_workers_meet_the_limit_exactly(
     refusals = {(answer.what, answer.owner) for answer in answers if isinstance(answer, Refused)}
     assert {whose for _, whose in refusals} == {owner.removesuffix("_limits")}
     assert int(empty_store.hget(PREFIX + "money", "held")) == admitted * 1_000
+
+
+@pytest.mark.parametrize("hours", [1, -1])
+async def test_d18_holds_end_by_the_clock_of_the_store_and_not_of_a_worker(
+    workers: list[Worker], empty_store: Any, hours: int
+) -> None:
+    """A worker whose clock is an hour ahead or behind ends nobody's hold, and its own lives as long as all others."""
+    limits = Limits(concurrency=10)
+    assert isinstance(await ask(workers[0], organization_limits=limits), Admitted)
+    with time_machine.travel(datetime.now(UTC) + timedelta(hours=hours)):
+        assert isinstance(await ask(workers[1], organization_limits=limits), Admitted)
+    assert isinstance(await ask(workers[0], organization_limits=limits), Admitted)
+    ends = [at for _, at in empty_store.zrange(PREFIX + "expiry", 0, -1, withscores=True)]
+    assert len(ends) == 3
+    assert max(ends) - min(ends) < 5_000
+    assert int(empty_store.hget(PREFIX + "money", "held")) == 3_000
 
 
 @pytest.mark.parametrize(
