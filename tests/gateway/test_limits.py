@@ -35,7 +35,9 @@ def free(hold: int) -> int:
 
 
 @pytest_asyncio.fixture
-async def workers(empty_store: Any, tmp_path: Path) -> AsyncIterator[list[Worker]]:
+async def workers(empty_store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[list[Worker]]:
+    """Two workers that believe every answer: on a slow machine the last of 500 at once comes late."""
+    monkeypatch.setattr("apps.gateway.reservations.UNOPENED_S", 30.0)
     async with (
         running_worker(tmp_path, make_states=make_rich) as one,
         running_worker(tmp_path, make_states=make_rich) as two,

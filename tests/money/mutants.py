@@ -135,9 +135,9 @@ MUTANTS = [
     ),
     Mutant(
         "what goes beyond a hold is billed",
-        "apps/gateway/metering.py",
-        "billed = cost if ceiling is None else min(cost, ceiling)",
-        "billed = cost",
+        "apps/usage/contracts.py",
+        "billed = cost_nanos if self.ceiling_nanos is None else min(cost_nanos, self.ceiling_nanos)",
+        "billed = cost_nanos",
         "tests/gateway/test_limits.py -k claims_too_much",
     ),
     Mutant(
