@@ -46,6 +46,7 @@ class Exchange:
     admission: Admission
     meter: Meter
     response: UpstreamResponse
+    target: Target
     deadline: Deadline
     growth: Growth | None = None
 
@@ -84,7 +85,7 @@ async def open_exchange(
         reservations.release(admission.demand)
         raise
     try:
-        response = await _first_answer(transport, admission, targets, deadline=deadline, meter=meter)
+        response, target = await _first_answer(transport, admission, targets, deadline=deadline, meter=meter)
     except GatewayError as error:
         deadline.stop()
         meter.close(Outcome.FAILED, TokenCounts(), http_status=error.kind.status, error_code=error.code or "")
@@ -103,7 +104,7 @@ async def open_exchange(
         meter.close(Outcome.FAILED, TokenCounts(), http_status=500, error_code=SERVER_ERROR.code or "")
         raise
     growth = Growth(admission, note=meter.note_hold, reservations=reservations) if admission.grows else None
-    return Exchange(admission, meter, response, deadline, growth)
+    return Exchange(admission, meter, response, target, deadline, growth)
 
 
 def in_order(model: OfferedModel) -> list[Target]:
@@ -135,12 +136,12 @@ def _open_meter(journal: Journal, admission: Admission, target: Target, *, reser
 
 async def _first_answer(
     transport: Transport, admission: Admission, targets: list[Target], *, deadline: Deadline, meter: Meter
-) -> UpstreamResponse:
+) -> tuple[UpstreamResponse, Target]:
     for position, target in enumerate(targets, start=1):
         meter.route_to(target)
         deadline.expect(Wait.FIRST_BYTE if admission.chat.stream else Wait.WHOLE_ANSWER)
         try:
-            return await _attempt(transport, admission, target, meter=meter)
+            return await _attempt(transport, admission, target, meter=meter), target
         except _TryNext as failure:
             log.warning(
                 "attempt failed",

@@ -13,9 +13,10 @@ from apps.gateway.deadline import Deadline, Wait
 from apps.gateway.dispatch import Exchange
 from apps.gateway.errors import GATEWAY_STOPPING, SERVER_ERROR, UPSTREAM_FAILED, GatewayError
 from apps.gateway.growth import Growth
+from apps.gateway.providers import PROVIDERS
 from apps.gateway.providers.transport import UpstreamBroken
 from apps.gateway.token_usage import ToldUsage, estimate_tokens, read_usage, served_tier, to_openai
-from apps.gateway.vendor_json import read_json, write_json
+from apps.gateway.vendor_json import write_json
 from apps.usage.contracts import Outcome, RequestClosed, TokenCounts
 
 log = logging.getLogger(__name__)
@@ -33,11 +34,14 @@ async def stream(exchange: Exchange) -> AsyncGenerator[bytes, None]:
         token_bound=admission.token_bound,
         note_output=growth.output.add if growth is not None else None,
     )
+    translator = PROVIDERS[exchange.target.dialect].translator()
     deadline.adopt()
     deadline.expect(Wait.FIRST_BYTE)
     try:
         while not chat_stream.is_done and (received := await exchange.response.read_some()):
             told = chat_stream.told
+            if translator is not None:
+                received = translator.feed(received)
             if ready := chat_stream.feed(received):
                 if growth is not None and growth.is_due:
                     await _keep_up(growth, chat_stream, delivered=meter.output_count, told=told)
@@ -48,7 +52,8 @@ async def stream(exchange: Exchange) -> AsyncGenerator[bytes, None]:
                 crash_point("P5")
             chat_stream.check()
             deadline.expect(Wait.NEXT_BYTES)
-        rest = chat_stream.end()
+        rest = chat_stream.feed(translator.end()) if translator is not None else b""
+        rest += chat_stream.end()
         chat_stream.check()
         if growth is not None and chat_stream.tokens is not None:
             _note_usage(exchange, chat_stream.told, chat_stream.service_tier)
@@ -77,7 +82,7 @@ async def whole(exchange: Exchange) -> tuple[bytes, RequestClosed]:
     meter = exchange.meter
     deadline = exchange.deadline
     try:
-        answer = _parse_answer(await exchange.response.read())
+        answer = _parse_answer(exchange, await exchange.response.read())
         closed = _close_whole_answer(exchange, answer)
         return _as_ours(answer, exchange, closed), closed
     except (GatewayError, UpstreamBroken, asyncio.CancelledError) as error:
@@ -180,15 +185,11 @@ def _close_whole_answer(exchange: Exchange, answer: dict[str, Any]) -> RequestCl
     return exchange.meter.close(Outcome.COMPLETED, told.tokens, finish_reason=finish_reason)
 
 
-def _parse_answer(body: bytes) -> dict[str, Any]:
+def _parse_answer(exchange: Exchange, body: bytes) -> dict[str, Any]:
     try:
-        answer = read_json(body)
+        return PROVIDERS[exchange.target.dialect].whole_answer(body)
     except ValueError as error:
-        raise GatewayError(UPSTREAM_FAILED, "The upstream's answer is not valid JSON.") from error
-    choices = answer.get("choices") if isinstance(answer, dict) else None
-    if not isinstance(choices, list) or not choices or not all(isinstance(choice, dict) for choice in choices):
-        raise GatewayError(UPSTREAM_FAILED, "The upstream's answer is no chat completion.")
-    return dict(answer)
+        raise GatewayError(UPSTREAM_FAILED, "The upstream's answer is no chat completion.") from error
 
 
 def _as_ours(answer: dict[str, Any], exchange: Exchange, closed: RequestClosed) -> bytes:

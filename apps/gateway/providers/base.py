@@ -1,7 +1,7 @@
 """What every provider file gives: how to ask, and how to read what comes back."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from apps.catalog.contracts import OfferedModel, Target
 from apps.gateway.chat import ChatRequest
@@ -17,13 +17,34 @@ class UpstreamRequest:
     body: bytes
 
 
+class StreamTranslator(Protocol):
+    """A foreign stream on its way to Chat Completions. One a stream; pure.
+
+    What comes out is what an OpenAI upstream would have sent: chunks as server-sent events, a failure as an event with
+    a top-level `error`, usage (in the vendor's own shape) in a chunk of its own, and `[DONE]` after a whole answer
+    only."""
+
+    def feed(self, received: bytes) -> bytes:
+        """The events that these bytes complete; b"" while there is none."""
+
+    def end(self) -> bytes:
+        """The upstream closed the connection: what was still to be said. Never makes a torn answer look whole."""
+
+
 class Provider(Protocol):
     """One dialect spoken to upstreams. Stateless and without I/O."""
 
     def chat_request(
         self, chat: ChatRequest, model: OfferedModel, target: Target, *, request_id: str
     ) -> UpstreamRequest:
-        """The request in this dialect."""
+        """The request in this dialect. Raises GatewayError (400) for what it cannot express."""
+
+    def whole_answer(self, body: bytes) -> dict[str, Any]:
+        """An answer as a Chat Completions object; its `usage` stays in the vendor's own shape. Raises ValueError when
+        it is none."""
+
+    def translator(self) -> StreamTranslator | None:
+        """For the stream of one answer; None for a dialect whose streams are Chat Completions already."""
 
     def failure(self, status: int, retry_after: str | None, body: bytes, *, target: Target, model: str) -> GatewayError:
         """What an answer other than 200 means to our caller, without anything of the upstream's that must not leak."""

@@ -17,7 +17,8 @@ from apps.gateway.errors import (
     UPSTREAM_UNAUTHORIZED,
     GatewayError,
 )
-from apps.gateway.providers.base import UpstreamRequest
+from apps.gateway.providers.base import StreamTranslator, UpstreamRequest
+from apps.gateway.vendor_json import read_json
 
 MAX_MESSAGE_LENGTH = 1_000
 MAX_RETRY_AFTER_S = 3_600
@@ -43,6 +44,16 @@ class OpenAI:
             headers=headers,
             body=body_for_upstream(chat, model, target.upstream_model, output_limit_field=target.output_limit_field),
         )
+
+    def whole_answer(self, body: bytes) -> dict[str, Any]:
+        answer = read_json(body)
+        choices = answer.get("choices") if isinstance(answer, dict) else None
+        if not isinstance(choices, list) or not choices or not all(isinstance(choice, dict) for choice in choices):
+            raise ValueError("no chat completion")
+        return dict(answer)
+
+    def translator(self) -> StreamTranslator | None:
+        return None
 
     def failure(self, status: int, retry_after: str | None, body: bytes, *, target: Target, model: str) -> GatewayError:
         if status in (400, 422):
