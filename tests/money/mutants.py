@@ -17,6 +17,7 @@ class Mutant:
 _CRASHES = "tests/money/test_crash_points_of_requests.py"
 _POSTING_CRASHES = "tests/money/test_crash_points_of_posting.py"
 _MACHINE = "tests/money/test_money_machine.py"
+_MONEY = "tests/gateway/test_money.py"
 _RULES = "tests/money/test_rules.py"
 _LEDGER_RULES = "apps/billing/migrations/0002_ledger_rules.py"
 
@@ -40,7 +41,7 @@ MUTANTS = [
         "apps/billing/scripts/settle.lua",
         "if redis.call('ZADD', settled, 'NX', now_ms, id) == 0 then",
         "if false then",
-        _MACHINE,
+        f"{_MONEY} -k settled_again",
     ),
     Mutant(
         "a restarted server is believed",
@@ -68,7 +69,7 @@ MUTANTS = [
         "apps/billing/scripts/install.lua",
         "  drop_hold(id, false)\n",
         "",
-        _MACHINE,
+        f"{_MONEY} -k frees_what",
     ),
     Mutant(
         "a rebuild overlooks records that wait for posting",
