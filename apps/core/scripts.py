@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
+import hiredis
 import redis
 import redis.asyncio
 from redis.exceptions import MasterDownError
@@ -177,7 +178,8 @@ class ScriptClient:
         """The replies in order; an error reply stands as the exception that it is."""
         if not commands:
             return []
-        await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+        packed = b"".join([hiredis.pack_command(each) for each in commands])  # type: ignore[arg-type]  # of any length
+        await connection.send_packed_command(packed, check_health=False)
         replies: list[Any] = []
         for _ in commands:
             try:

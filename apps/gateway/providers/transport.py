@@ -1,145 +1,155 @@
-"""The HTTP client of the data path: the only file that knows which library it is. Its errors are translated here."""
+"""The HTTP client of the data path: connections to all upstreams of a worker, used again while they are alive."""
 
 import asyncio
+import ssl
 from collections.abc import Callable
-from contextlib import suppress
+from functools import lru_cache
+from typing import Final, NamedTuple
+from urllib.parse import quote, urlsplit
 
-import aiohttp
-from aiohttp.abc import AbstractStreamWriter
-from yarl import URL
-
-from apps.core.crash_points import crash_point
 from apps.gateway.providers.base import UpstreamRequest
+from apps.gateway.providers.connection import Connection, UpstreamBroken, UpstreamResponse
 
-KEEP_ALIVE_S = 15.0
+KEEP_ALIVE_S: Final = 15.0
 """Shorter than most servers keep theirs, so that a request rarely meets a connection that is just closing."""
-MAX_ANSWER_BYTES = 64 << 20
-"""A whole answer (not a stream) that is larger is refused."""
-MAX_ERROR_BYTES = 64 << 10
-FINISH_S = 0.05
-READ_BYTES = 64 << 10
-WRITE_BYTES = 256 << 10
+MAX_ERROR_BYTES: Final = 64 << 10
+_PATH_CHARACTERS: Final = "/:@!$&'()*+,;=-._~%"
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
 class UpstreamUnreachable(Exception):
     """No connection, or none that took the whole request: nothing can have been charged."""
 
 
-class UpstreamBroken(Exception):
-    """The connection ended, or what came over it was no HTTP, after the request was sent."""
+class _Origin(NamedTuple):
+    """Where connections lead."""
 
-
-class AnswerTooLarge(UpstreamBroken):
-    """More bytes than a whole answer may have."""
-
-
-class UpstreamResponse:
-    """Status, headers and bytes of one answer."""
-
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
-        self._response = response
-        self.status = response.status
-
-    def header(self, name: str) -> str | None:
-        """A header's value, by its lower-case name."""
-        return self._response.headers.get(name)
-
-    async def read(self, limit: int = MAX_ANSWER_BYTES) -> bytes:
-        """The whole body. Raises AnswerTooLarge beyond `limit` bytes, UpstreamBroken when it is cut."""
-        parts, size = [], 0
-        while part := await self.read_some():
-            parts.append(part)
-            size += len(part)
-            if size > limit:
-                raise AnswerTooLarge(f"an answer of more than {limit} bytes")
-        return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    async def read_some(self) -> bytes:
-        """The bytes that are there, or the next that come; b"" at the end. Raises UpstreamBroken when it is cut."""
-        try:
-            return await self._response.content.readany()
-        except (aiohttp.ClientError, OSError) as error:
-            raise UpstreamBroken(type(error).__name__) from error
-
-    async def finish(self) -> None:
-        """Read what is left of an answer whose content is known to be over, so that its connection can be used again.
-
-        Waits FINISH_S at most, and tells nothing: whoever calls has all that it needs."""
-        with suppress(UpstreamBroken, TimeoutError):
-            async with asyncio.timeout(FINISH_S):
-                while await self.read_some():
-                    pass
-
-    def close(self) -> None:
-        """Give the connection up. One whose answer was read to its end is back in the pool already and stays there."""
-        self._response.close()
+    host: str
+    port: int
+    is_tls: bool
 
 
 class Transport:
     """One pool of connections for all upstreams of a worker."""
 
     def __init__(self, *, connect_timeout_s: float) -> None:
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_s),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
-            auto_decompress=False,
-            trust_env=False,
-            read_bufsize=READ_BYTES,
-        )
-        self._urls: dict[str, URL] = {}
+        self._loop = asyncio.get_running_loop()
+        self._connect_timeout_s = connect_timeout_s
+        self._idle: dict[_Origin, list[Connection]] = {}
+        self._all: dict[Connection, _Origin] = {}
+        self._sweep: asyncio.TimerHandle | None = None
+        self._tls = _tls_context()
 
     @property
     def open_connections(self) -> int:
         """Connections that are serving a request right now."""
-        connector = self._session.connector
-        return len(connector._acquired) if connector is not None else 0
+        return len(self._all) - sum(map(len, self._idle.values()))
 
     async def post(self, request: UpstreamRequest, *, on_send: Callable[[], None]) -> UpstreamResponse:
         """Send a request and wait for the headers of its answer, which the caller must `close` whatever happens.
 
         `on_send` is called when a connection takes the request: from then on it may be charged. Redirects are not
-        followed. Raises UpstreamUnreachable or UpstreamBroken."""
+        followed, proxies of the environment are not used. Raises UpstreamUnreachable or UpstreamBroken."""
         try:
-            response = await self._session.post(
-                self._url(request.url),
-                data=_Body(request.body, on_send),
-                headers=request.headers,
-                allow_redirects=False,
-            )
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise UpstreamUnreachable(type(error).__name__) from error
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise UpstreamBroken(type(error).__name__) from error
-        return UpstreamResponse(response)
+            origin, line = _target_of(request.url)
+            head = _head_of(line, request)
+        except ValueError as error:  # nothing of it goes out; the message could tell a credential
+            raise UpstreamUnreachable(type(error).__name__) from None
+        connection = self._free_connection(origin) or await self._connect(origin)
+        on_send()
+        return await connection.ask(head, request.body)
 
     async def close(self) -> None:
         """Close all connections. Waits one turn of the loop so that transports are really gone."""
-        await self._session.close()
+        if self._sweep is not None:
+            self._sweep.cancel()
+        for connection in list(self._all):
+            connection.abort("this process stops")
         await asyncio.sleep(0)
 
-    def _url(self, text: str) -> URL:
-        url = self._urls.get(text)
-        if url is None:
-            url = self._urls[text] = URL(text)
-        return url
+    def _free_connection(self, origin: _Origin) -> Connection | None:
+        """The one that was used last: those that are not needed grow old."""
+        idle = self._idle.get(origin)
+        while idle:
+            connection = idle.pop()
+            if not connection.is_lost and self._loop.time() - connection.idle_since < KEEP_ALIVE_S:
+                return connection
+            connection.abort("idle for too long")
+        return None
+
+    async def _connect(self, origin: _Origin) -> Connection:
+        try:
+            async with asyncio.timeout(self._connect_timeout_s):
+                _, connection = await self._loop.create_connection(
+                    lambda: Connection(on_free=self._take_back, on_lost=self._forget),
+                    origin.host,
+                    origin.port,
+                    ssl=self._tls if origin.is_tls else None,
+                )
+        except (OSError, UnicodeError) as error:  # TimeoutError and what TLS refuses are OSErrors
+            raise UpstreamUnreachable(type(error).__name__) from error
+        self._all[connection] = origin
+        if connection.is_lost:  # it came and went while this task waited for its turn
+            self._forget(connection)
+            raise UpstreamUnreachable("ConnectionResetError")
+        return connection
+
+    def _take_back(self, connection: Connection) -> None:
+        connection.idle_since = self._loop.time()
+        self._idle.setdefault(self._all[connection], []).append(connection)
+        if self._sweep is None:
+            self._sweep = self._loop.call_later(KEEP_ALIVE_S, self._close_old)
+
+    def _forget(self, connection: Connection) -> None:
+        origin = self._all.pop(connection, None)
+        if origin is not None and connection in (idle := self._idle.get(origin, [])):
+            idle.remove(connection)
+
+    def _close_old(self) -> None:
+        """The oldest stand first."""
+        self._sweep = None
+        before = self._loop.time() - KEEP_ALIVE_S
+        for origin, idle in list(self._idle.items()):
+            while idle and idle[0].idle_since <= before:
+                idle.pop(0).abort("idle for too long")
+            if not idle:
+                del self._idle[origin]
+        if self._idle:
+            self._sweep = self._loop.call_later(KEEP_ALIVE_S, self._close_old)
 
 
-class _Body(aiohttp.payload.Payload):
-    """A request body that says when it is sent, and is written in pieces so that the event loop is not held up."""
+@lru_cache(maxsize=4096)
+def _target_of(url: str) -> tuple[_Origin, bytes]:
+    """Where a URL leads, and the request line and host header for it. Raises ValueError for one that leads nowhere."""
+    parts = urlsplit(url)
+    if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
+        raise ValueError("not an address of an upstream")
+    host = parts.hostname.encode("idna").decode() if not parts.hostname.isascii() else parts.hostname
+    port = parts.port or _DEFAULT_PORTS[parts.scheme]
+    shown = f"[{host}]" if ":" in host else host
+    if port != _DEFAULT_PORTS[parts.scheme]:
+        shown = f"{shown}:{port}"
+    path = quote(parts.path or "/", safe=_PATH_CHARACTERS)
+    query = f"?{quote(parts.query, safe=_PATH_CHARACTERS + '?')}" if parts.query else ""
+    line = f"POST {path}{query} HTTP/1.1\r\nhost: {shown}\r\n"
+    return _Origin(host, port, parts.scheme == "https"), line.encode()
 
-    def __init__(self, body: bytes, on_send: Callable[[], None]) -> None:
-        super().__init__(body, content_type="application/json")
-        self._size = len(body)
-        self._on_send = on_send
 
-    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        return str(self._value, encoding, errors)
+def _head_of(line: bytes, request: UpstreamRequest) -> bytes:
+    """Everything before the body. Raises ValueError for a header that would end its line."""
+    fields = "".join([f"{name}: {value}\r\n" for name, value in request.headers.items()])
+    breaks = fields.count("\r"), fields.count("\n"), fields.count("\0")
+    if breaks != (len(request.headers), len(request.headers), 0):
+        raise ValueError("a header with a line break")
+    return b"%bcontent-length: %d\r\n%b\r\n" % (line, len(request.body), fields.encode("latin-1"))
 
-    async def write(self, writer: AbstractStreamWriter) -> None:
-        self._on_send()
-        body = memoryview(self._value)
-        for start in range(0, len(body), WRITE_BYTES):
-            await writer.write(body[start : start + WRITE_BYTES])
-        crash_point("P4")
+
+def _tls_context() -> ssl.SSLContext:
+    """Certificates and host names are checked, by the system's authorities; TLS 1.2 at least."""
+    context = ssl.create_default_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+__all__ = ["MAX_ERROR_BYTES", "Transport", "UpstreamBroken", "UpstreamResponse", "UpstreamUnreachable"]
