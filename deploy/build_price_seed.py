@@ -56,7 +56,7 @@ LITELLM_KEYS = {
     "cache_read": "cache_read_input_token_cost",
     "cache_write": "cache_creation_input_token_cost",
 }
-PROVIDER_FIELDS = ("id", "name", "base_url", "api_key_env", "output_limit_field")
+PROVIDER_FIELDS = ("id", "name", "dialect", "base_url", "api_key_env", "output_limit_field")
 LITELLM_STEP = re.compile(r"input_cost_per_token_above_([0-9]+)k_tokens")
 
 HEADING = """\
@@ -70,7 +70,7 @@ HEADING = """\
 # "dearer above N input tokens" in a note means that longer prompts cost you more than this price.
 #
 # A model can be called once its provider has a credential: set the variable named by api_key_env, or enter a
-# key in the console. Anthropic is reached through its OpenAI-compatible endpoint."""
+# key in the console."""
 
 
 class SeedError(Exception):
@@ -283,7 +283,7 @@ def build(genai_text: str, litellm_text: str, *, selection: dict[str, Any], as_o
     providers, models, missing = [], [], []
     for row in selection["providers"]:
         fields = {name: row[name] for name in PROVIDER_FIELDS if name in row}
-        providers.append(ProviderEntry(**fields, dialect="openai"))
+        providers.append(ProviderEntry(**{"dialect": "openai", **fields}))
         for chosen in selection["models"][row["id"]]:
             upstream = chosen.get("upstream", chosen["id"])
             first, second = genai.get((row["genai"], upstream)), litellm.get(row["litellm"] + upstream)

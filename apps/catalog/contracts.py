@@ -138,6 +138,8 @@ class Target(msgspec.Struct, frozen=True):
     """Test traffic may go there: it answers without costing anybody anything."""
     output_limit_field: str = OUTPUT_LIMIT_FIELDS[0]
     """The one of OUTPUT_LIMIT_FIELDS that it is told in where CRUN must cut an output."""
+    options: dict[str, str] = {}
+    """What else its dialect asks for, by the names in `dialects.OPTIONS`, every default filled in."""
 
     def __repr__(self) -> str:
         return f"Target({self.provider!r}, {self.upstream_model!r})"

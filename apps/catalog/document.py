@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
 from apps.catalog.contracts import OUTPUT_LIMIT_FIELDS
+from apps.catalog.dialects import DIALECTS, option_problems
 from apps.catalog.nodes import (
     Findings,
     Items,
@@ -30,11 +31,11 @@ from apps.catalog.nodes import (
     shown,
     text,
     true_or_false,
+    words,
 )
 from apps.catalog.price_document import price_pairs, read_prices
 from apps.catalog.price_entries import PriceEntry
 
-DIALECTS = ("openai", "anthropic")
 MODALITIES = ("text", "image", "audio", "file", "video")
 _MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
 _PROVIDER_ID = re.compile(r"[A-Za-z0-9_-]{1,60}")
@@ -61,6 +62,8 @@ class ProviderEntry:
     sandbox: bool = False
     """Sandbox keys may use it, and nobody is charged for that."""
     output_limit_field: str = OUTPUT_LIMIT_FIELDS[0]
+    options: dict[str, str] = field(default_factory=dict, hash=False)
+    """What else its dialect asks for: see `dialects.OPTIONS`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +151,14 @@ def _read_provider(spot: Spot) -> ProviderEntry | None:
     if "api_key" in values and "api_key_env" in values:
         spot.refuse("has both api_key and api_key_env; keep one")
         return None
-    return ProviderEntry(**{"name": values["id"], **values})
+    written: dict[str, Scalar] = values.pop("options", {})
+    options = {name: node.text for name, node in written.items()}
+    problems = list(option_problems(values["dialect"], options))
+    for name, message in problems:
+        node = written.get(name)
+        got = f"; got {shown(node.text)}" if node is not None and message.startswith("must") else ""
+        spot.key(f"options.{name}", node or spot.node).refuse(message + got)
+    return None if problems else ProviderEntry(**{"name": values["id"], **values, "options": options})
 
 
 def _model_reader(known_providers: Collection[str]) -> Reader:
@@ -231,6 +241,7 @@ _PROVIDER_KEYS = {
     "enabled": Key(scalar(true_or_false), "enabled"),
     "sandbox": Key(scalar(true_or_false), "sandbox"),
     "output_limit_field": Key(scalar(one_of(OUTPUT_LIMIT_FIELDS)), "output_limit_field"),
+    "options": Key(words, "options"),
 }
 _MODEL_KEYS = {
     "id": Key(
@@ -293,6 +304,9 @@ def _render_provider(entry: ProviderEntry) -> Iterator[str]:
         yield "sandbox: true"
     if entry.output_limit_field != OUTPUT_LIMIT_FIELDS[0]:
         yield f"output_limit_field: {entry.output_limit_field}"
+    if entry.options:
+        pairs = (f"{name}: {_render_text(value)}" for name, value in sorted(entry.options.items()))
+        yield f"options: {{{', '.join(pairs)}}}"
 
 
 def _render_model(entry: ModelEntry) -> Iterator[str]:

@@ -32,6 +32,7 @@ def _provider(row: Provider) -> ProviderEntry:
         enabled=row.enabled,
         sandbox=row.sandbox,
         output_limit_field=row.output_limit_field,
+        options=dict(row.options),
     )
 
 

@@ -15,7 +15,16 @@ from apps.catalog.price_entries import AMOUNTS, PriceEntry, variants_as_json, va
 from apps.core.changes import announce_on_commit
 from apps.core.errors import ConfigurationError, Conflict, InvalidInput
 
-_PROVIDER_FIELDS = ("name", "dialect", "base_url", "api_key_env", "enabled", "sandbox", "output_limit_field")
+_PROVIDER_FIELDS = (
+    "name",
+    "dialect",
+    "base_url",
+    "api_key_env",
+    "enabled",
+    "sandbox",
+    "output_limit_field",
+    "options",
+)
 
 
 @dataclass

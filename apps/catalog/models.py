@@ -26,7 +26,10 @@ class Dialect(models.TextChoices):
     """The API that a provider speaks."""
 
     OPENAI = "openai", "OpenAI"
+    AZURE = "azure", "Azure OpenAI"
     ANTHROPIC = "anthropic", "Anthropic"
+    GEMINI = "gemini", "Google Gemini"
+    BEDROCK = "bedrock", "AWS Bedrock"
 
 
 def _price(*, optional: bool = False, explanation: str = "") -> "models.DecimalField[Any, Any]":
@@ -67,7 +70,7 @@ class Provider(models.Model):
         "base URL",
         max_length=500,
         validators=[RegexValidator(BASE_URL_PATTERN, BASE_URL_HELP)],
-        help_text="Up to and with /v1, without a slash at the end.",
+        help_text="Up to and with /v1, without a slash at the end. For Azure, Gemini and Bedrock up to the host.",
     )
     credential = models.TextField(blank=True, editable=False)
     api_key_env = models.CharField(
@@ -87,6 +90,9 @@ class Provider(models.Model):
         choices=[(field, field) for field in OUTPUT_LIMIT_FIELDS],
         default=OUTPUT_LIMIT_FIELDS[0],
         help_text="What CRUN writes where it must cut an output. OpenAI and Azure want max_completion_tokens.",
+    )
+    options = models.JSONField(
+        default=dict, blank=True, help_text="What else the dialect asks for: one name and value a line."
     )
     created_at = models.DateTimeField(auto_now_add=True)
 

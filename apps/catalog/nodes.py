@@ -333,6 +333,22 @@ def read_table(spot: Spot, keys: Mapping[str, Key]) -> dict[str, Any] | None:
     return values if len(spot.findings.problems) == problems_before else None
 
 
+def words(spot: Spot) -> dict[str, Scalar] | None:
+    """A reader of a mapping of single values under names that are checked later; an empty value counts as absent."""
+    if not isinstance(spot.node, Table):
+        spot.refuse(f"must be a mapping; got {_described(spot.node)}")
+        return None
+    found: dict[str, Scalar] = {}
+    for name, child in spot.node.entries:
+        if name.text in found:
+            spot.key(name.text, name).refuse(f"stands there already, on line {found[name.text].line}")
+        elif not isinstance(child, Scalar):
+            spot.key(name.text, child).refuse(f"must be a single value; got {_described(child)}")
+        elif not child.is_null:
+            found[name.text] = child
+    return found
+
+
 def _described(node: Node) -> str:
     if isinstance(node, Scalar):
         return "nothing" if node.is_null else shown(node.text)

@@ -7,6 +7,7 @@ from django.db.models import Prefetch
 
 from apps.catalog.contracts import CatalogSnapshot, OfferedModel, Price, Target
 from apps.catalog.credentials import open_credential
+from apps.catalog.dialects import with_defaults
 from apps.catalog.models import CatalogVersion, Model, PriceVersion, Provider, Route
 from apps.catalog.price_entries import AMOUNTS, frozen_rates, frozen_variant, variants_from_json
 from apps.core.errors import ConfigurationError
@@ -75,6 +76,7 @@ def _target(route: Route, keys: dict[str, str]) -> Target:
         api_key=keys[provider.id],
         is_sandbox=provider.sandbox,
         output_limit_field=provider.output_limit_field,
+        options=with_defaults(provider.dialect, provider.options),
     )
 
 

@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -9,6 +10,7 @@ import httpx
 import msgspec
 
 from apps.catalog.credentials import open_credential
+from apps.catalog.dialects import with_defaults
 from apps.catalog.models import Dialect, Provider
 from apps.core.errors import ConfigurationError
 
@@ -34,9 +36,27 @@ class ListedModel(msgspec.Struct):
 
 
 class ModelList(msgspec.Struct):
-    """What `GET /models` answers in both dialects."""
+    """What `GET /models` answers."""
 
     data: list[ListedModel]
+
+
+class GeminiModel(msgspec.Struct):
+    """One entry of Google's list: `models/gemini-...`."""
+
+    name: str
+
+
+class GeminiList(msgspec.Struct):
+    """What Google's `GET /models` answers."""
+
+    models: list[GeminiModel]
+
+
+UNTESTED = {
+    Dialect.BEDROCK: "Bedrock has no list of models at this address: try the model itself in the playground.",
+}
+"""Dialects without anything harmless to ask for, and what to do instead."""
 
 
 def check_connection(provider: Provider) -> ConnectionReport:
@@ -44,6 +64,9 @@ def check_connection(provider: Provider) -> ConnectionReport:
 
     As in the gateway, no proxy of the environment is used. No redirect is followed: the API key goes to the
     stored host only."""
+    if provider.dialect not in _QUESTIONS:
+        advice = UNTESTED.get(Dialect(provider.dialect), "") if provider.dialect in Dialect else ""
+        return ConnectionReport("warning", "There is no connection test for this dialect; nothing was sent.", advice)
     try:
         api_key = open_credential(provider)
     except ConfigurationError as error:
@@ -65,17 +88,20 @@ def check_connection(provider: Provider) -> ConnectionReport:
     elapsed_ms = (time.monotonic() - started) * 1000
     if status == httpx.codes.OK:
         return _describe_list(provider, body, elapsed_ms)
-    return _describe_refusal(status, location, elapsed_ms)
+    return _describe_refusal(provider, status, location, elapsed_ms=elapsed_ms)
 
 
 def _fetch(provider: Provider, api_key: str, *, deadline: float) -> tuple[int, str, bytes]:
-    url = f"{provider.base_url.rstrip('/')}/models"
-    headers = {"accept": "application/json", **_credentials(provider, api_key)}
-    parameters = {"limit": "1000"} if provider.dialect == Dialect.ANTHROPIC else None
+    question = _QUESTIONS[Dialect(provider.dialect)](provider, api_key)
     body = bytearray()
     with (
         httpx.Client(timeout=TIMEOUT_S, trust_env=False) as client,
-        client.stream("GET", url, headers=headers, params=parameters) as response,
+        client.stream(
+            "GET",
+            f"{provider.base_url.rstrip('/')}{question.path}",
+            headers={"accept": "application/json", **question.headers},
+            params=question.parameters,
+        ) as response,
     ):
         for chunk in response.iter_bytes():
             body += chunk
@@ -86,20 +112,65 @@ def _fetch(provider: Provider, api_key: str, *, deadline: float) -> tuple[int, s
         return response.status_code, response.headers.get("location", ""), bytes(body)
 
 
-def _credentials(provider: Provider, api_key: str) -> dict[str, str]:
-    if provider.dialect == Dialect.ANTHROPIC:
-        version = {"anthropic-version": "2023-06-01"}
-        return {**version, "x-api-key": api_key} if api_key else version
+@dataclass(frozen=True)
+class Question:
+    """How a dialect is asked for its models."""
+
+    path: str
+    headers: dict[str, str]
+    parameters: dict[str, str] | None = None
+
+
+def _bearer(api_key: str) -> dict[str, str]:
     return {"authorization": f"Bearer {api_key}"} if api_key else {}
+
+
+def _ask_openai(provider: Provider, api_key: str) -> Question:
+    return Question("/models", _bearer(api_key))
+
+
+def _ask_anthropic(provider: Provider, api_key: str) -> Question:
+    version = {"anthropic-version": with_defaults(provider.dialect, provider.options)["version"]}
+    return Question("/models", {**version, "x-api-key": api_key} if api_key else version, {"limit": "1000"})
+
+
+def _ask_azure(provider: Provider, api_key: str) -> Question:
+    options = with_defaults(provider.dialect, provider.options)
+    headers = _bearer(api_key) if options["auth"] == "entra" else {"api-key": api_key}
+    if options["api_version"] == "v1":
+        return Question("/openai/v1/models", headers)
+    return Question("/openai/models", headers, {"api-version": options["api_version"]})
+
+
+def _ask_gemini(provider: Provider, api_key: str) -> Question:
+    version = with_defaults(provider.dialect, provider.options)["api_version"]
+    return Question(f"/{version}/models", {"x-goog-api-key": api_key}, {"pageSize": "1000"})
+
+
+_QUESTIONS: dict[Dialect, Callable[[Provider, str], Question]] = {
+    Dialect.OPENAI: _ask_openai,
+    Dialect.ANTHROPIC: _ask_anthropic,
+    Dialect.AZURE: _ask_azure,
+    Dialect.GEMINI: _ask_gemini,
+}
+
+
+def _listed(provider: Provider, body: bytes) -> set[str]:
+    if provider.dialect == Dialect.GEMINI:
+        models = msgspec.json.decode(body, type=GeminiList).models
+        return {model.name.removeprefix("models/") for model in models}
+    return {model.id for model in msgspec.json.decode(body, type=ModelList).data}
 
 
 def _describe_list(provider: Provider, body: bytes, elapsed_ms: float) -> ConnectionReport:
     try:
-        listed = {model.id for model in msgspec.json.decode(body, type=ModelList).data}
+        listed = _listed(provider, body)
     except msgspec.DecodeError:
         headline = f"Answered 200 in {elapsed_ms:.0f} ms, but not with a list of models."
-        return ConnectionReport("warning", headline, "Does the base URL end with /v1?")
+        return ConnectionReport("warning", headline, _address_hint(provider))
     headline = f"Connected: {len(listed)} models listed in {elapsed_ms:.0f} ms."
+    if provider.dialect == Dialect.AZURE:
+        return ConnectionReport("success", headline, "Azure lists models, not deployments: routes were not compared.")
     wanted = set(provider.routes.filter(enabled=True).values_list("upstream_model", flat=True))
     missing = sorted(wanted - listed)
     if not missing:
@@ -109,12 +180,18 @@ def _describe_list(provider: Provider, body: bytes, elapsed_ms: float) -> Connec
     return ConnectionReport("warning", headline, f"Routes name models that are not in the list: {names}")
 
 
-def _describe_refusal(status: int, location: str, elapsed_ms: float) -> ConnectionReport:
+def _address_hint(provider: Provider) -> str:
+    if provider.dialect in (Dialect.AZURE, Dialect.GEMINI):
+        return "Does the base URL end with the host?"
+    return "Does the base URL end with /v1?"
+
+
+def _describe_refusal(provider: Provider, status: int, location: str, *, elapsed_ms: float) -> ConnectionReport:
     took = f"in {elapsed_ms:.0f} ms"
     if status in (401, 403):
         return ConnectionReport("error", f"The provider refuses the API key ({status} {took}).")
     if status == 404:
-        hint = "Does the base URL end with /v1? Some providers have no such list and work all the same."
+        hint = f"{_address_hint(provider)} Some providers have no such list and work all the same."
         return ConnectionReport("warning", f"Reached, but there is no /models here (404 {took}).", hint)
     if status == 429:
         return ConnectionReport("warning", f"Reached, but the provider limits us right now (429 {took}).")

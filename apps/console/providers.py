@@ -17,10 +17,12 @@ from unfold.decorators import display
 from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldBooleanSwitchWidget
 
 from apps.catalog.credentials import is_bound_to, store_credential
+from apps.catalog.dialects import option_problems
 from apps.catalog.models import Provider
 from apps.console.access import ConsoleAdmin
 from apps.console.connection import SENDABLE_KEY, check_connection
 from apps.console.credentials import credential_state
+from apps.console.provider_options import OptionsField
 from apps.console.site import console_site
 from apps.core.changes import announce_on_commit
 
@@ -44,9 +46,21 @@ class ProviderForm(forms.ModelForm):
         label="Remove the stored API key", required=False, widget=UnfoldBooleanSwitchWidget
     )
 
+    options = OptionsField(required=False)
+
     class Meta:
         model = Provider
-        fields = ("id", "name", "dialect", "base_url", "api_key_env", "enabled", "sandbox", "output_limit_field")
+        fields = (
+            "id",
+            "name",
+            "dialect",
+            "base_url",
+            "options",
+            "api_key_env",
+            "enabled",
+            "sandbox",
+            "output_limit_field",
+        )
 
     def clean_base_url(self) -> str:
         base_url = str(self.cleaned_data["base_url"]).rstrip("/")
@@ -77,6 +91,9 @@ class ProviderForm(forms.ModelForm):
         cleaned = super().clean() or self.cleaned_data
         if cleaned.get("api_key") and cleaned.get("remove_api_key"):
             self.add_error("remove_api_key", "Either enter a new API key or remove the stored one.")
+        if "dialect" in cleaned and "options" in cleaned:
+            for name, problem in option_problems(cleaned["dialect"], cleaned["options"]):
+                self.add_error("options", f"{name} {problem}.")
         return cleaned
 
 
@@ -99,7 +116,19 @@ class ProviderAdmin(ConsoleAdmin):
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         removal = ("remove_api_key",) if obj is not None and obj.credential else ()
         return [
-            (None, {"fields": (("id", "name"), ("dialect", "enabled"), "base_url", "output_limit_field", "sandbox")}),
+            (
+                None,
+                {
+                    "fields": (
+                        ("id", "name"),
+                        ("dialect", "enabled"),
+                        "base_url",
+                        "options",
+                        "output_limit_field",
+                        "sandbox",
+                    )
+                },
+            ),
             (
                 "API key",
                 {

@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from apps.gateway.errors import UPSTREAM_FAILED, GatewayError
+from apps.gateway.errors import CONTENT_FILTERED, UPSTREAM_FAILED, UPSTREAM_OVERLOADED, GatewayError
 from apps.gateway.sse import EventSplitter, event_data, events
 from apps.gateway.token_usage import NOTHING_TOLD, ToldUsage, read_usage
 from apps.gateway.vendor_json import read_json, write_json
@@ -134,8 +134,8 @@ class ChatStream:
         if chunk is None:
             self.skipped_events += 1
             return b""
-        if chunk.get("error"):
-            self.failure = GatewayError(UPSTREAM_FAILED, "The upstream reported an error while answering.")
+        if error := chunk.get("error"):
+            self.failure = _reported(error)
             return b""
         usage = chunk.get("usage")
         if usage is not None:
@@ -199,6 +199,16 @@ class ChatStream:
         if usage == {} and self.tokens is not None:
             return
         self.told = read_usage(usage, bound=self._token_bound)
+
+
+def _reported(error: object) -> GatewayError:
+    """What an upstream says of its own failure, as far as our callers can do something about it."""
+    code = error.get("code") if isinstance(error, dict) else None
+    if code == CONTENT_FILTERED.code:
+        return GatewayError(CONTENT_FILTERED, "The upstream's content filter ended the answer.")
+    if code == UPSTREAM_OVERLOADED.code:
+        return GatewayError(UPSTREAM_OVERLOADED, "The upstream became overloaded while answering.")
+    return GatewayError(UPSTREAM_FAILED, "The upstream reported an error while answering.")
 
 
 def _pieces(output: object) -> int:

@@ -121,6 +121,10 @@ def _tokens(usage: object, bound: int) -> TokenCounts:
         tokens = _from_totals(usage, "prompt_tokens", "completion_tokens")
     elif "input_tokens_details" in usage or "total_tokens" in usage:
         tokens = _from_totals(usage, "input_tokens", "output_tokens")
+    elif "promptTokenCount" in usage or "totalTokenCount" in usage:
+        tokens = _from_gemini(usage)
+    elif "inputTokens" in usage:
+        tokens = _from_bedrock(usage)
     else:
         tokens = _from_anthropic(usage)
     if max(tokens.all_input, tokens.all_output) > bound:
@@ -214,16 +218,94 @@ def _reasoning(usage: dict[str, Any], parts: dict[str, Any], *, prompt: int, com
 
 
 def _from_anthropic(usage: dict[str, Any]) -> TokenCounts:
-    """Anthropic's own shape, whose counts of input are disjoint already; reasoning is not told apart from output.
+    """Anthropic's own shape, whose counts of input are disjoint already. Newer models tell which part of the output was
+    reasoning.
 
     Source: the `Usage` schema of Anthropic's Messages API reference."""
     cache_write, cache_write_1h = _written(usage, {})
+    plain, output = _count(usage, "input_tokens"), _count(usage, "output_tokens")
+    reasoning = _optional(_details(usage, "output_tokens_details"), "thinking_tokens") or 0
+    if reasoning > output:
+        raise UsageInvalid("a part of the output tokens is larger than their total")
     return TokenCounts(
-        input=_count(usage, "input_tokens"),
+        input=plain,
         cache_read=_optional(usage, "cache_read_input_tokens") or 0,
         cache_write=cache_write,
         cache_write_1h=cache_write_1h,
-        output=_count(usage, "output_tokens"),
+        output=output - reasoning,
+        reasoning=reasoning,
+    )
+
+
+def _from_gemini(usage: dict[str, Any]) -> TokenCounts:
+    """Google's `UsageMetadata`: what a cache served is part of the prompt, thoughts and what tools read stand beside.
+    A count of zero is left out. Some models have their thoughts among the candidates: the total tells.
+
+    Source: `UsageMetadata` and `ModalityTokenCount` in the reference of the Gemini API."""
+    prompt, read_by_tools = _count(usage, "promptTokenCount"), _optional(usage, "toolUsePromptTokenCount") or 0
+    cached = _optional(usage, "cachedContentTokenCount") or 0
+    thoughts, candidates = _optional(usage, "thoughtsTokenCount") or 0, _optional(usage, "candidatesTokenCount") or 0
+    total, beside = _optional(usage, "totalTokenCount"), prompt + read_by_tools + candidates
+    if thoughts and total == beside:
+        candidates -= thoughts
+    elif total is not None and total != beside + thoughts:
+        raise UsageInvalid(f"{beside} tokens and {thoughts} of thought do not make the total of {total}")
+    rest = prompt + read_by_tools - cached
+    media_in = _modalities(usage, "promptTokensDetails", "toolUsePromptTokensDetails")
+    media_cached = _modalities(usage, "cacheTokensDetails")
+    media_out = _modalities(usage, "candidatesTokensDetails")
+    audio_output, image_output = media_out.get("AUDIO", 0), media_out.get("IMAGE", 0)
+    output = candidates - audio_output - image_output
+    if rest < 0 or output < 0 or media_in.get("AUDIO", 0) + media_in.get("IMAGE", 0) > prompt + read_by_tools:
+        raise UsageInvalid("a part of the tokens is larger than their total")
+    audio_input = min(max(media_in.get("AUDIO", 0) - media_cached.get("AUDIO", 0), 0), rest)
+    image_input = min(max(media_in.get("IMAGE", 0) - media_cached.get("IMAGE", 0), 0), rest - audio_input)
+    return TokenCounts(
+        input=rest - audio_input - image_input,
+        cache_read=cached,
+        audio_input=audio_input,
+        image_input=image_input,
+        output=output,
+        reasoning=thoughts,
+        audio_output=audio_output,
+        image_output=image_output,
+    )
+
+
+def _modalities(usage: dict[str, Any], *names: str) -> dict[str, int]:
+    """Modality -> tokens, of all lists under these names."""
+    counts: dict[str, int] = {}
+    for name in names:
+        told = usage.get(name)
+        if told is not None and not isinstance(told, list):
+            raise UsageInvalid(f"{name} is no list")
+        for entry in told or ():
+            if not isinstance(entry, dict):
+                raise UsageInvalid(f"{name} has what is no object")
+            modality = str(entry.get("modality"))
+            counts[modality] = counts.get(modality, 0) + (_optional(entry, "tokenCount") or 0)
+    return counts
+
+
+def _from_bedrock(usage: dict[str, Any]) -> TokenCounts:
+    """AWS's `TokenUsage`, whose counts of input are disjoint; the total may have the cache's among it or not. Reasoning
+    is not told apart from output.
+
+    Source: the shapes `TokenUsage` and `CacheDetail` in the service model of bedrock-runtime."""
+    fresh, output = _count(usage, "inputTokens"), _count(usage, "outputTokens")
+    cache_read = _optional(usage, "cacheReadInputTokens") or 0
+    cache_write = _optional(usage, "cacheWriteInputTokens") or 0
+    total = _optional(usage, "totalTokens")
+    if total is not None and total not in (fresh + output, fresh + output + cache_read + cache_write):
+        raise UsageInvalid(f"{fresh} tokens in and {output} out do not make the total of {total}")
+    details = usage.get("cacheDetails") or []
+    if not isinstance(details, list) or not all(isinstance(entry, dict) for entry in details):
+        raise UsageInvalid("cacheDetails is no list of objects")
+    hour = sum(_optional(entry, "inputTokens") or 0 for entry in details if entry.get("ttl") == "1h")
+    if hour > cache_write:
+        raise UsageInvalid("a part of the tokens is larger than their total")
+    return TokenCounts(
+        input=fresh, cache_read=cache_read, cache_write=cache_write - hour, cache_write_1h=hour, output=output
     )
 
 

@@ -57,11 +57,11 @@ models:
 modles: 3
 """
     assert problems_of(text) == [
-        '2: providers[0].dialect: must be one of openai, anthropic; got "opnai"',
+        '2: providers[0].dialect: must be one of openai, azure, anthropic, gemini, bedrock; got "opnai"',
         "3: providers[1].base_url: is required",
         "4: providers[1].dialect: is required; got nothing",
         '5: providers[1].nmae: unknown key; did you mean "name"? '
-        "(known: id, name, dialect, base_url, api_key_env, api_key, enabled, sandbox, output_limit_field)",
+        "(known: id, name, dialect, base_url, api_key_env, api_key, enabled, sandbox, output_limit_field, options)",
         "7: models[0].id: must be 1 to 128 letters, digits and . _ - / : with a letter or digit first; "
         'got "bench model"',
         '8: models[0].context_length: must be a whole number from 1 to 2147483647; got "-1"',

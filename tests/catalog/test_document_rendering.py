@@ -8,8 +8,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from apps.catalog.dialects import OPTIONS
 from apps.catalog.document import (
-    DIALECTS,
     MODALITIES,
     CatalogDocument,
     ModelEntry,
@@ -40,11 +40,25 @@ moments = st.datetimes(
 )
 modalities = st.lists(st.sampled_from(MODALITIES), min_size=1, unique=True).map(tuple)
 
+dialects_with_options = st.one_of(
+    st.tuples(
+        st.just(dialect),
+        st.fixed_dictionaries(
+            {name: st.from_regex(option.pattern, fullmatch=True) for name, option in known.items() if option.required},
+            optional={
+                name: st.from_regex(option.pattern, fullmatch=True).filter(lambda text: len(text) <= 200)
+                for name, option in known.items()
+                if not option.required
+            },
+        ),
+    )
+    for dialect, known in OPTIONS.items()
+)
 providers = st.builds(
-    ProviderEntry,
+    lambda spoken, **fields: ProviderEntry(dialect=spoken[0], options=spoken[1], **fields),
+    dialects_with_options,
     id=st.text(string.ascii_letters + string.digits + "-_", min_size=1, max_size=60),
     name=awkward_line,
-    dialect=st.sampled_from(DIALECTS),
     base_url=st.sampled_from(["http://127.0.0.1:9101/v1", "https://api.example.com", "http://[::1]:8080/x/v1"]),
     api_key_env=st.just("")
     | st.from_regex(r"\A[A-Za-z_][A-Z0-9_]{0,20}\Z").filter(lambda name: name[:4].upper() != "CRUN"),

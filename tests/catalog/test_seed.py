@@ -37,6 +37,7 @@ def test_every_shipped_provider_names_a_variable_and_has_models() -> None:
     assert not any(provider.api_key for provider in document.providers)
     fields = {provider.id for provider in document.providers if provider.output_limit_field == "max_completion_tokens"}
     assert fields == {"openai"}
+    assert {provider.id for provider in document.providers if provider.dialect == "anthropic"} == {"anthropic"}
 
 
 def test_every_shipped_price_says_how_it_was_checked_and_is_in_force() -> None:

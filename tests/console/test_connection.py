@@ -49,6 +49,34 @@ def test_anthropic_gets_its_own_headers(provider: Provider, listing: ListingServ
     assert "authorization" not in listing.seen[0]
 
 
+@pytest.mark.parametrize(
+    ("dialect", "options", "path", "header"),
+    [
+        (Dialect.AZURE, {}, "/200/v1/openai/v1/models", "api-key"),
+        (Dialect.AZURE, {"api_version": "2024-10-21"}, "/200/v1/openai/models?api-version=2024-10-21", "api-key"),
+        (Dialect.AZURE, {"auth": "entra"}, "/200/v1/openai/v1/models", "authorization"),
+        (Dialect.GEMINI, {}, "/200/v1/v1beta/models?pageSize=1000", "x-goog-api-key"),
+    ],
+)
+def test_other_dialects_are_asked_in_their_own_way(
+    provider: Provider, listing: ListingServer, dialect: str, options: dict[str, str], path: str, header: str
+) -> None:
+    provider.dialect, provider.options = dialect, options
+    report = check_connection(aim(provider, listing.base_url("200")))
+    assert listing.seen[0]["path"] == path
+    assert CANARY in listing.seen[0][header]
+    assert [name for name, value in listing.seen[0].items() if CANARY in value] == [header]
+    assert (report.level, "end with the host?" in report.detail) in {("success", False), ("warning", True)}
+
+
+@pytest.mark.parametrize("dialect", [Dialect.BEDROCK, "of-tomorrow"])
+def test_a_dialect_without_a_list_is_not_asked(provider: Provider, listing: ListingServer, dialect: str) -> None:
+    provider.dialect = dialect
+    report = check_connection(aim(provider, listing.base_url("200")))
+    assert (report.level, listing.seen) == ("warning", [])
+    assert report.headline == "There is no connection test for this dialect; nothing was sent."
+
+
 def test_a_provider_without_a_key_gets_none(provider: Provider, listing: ListingServer) -> None:
     assert check_connection(aim(provider, listing.base_url("200"), api_key="")).level == "success"
     assert "authorization" not in listing.seen[0]

@@ -31,6 +31,7 @@ def fields(provider: Provider, **changed: str) -> dict[str, str]:
         "dialect": provider.dialect,
         "output_limit_field": provider.output_limit_field,
         "base_url": provider.base_url,
+        "options": "\n".join(f"{name}: {value}" for name, value in provider.options.items()),
         "api_key": "",
         "api_key_env": provider.api_key_env,
         "enabled": "on",
@@ -187,3 +188,35 @@ def test_the_field_of_the_output_limit_can_be_chosen(console: Client, provider: 
     assert saved(provider).output_limit_field == "max_completion_tokens"
     answer = console.post(CHANGE, fields(provider, output_limit_field="max_output"))
     assert "output_limit_field" in errors_of(answer)
+
+
+def test_options_are_written_a_line_each_and_checked_for_their_dialect(console: Client, provider: Provider) -> None:
+    assert "region (required)" in console.get(CHANGE).content.decode()
+    console.post(CHANGE, fields(provider, dialect="azure", options=" api_version: 2024-10-21 \n\nauth:entra"))
+    assert saved(provider).options == {"api_version": "2024-10-21", "auth": "entra"}
+    page = console.get(CHANGE).content.decode()
+    assert "api_version: 2024-10-21\nauth: entra</textarea>" in page
+    console.post(CHANGE, fields(saved(provider), name="Renamed"))
+    assert saved(provider).options == {"api_version": "2024-10-21", "auth": "entra"}
+    console.post(CHANGE, fields(saved(provider), dialect="openai", options=""))
+    assert saved(provider).options == {}
+
+
+@pytest.mark.parametrize(
+    ("dialect", "options", "problem"),
+    [
+        ("bedrock", "", "region is required for the dialect bedrock: an AWS region such as eu-central-1."),
+        ("bedrock", "region: Frankfurt", "region must be an AWS region such as eu-central-1."),
+        ("openai", "region: eu-central-1", "region is no option of the dialect openai (it has none)."),
+        ("azure", "auth = entra", "Write each option as name: value, on a line of its own."),
+        ("azure", "auth:", "Write each option as name: value, on a line of its own."),
+        ("azure", "auth: entra\nauth: api-key", "auth stands there twice."),
+        ("anthropic", "beta: " + "a" * 201, "beta must be names of beta features with commas between them."),
+    ],
+)
+def test_options_that_cannot_work_are_refused(
+    console: Client, provider: Provider, dialect: str, options: str, problem: str
+) -> None:
+    answer = console.post(CHANGE, fields(provider, dialect=dialect, options=options))
+    assert errors_of(answer)["options"] == [problem]
+    assert saved(provider).options == {}

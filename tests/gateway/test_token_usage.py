@@ -126,6 +126,11 @@ def read(**usage: Any) -> ToldUsage:
             id="anthropic",
         ),
         pytest.param(
+            {"input_tokens": 10, "output_tokens": 9, "output_tokens_details": {"thinking_tokens": 4}},
+            TokenCounts(input=10, output=5, reasoning=4),
+            id="anthropic: thinking told apart",
+        ),
+        pytest.param(
             {
                 "prompt_tokens": 1310,
                 "completion_tokens": 7,
@@ -137,6 +142,67 @@ def read(**usage: Any) -> ToldUsage:
             },
             TokenCounts(input=10, cache_read=1000, cache_write=100, cache_write_1h=200, output=7),
             id="anthropic through an openai shape",
+        ),
+        pytest.param(
+            {
+                "promptTokenCount": 300,
+                "cachedContentTokenCount": 100,
+                "toolUsePromptTokenCount": 20,
+                "candidatesTokenCount": 50,
+                "thoughtsTokenCount": 30,
+                "totalTokenCount": 400,
+                "promptTokensDetails": [
+                    {"modality": "TEXT", "tokenCount": 200},
+                    {"modality": "AUDIO", "tokenCount": 60},
+                    {"modality": "IMAGE", "tokenCount": 40},
+                ],
+                "cacheTokensDetails": [
+                    {"modality": "TEXT", "tokenCount": 80},
+                    {"modality": "AUDIO", "tokenCount": 20},
+                ],
+                "candidatesTokensDetails": [
+                    {"modality": "TEXT", "tokenCount": 40},
+                    {"modality": "IMAGE", "tokenCount": 7},
+                    {"modality": "AUDIO", "tokenCount": 3},
+                ],
+                "trafficType": "ON_DEMAND",
+            },
+            TokenCounts(
+                input=140,
+                cache_read=100,
+                audio_input=40,
+                image_input=40,
+                output=40,
+                reasoning=30,
+                audio_output=3,
+                image_output=7,
+            ),
+            id="gemini",
+        ),
+        pytest.param(
+            {"promptTokenCount": 4, "totalTokenCount": 4}, TokenCounts(input=4), id="gemini: zero is left out"
+        ),
+        pytest.param(
+            {"promptTokenCount": 4, "candidatesTokenCount": 10, "thoughtsTokenCount": 6, "totalTokenCount": 14},
+            TokenCounts(input=4, output=4, reasoning=6),
+            id="gemini: thoughts among the candidates",
+        ),
+        pytest.param(
+            {
+                "inputTokens": 12,
+                "outputTokens": 9,
+                "totalTokens": 56,
+                "cacheReadInputTokens": 30,
+                "cacheWriteInputTokens": 5,
+                "cacheDetails": [{"ttl": "1h", "inputTokens": 2}, {"ttl": "5m", "inputTokens": 3}],
+            },
+            TokenCounts(input=12, cache_read=30, cache_write=3, cache_write_1h=2, output=9),
+            id="bedrock",
+        ),
+        pytest.param(
+            {"inputTokens": 12, "outputTokens": 9, "totalTokens": 21, "cacheReadInputTokens": 30},
+            TokenCounts(input=12, cache_read=30, output=9),
+            id="bedrock: a total without the cache",
         ),
         pytest.param(
             {
@@ -194,6 +260,29 @@ def test_each_vendors_shape_becomes_disjoint_buckets(usage: dict[str, Any], expe
             },
             "1 tokens in and 2 out do not make the total of 9",
         ),
+        ({"totalTokenCount": 5}, "promptTokenCount is missing"),
+        ({"promptTokenCount": "5"}, "promptTokenCount is '5'"),
+        (
+            {"promptTokenCount": 5, "candidatesTokenCount": 3, "thoughtsTokenCount": 2, "totalTokenCount": 9},
+            "8 tokens and 2 of thought do not make the total of 9",
+        ),
+        (
+            {"promptTokenCount": 5, "cachedContentTokenCount": 6},
+            "a part of the tokens is larger than their total",
+        ),
+        (
+            {"input_tokens": 5, "output_tokens": 1, "output_tokens_details": {"thinking_tokens": 2}},
+            "a part of the output tokens is larger than their total",
+        ),
+        ({"promptTokenCount": 5, "promptTokensDetails": {}}, "promptTokensDetails is no list"),
+        ({"promptTokenCount": 5, "promptTokensDetails": [1]}, "promptTokensDetails has what is no object"),
+        ({"inputTokens": 5}, "outputTokens is missing"),
+        ({"inputTokens": 5, "outputTokens": 1, "totalTokens": 7}, "5 tokens in and 1 out do not make the total of 7"),
+        (
+            {"inputTokens": 5, "outputTokens": 1, "cacheDetails": [{"ttl": "1h", "inputTokens": 1}]},
+            "a part of the tokens is larger than their total",
+        ),
+        ({"inputTokens": 5, "outputTokens": 1, "cacheDetails": 5}, "cacheDetails is no list of objects"),
         (
             {"prompt_tokens": 5, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 6}},
             "a part of the input tokens is larger than their total",
@@ -277,6 +366,8 @@ anything = st.recursive(
 NAMES = (
     "prompt_tokens", "completion_tokens", "total_tokens", "prompt_tokens_details", "completion_tokens_details",
     "input_tokens", "output_tokens", "cache_creation", "cache_read_input_tokens", "prompt_cache_hit_tokens",
+    "promptTokenCount", "candidatesTokenCount", "thoughtsTokenCount", "cachedContentTokenCount", "totalTokenCount",
+    "promptTokensDetails", "candidatesTokensDetails", "inputTokens", "outputTokens", "totalTokens", "cacheDetails",
 )  # fmt: skip
 
 

@@ -1,20 +1,22 @@
 """What every provider file gives: how to ask, and how to read what comes back."""
 
-from dataclasses import dataclass
 from typing import Any, Protocol
+
+import msgspec
 
 from apps.catalog.contracts import OfferedModel, Target
 from apps.gateway.chat import ChatRequest
 from apps.gateway.errors import GatewayError
 
 
-@dataclass(frozen=True, slots=True)
-class UpstreamRequest:
+class UpstreamRequest(msgspec.Struct, frozen=True):
     """One HTTP POST. `headers` are all that is sent: nothing of the caller's goes through by itself."""
 
     url: str
     headers: dict[str, str]
     body: bytes
+    dropped: tuple[str, ...] = ()
+    """Fields of the caller's request that this dialect cannot express, or not as they were written."""
 
 
 class StreamTranslator(Protocol):

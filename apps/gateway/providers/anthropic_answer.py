@@ -1,0 +1,228 @@
+"""Answers of Anthropic's Messages API, whole and streamed, as Chat Completions. Pure.
+
+Source: `Message` and `RawMessageStreamEvent` in the Messages API reference of Anthropic, and its page on streaming.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from apps.gateway.providers.anthropic_thinking import detail
+from apps.gateway.providers.event_translation import DONE, FAILED, OVERLOADED, ChunkWriter, EventTranslator
+from apps.gateway.sse import event_data
+from apps.gateway.vendor_json import read_json, write_json
+
+FINISH_REASONS: Final = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "pause_turn": "length",
+    "tool_use": "tool_calls",
+    "refusal": "content_filter",
+}
+"""A paused turn is not at its end; a reason that is not known here is one to stop."""
+_THOUGHTS: Final = ("thinking", "redacted_thinking")
+_INPUT: Final = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+_GARBAGE: Final = b"data: ?\n\n"
+"""What stands for an event that is no JSON: it is counted further on."""
+
+
+def whole_answer(body: bytes) -> dict[str, Any]:
+    """A `Message` as a Chat Completions object. Raises ValueError when it is none."""
+    answer = read_json(body)
+    content = answer.get("content") if isinstance(answer, dict) else None
+    if not isinstance(content, list) or not isinstance(answer.get("stop_reason"), str):
+        raise ValueError("no message")
+    blocks = [block for block in content if isinstance(block, dict)]
+    texts = [_word(block, "text") for block in blocks if block.get("type") == "text"]
+    calls = [_call(block) for block in blocks if block.get("type") == "tool_use"]
+    message: dict[str, Any] = {"role": "assistant", "content": "".join(texts) or (None if calls else "")}
+    thoughts = [(index, block) for index, block in enumerate(blocks) if block.get("type") in _THOUGHTS]
+    if spoken := "".join(_word(block, "thinking") for _, block in thoughts):
+        message["reasoning_content"] = spoken
+    if thoughts:
+        message["reasoning_details"] = [detail(block, index) for index, block in thoughts]
+    if calls:
+        message["tool_calls"] = calls
+    reason = FINISH_REASONS.get(answer["stop_reason"], "stop")
+    return {
+        "id": "chatcmpl-0",
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": "upstream",
+        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": reason}],
+        "usage": answer.get("usage"),
+    }
+
+
+def _call(block: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "id": _word(block, "id"),
+        "type": "function",
+        "function": {"name": _word(block, "name"), "arguments": write_json(block.get("input") or {}).decode()},
+    }
+
+
+class _Open:
+    """A content block whose end is still to come."""
+
+    __slots__ = ("call", "content", "has_arguments", "thoughts")
+
+    def __init__(self, content: dict[str, Any], call: int = 0) -> None:
+        self.content = content
+        self.call = call
+        """The place of a tool call among all of the answer."""
+        self.has_arguments = False
+        self.thoughts = [_word(content, "thinking")]
+
+
+class AnthropicStream(EventTranslator):
+    """Translates events of Anthropic's as they come. The answer ends with `message_stop` and never before: until then
+    its finish reason is kept back, so that a torn one cannot look whole."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._writer = ChunkWriter()
+        self._usage: dict[str, Any] = {}
+        self._open: dict[int, _Open] = {}
+        self._calls = 0
+        self._stop_reason = ""
+        self._is_over = False
+
+    def _event(self, event: bytes) -> bytes:
+        payload = event_data(event)
+        if not payload or self._is_over:
+            return b""
+        try:
+            told = read_json(payload)
+        except ValueError:
+            return _GARBAGE
+        if not isinstance(told, dict):
+            return _GARBAGE
+        read = _EVENTS.get(str(told.get("type")))
+        return read(self, told) if read is not None else b""
+
+    def _message_start(self, told: dict[str, Any]) -> bytes:
+        self._add_usage(_object(told, "message").get("usage"))
+        return self._writer.delta({"role": "assistant", "content": ""})
+
+    def _block_start(self, told: dict[str, Any]) -> bytes:
+        """A block may bring its first characters, or all of them."""
+        content = _object(told, "content_block")
+        kind = content.get("type")
+        block = self._open[_place(told)] = _Open(content, self._calls)
+        if kind == "text":
+            return self._said("content", _word(content, "text"))
+        if kind == "thinking":
+            return self._said("reasoning_content", _word(content, "thinking"))
+        if kind == "tool_use":
+            self._calls += 1
+            function = {"name": _word(content, "name"), "arguments": ""}
+            return self._call(block, {"id": _word(content, "id"), "type": "function", "function": function})
+        return b""
+
+    def _block_delta(self, told: dict[str, Any]) -> bytes:
+        delta = _object(told, "delta")
+        kind = delta.get("type")
+        if kind == "text_delta":
+            return self._said("content", _word(delta, "text"))
+        block = self._open.get(_place(told))
+        if block is None:
+            return b""
+        if kind == "input_json_delta" and (piece := _word(delta, "partial_json")):
+            block.has_arguments = True
+            return self._call(block, {"function": {"arguments": piece}})
+        if kind == "thinking_delta":
+            block.thoughts.append(_word(delta, "thinking"))
+            return self._said("reasoning_content", block.thoughts[-1])
+        if kind == "signature_delta":
+            block.content["signature"] = _word(block.content, "signature") + _word(delta, "signature")
+        return b""
+
+    def _block_stop(self, told: dict[str, Any]) -> bytes:
+        block = self._open.pop(_place(told), None)
+        return b"" if block is None else self._closed(block, _place(told))
+
+    def _closed(self, block: _Open, index: int) -> bytes:
+        """What is only known at the end of a block: a whole thought with its signature, or that a tool has no
+        arguments."""
+        kind = block.content.get("type")
+        if kind in _THOUGHTS:
+            whole = {**block.content, "thinking": "".join(block.thoughts)}
+            return self._writer.delta({"reasoning_details": [detail(whole, index)]})
+        if kind == "tool_use" and not block.has_arguments:
+            arguments = write_json(block.content.get("input") or {}).decode()
+            return self._call(block, {"function": {"arguments": arguments}})
+        return b""
+
+    def _message_delta(self, told: dict[str, Any]) -> bytes:
+        self._stop_reason = _word(_object(told, "delta"), "stop_reason") or self._stop_reason
+        self._add_usage(told.get("usage"))
+        return self._writer.usage(self._usage) if self._usage else b""
+
+    def _message_stop(self, told: dict[str, Any]) -> bytes:
+        self._is_over = True
+        if not self._stop_reason:
+            return FAILED
+        reason = FINISH_REASONS.get(self._stop_reason, "stop")
+        rest = [self._closed(block, index) for index, block in self._open.items()] if reason == "tool_calls" else []
+        return b"".join((*rest, self._writer.delta({}, finish_reason=reason), DONE))
+
+    def _error(self, told: dict[str, Any]) -> bytes:
+        kind = _object(told, "error").get("type")
+        return OVERLOADED if kind in ("overloaded_error", "rate_limit_error") else FAILED
+
+    def _said(self, field: str, piece: str) -> bytes:
+        return self._writer.delta({field: piece}) if piece else b""
+
+    def _call(self, block: _Open, part: dict[str, Any]) -> bytes:
+        return self._writer.delta({"tool_calls": [{"index": block.call, **part}]})
+
+    def _add_usage(self, usage: object) -> None:
+        """Counts are cumulative, and not all of them are told each time. What was read may be told apart only at the
+        end: then the last word counts, unless it says that nothing was read at all. Output never falls."""
+        told = {name: count for name, count in usage.items() if count is not None} if isinstance(usage, dict) else {}
+        if not any(told.get(name) for name in _INPUT):
+            told = {name: count for name, count in told.items() if name not in _INPUT or name not in self._usage}
+        output, before = told.get("output_tokens"), self._usage.get("output_tokens")
+        if type(output) is int and type(before) is int:
+            told["output_tokens"] = max(output, before)
+        self._usage |= told
+        self._drop_outdated_split()
+
+    def _drop_outdated_split(self) -> None:
+        """How long the cache keeps what was written to it stands in the first event only, where it may not be known
+        yet: a split that misses its total is no longer true, nor is a total that misses its split."""
+        split, total = self._usage.get("cache_creation"), self._usage.get("cache_creation_input_tokens")
+        if isinstance(split, dict) and type(total) is int:
+            parts = sum(count for count in split.values() if type(count) is int)
+            if parts != total:
+                del self._usage["cache_creation" if parts < total else "cache_creation_input_tokens"]
+
+
+def _object(holder: dict[str, Any], name: str) -> dict[str, Any]:
+    value = holder.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def _word(holder: dict[str, Any], name: str) -> str:
+    value = holder.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def _place(told: dict[str, Any]) -> int:
+    index = told.get("index")
+    return index if isinstance(index, int) else 0
+
+
+_EVENTS: dict[str, Callable[[AnthropicStream, dict[str, Any]], bytes]] = {
+    "message_start": AnthropicStream._message_start,
+    "content_block_start": AnthropicStream._block_start,
+    "content_block_delta": AnthropicStream._block_delta,
+    "content_block_stop": AnthropicStream._block_stop,
+    "message_delta": AnthropicStream._message_delta,
+    "message_stop": AnthropicStream._message_stop,
+    "error": AnthropicStream._error,
+}
+"""All others, `ping` among them, say nothing to our callers."""

@@ -1,0 +1,119 @@
+"""Azure OpenAI: OpenAI's Chat Completions at other addresses, with reports of a content filter in its answers. Pure.
+
+Source: the REST reference of Azure OpenAI, and its pages on content filtering and content streaming."""
+
+from typing import Any
+from urllib.parse import quote
+
+from apps.catalog.contracts import OfferedModel, Target
+from apps.gateway.chat import ChatRequest, body_for_upstream, dropped_options
+from apps.gateway.errors import UPSTREAM_MISCONFIGURED, GatewayError
+from apps.gateway.providers.base import StreamTranslator, UpstreamRequest
+from apps.gateway.providers.event_translation import FAILED, FILTERED, EventTranslator
+from apps.gateway.providers.openai import OpenAI
+from apps.gateway.providers.vendor_errors import error_object, prompt_filtered
+from apps.gateway.sse import event_data
+from apps.gateway.vendor_json import read_json, write_json
+
+_REPORTS = ("content_filter_results", "content_filter_result", "content_filter_offsets", "content_filter_raw")
+"""What the filter says within a choice. `content_filter_result` holds its own failures."""
+_FILTER_CODES = ("content_filter", "ResponsibleAIPolicyViolation")
+_OPERATORS_CODES = ("OperationNotSupported", "DeploymentNotFound", "unsupported_api_version")
+"""Codes of 400 and 404 that no caller can do anything about."""
+_HEAD = ("id", "object", "created", "model", "system_fingerprint", "service_tier")
+
+
+class Azure(OpenAI):
+    """The `azure` dialect. A route's upstream model is the name of a deployment."""
+
+    def chat_request(
+        self, chat: ChatRequest, model: OfferedModel, target: Target, *, request_id: str
+    ) -> UpstreamRequest:
+        headers = {
+            "content-type": "application/json",
+            "accept": "text/event-stream" if chat.stream else "application/json",
+            "accept-encoding": "identity",
+            "x-request-id": request_id,
+        }
+        if target.options["auth"] == "entra":
+            headers["authorization"] = f"Bearer {target.api_key}"
+        else:
+            headers["api-key"] = target.api_key
+        return UpstreamRequest(
+            url=_address(target),
+            headers=headers,
+            body=body_for_upstream(chat, model, target.upstream_model, output_limit_field=target.output_limit_field),
+            dropped=dropped_options(chat),
+        )
+
+    def whole_answer(self, body: bytes) -> dict[str, Any]:
+        answer = super().whole_answer(body)
+        answer["choices"] = [_without_reports(choice) for choice in answer["choices"]]
+        return answer
+
+    def translator(self) -> StreamTranslator | None:
+        return AzureStream()
+
+    def failure(self, status: int, retry_after: str | None, body: bytes, *, target: Target, model: str) -> GatewayError:
+        if status in (400, 422):
+            error = error_object(body)
+            if _is_filtered(error):
+                return prompt_filtered()
+            if error.get("code") in _OPERATORS_CODES:
+                message = "The upstream cannot serve this model so; the operator has to look."
+                return GatewayError(UPSTREAM_MISCONFIGURED, message)
+        return super().failure(status, retry_after, body, target=target, model=model)
+
+
+class AzureStream(EventTranslator):
+    """Takes the filter's reports out of a stream. A chunk that was nothing else is gone.
+
+    The fields of a chunk are put in OpenAI's order: the relay knows the heads of its chunks by their bytes."""
+
+    def _event(self, event: bytes) -> bytes:
+        payload = event_data(event)
+        try:
+            chunk = read_json(payload)
+        except ValueError:
+            return event + b"\n\n"  # [DONE], and garbage that is counted further on
+        if not isinstance(chunk, dict) or not isinstance(chunk.get("choices"), list):
+            error = chunk.get("error") if isinstance(chunk, dict) else None
+            return (FILTERED if _is_filtered(error) else FAILED) if error else b"data: " + payload + b"\n\n"
+        choices = [_without_reports(choice) for choice in chunk["choices"] if isinstance(choice, dict)]
+        choices = [choice for choice in choices if choice.get("delta") or choice.get("finish_reason")]
+        usage = chunk.get("usage")
+        if not choices and usage is None:
+            return b""
+        clean = {name: chunk[name] for name in _HEAD if name in chunk} | {"choices": choices}
+        if usage is not None:
+            clean["usage"] = usage
+        if "obfuscation" in chunk:
+            clean["obfuscation"] = chunk["obfuscation"]
+        return b"data: " + write_json(clean) + b"\n\n"
+
+
+def _is_filtered(error: object) -> bool:
+    """Whether an error object is the filter's. Its code stands at the top, in `innererror`, or in both."""
+    if not isinstance(error, dict):
+        return False
+    inner = error.get("innererror")
+    return error.get("code") in _FILTER_CODES or (isinstance(inner, dict) and inner.get("code") in _FILTER_CODES)
+
+
+def _address(target: Target) -> str:
+    """Since `v1` the deployment is named in the body alone, as OpenAI's model is."""
+    version = target.options["api_version"]
+    resource = target.base_url.removesuffix("/openai/v1").removesuffix("/openai")
+    if version == "v1":
+        return f"{resource}/openai/v1/chat/completions"
+    deployment = quote(target.upstream_model, safe="")
+    return f"{resource}/openai/deployments/{deployment}/chat/completions?api-version={quote(version, safe='')}"
+
+
+def _without_reports(choice: dict[str, Any]) -> dict[str, Any]:
+    """A choice as OpenAI has it, its index first. A filtered message may lack its content."""
+    kept = {name: value for name, value in choice.items() if name not in _REPORTS}
+    if isinstance(kept.get("message"), dict):
+        kept["message"].setdefault("content", None)
+    ordered = {name: kept[name] for name in ("index", "delta", "logprobs", "finish_reason") if name in kept}
+    return ordered | kept

@@ -1,0 +1,216 @@
+"""Answers of Bedrock's Converse and ConverseStream as Chat Completions. Pure.
+
+Source: the shapes `ConverseResponse` and `ConverseStreamOutput` in the service model of bedrock-runtime."""
+
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from apps.gateway.errors import UPSTREAM_FAILED, GatewayError
+from apps.gateway.providers.anthropic_thinking import detail
+from apps.gateway.providers.bedrock_eventstream import Message, MessageSplitter
+from apps.gateway.providers.event_translation import DONE, FAILED, OVERLOADED, ChunkWriter
+from apps.gateway.vendor_json import read_json, write_json
+
+_FINISH_REASONS: Final = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "tool_use": "tool_calls",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "guardrail_intervened": "content_filter",
+    "content_filtered": "content_filter",
+}
+_BROKEN: Final = ("malformed_model_output", "malformed_tool_use")
+"""The model failed in the middle of its answer. What came of it so far is not what was asked for."""
+_OVERLOADED: Final = ("throttlingException", "serviceUnavailableException")
+
+
+def whole_answer(body: bytes) -> dict[str, Any]:
+    """A response as a Chat Completion. Raises ValueError when it is none, GatewayError when the model failed."""
+    answer = read_json(body)
+    message = _object(_object(answer, "output"), "message") if isinstance(answer, dict) else {}
+    blocks, reason = message.get("content"), answer.get("stopReason") if isinstance(answer, dict) else None
+    if not isinstance(blocks, list) or not isinstance(reason, str):
+        raise ValueError("no response of Converse")
+    if reason in _BROKEN:
+        raise GatewayError(UPSTREAM_FAILED, "The model broke off with an answer that makes no sense.")
+    choice = {"index": 0, "message": _message(blocks), "logprobs": None, "finish_reason": _finish_reason(reason)}
+    whole = {
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "choices": [choice],
+        "usage": answer.get("usage"),
+    }
+    tier = _object(answer, "serviceTier").get("type")
+    return whole if tier is None else {**whole, "service_tier": tier}
+
+
+class BedrockStream:
+    """Translates messages of an event stream as they come. The finish reason is told with the usage, which is the last
+    of them: only then the tier that served is known."""
+
+    def __init__(self) -> None:
+        self._splitter = MessageSplitter()
+        self._writer = ChunkWriter()
+        self._calls: dict[int, int] = {}
+        """Block of a call -> which call of the answer it is."""
+        self._empty_calls: set[int] = set()
+        self._thoughts: dict[int, dict[str, Any]] = {}
+        self._stop_reason = ""
+        self._is_over = False
+
+    def feed(self, received: bytes) -> bytes:
+        """The events that these bytes complete; b"" while there is none."""
+        if self._is_over:
+            return b""
+        ready = b"".join([self._event(message) for message in self._splitter.feed(received)])
+        if self._splitter.is_damaged and not self._is_over:
+            self._is_over = True
+            return ready + FAILED
+        return ready
+
+    def end(self) -> bytes:
+        """Without its usage an answer is whole all the same, once it has its stop reason."""
+        return b"" if self._is_over or not self._stop_reason else self._finish(None, None)
+
+    def _event(self, message: Message) -> bytes:
+        if self._is_over:
+            return b""
+        if message.headers.get(":message-type") != "event":
+            self._is_over = True
+            return OVERLOADED if message.headers.get(":exception-type") in _OVERLOADED else FAILED
+        read = _EVENTS.get(message.headers.get(":event-type", ""))
+        if read is None:
+            return b""
+        try:
+            told = read_json(message.payload)
+        except ValueError:
+            told = None
+        if not isinstance(told, dict):
+            self._is_over = True
+            return FAILED
+        return read(self, told)
+
+    def _message_start(self, told: dict[str, Any]) -> bytes:
+        return self._writer.delta({"role": "assistant", "content": None})
+
+    def _block_start(self, told: dict[str, Any]) -> bytes:
+        call = _object(told, "start").get("toolUse")
+        if not isinstance(call, dict):
+            return b""
+        index = _place(told)
+        self._calls[index] = len(self._calls)
+        self._empty_calls.add(index)
+        function = {"name": call.get("name"), "arguments": ""}
+        return self._call(index, {"id": call.get("toolUseId"), "type": "function", "function": function})
+
+    def _block_delta(self, told: dict[str, Any]) -> bytes:
+        delta, index = _object(told, "delta"), _place(told)
+        text, piece = delta.get("text"), _object(delta, "toolUse").get("input")
+        if isinstance(text, str) and text:
+            return self._writer.delta({"content": text})
+        if isinstance(piece, str) and piece and index in self._calls:
+            self._empty_calls.discard(index)
+            return self._call(index, {"function": {"arguments": piece}})
+        return self._thought(_object(delta, "reasoningContent"), index)
+
+    def _thought(self, piece: dict[str, Any], index: int) -> bytes:
+        if not piece:
+            return b""
+        thought = self._thoughts.setdefault(index, {})
+        for name in ("text", "signature", "redactedContent"):
+            if isinstance(piece.get(name), str):
+                thought[name] = thought.get(name, "") + piece[name]
+        text = piece.get("text")
+        return self._writer.delta({"reasoning_content": text}) if isinstance(text, str) and text else b""
+
+    def _block_stop(self, told: dict[str, Any]) -> bytes:
+        """What is only known at the end of a block: a whole thought with its signature, or that a call has no input."""
+        index = _place(told)
+        if index in self._empty_calls:
+            self._empty_calls.discard(index)
+            return self._call(index, {"function": {"arguments": "{}"}})
+        details = _details(self._thoughts.pop(index, {}), index)
+        return self._writer.delta({"reasoning_details": details}) if details else b""
+
+    def _message_stop(self, told: dict[str, Any]) -> bytes:
+        self._stop_reason = str(told.get("stopReason") or "end_turn")
+        if self._stop_reason in _BROKEN:
+            self._is_over = True
+            return FAILED
+        return b""
+
+    def _metadata(self, told: dict[str, Any]) -> bytes:
+        if not self._stop_reason:
+            return b""
+        return self._finish(told.get("usage"), _object(told, "serviceTier").get("type")) + DONE
+
+    def _finish(self, usage: object, service_tier: object) -> bytes:
+        self._is_over = True
+        reason = _finish_reason(self._stop_reason)
+        return self._writer.delta({}, finish_reason=reason, usage=usage, service_tier=service_tier)
+
+    def _call(self, index: int, part: dict[str, Any]) -> bytes:
+        return self._writer.delta({"tool_calls": [{"index": self._calls[index], **part}]})
+
+
+def _message(blocks: list[Any]) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": None}
+    for index, block in enumerate(blocks):
+        for name, value in _as_fields(block, index).items() if isinstance(block, dict) else ():
+            message[name] = message[name] + value if message.get(name) else value
+    return message
+
+
+def _as_fields(block: dict[str, Any], index: int) -> dict[str, Any]:
+    """A block as fields of a message; {} for what has no counterpart."""
+    if isinstance(block.get("text"), str):
+        return {"content": block["text"]} if block["text"] else {}
+    if "toolUse" in block:
+        call = _object(block, "toolUse")
+        function = {"name": call.get("name"), "arguments": write_json(call.get("input") or {}).decode()}
+        return {"tool_calls": [{"id": call.get("toolUseId"), "type": "function", "function": function}]}
+    if "citationsContent" in block:
+        pieces = _object(block, "citationsContent").get("content")
+        pieces = pieces if isinstance(pieces, list) else []
+        texts = [str(each.get("text", "")) for each in pieces if isinstance(each, dict)]
+        return {"content": "".join(texts)} if texts else {}
+    reasoning = _object(block, "reasoningContent")
+    thought = {**_object(reasoning, "reasoningText"), **reasoning}
+    fields = {"reasoning_content": thought["text"]} if isinstance(thought.get("text"), str) else {}
+    details = _details(thought, index)
+    return {**fields, "reasoning_details": details} if details else fields
+
+
+def _details(thought: dict[str, Any], index: int) -> list[dict[str, Any]]:
+    """A thought as it is sent back in the next turn, in the form of Claude's own API: what is not signed is not."""
+    if isinstance(thought.get("redactedContent"), str):
+        return [detail({"type": "redacted_thinking", "data": thought["redactedContent"]}, index)]
+    if isinstance(thought.get("signature"), str):
+        return [detail({"thinking": thought.get("text", ""), "signature": thought["signature"]}, index)]
+    return []
+
+
+def _place(told: dict[str, Any]) -> int:
+    index = told.get("contentBlockIndex")
+    return index if isinstance(index, int) else 0
+
+
+def _finish_reason(reason: str) -> str:
+    return _FINISH_REASONS.get(reason, "stop")
+
+
+def _object(holder: dict[str, Any], name: str) -> dict[str, Any]:
+    value = holder.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+_EVENTS: Final[dict[str, Callable[[BedrockStream, dict[str, Any]], bytes]]] = {
+    "messageStart": BedrockStream._message_start,
+    "contentBlockStart": BedrockStream._block_start,
+    "contentBlockDelta": BedrockStream._block_delta,
+    "contentBlockStop": BedrockStream._block_stop,
+    "messageStop": BedrockStream._message_stop,
+    "metadata": BedrockStream._metadata,
+}

@@ -1,0 +1,33 @@
+"""Signature Version 4 for Bedrock, by botocore's signer alone: no session, no look-up of credentials, no files."""
+
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+from botocore.auth import SigV4Auth  # type: ignore[import-untyped]  # botocore has no types
+from botocore.awsrequest import AWSRequest  # type: ignore[import-untyped]  # botocore has no types
+
+SERVICE: Final = "bedrock"
+
+
+class Credentials(NamedTuple):
+    """As the signer reads them."""
+
+    access_key: str
+    secret_key: str
+    token: str | None
+
+
+def signed_headers(url: str, body: bytes, *, credential: str, region: str) -> dict[str, str]:
+    """The headers that a POST of this JSON must have. `credential` is ACCESS_KEY_ID:SECRET_ACCESS_KEY[:SESSION_TOKEN].
+
+    Date and signature are made anew for each request; they are valid for five minutes."""
+    request = AWSRequest("POST", url, headers={"content-type": "application/json"}, data=body)
+    _signer(credential, region).add_auth(request)
+    return {name.lower(): value for name, value in request.headers.items()}
+
+
+@lru_cache(maxsize=256)
+def _signer(credential: str, region: str) -> SigV4Auth:
+    access_key, _, rest = credential.partition(":")
+    secret_key, _, token = rest.partition(":")
+    return SigV4Auth(Credentials(access_key, secret_key, token or None), SERVICE, region)

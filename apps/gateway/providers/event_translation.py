@@ -1,0 +1,81 @@
+"""What translators of foreign streams share: events in, chunks of Chat Completions out. Pure."""
+
+import time
+from typing import Any, Final
+
+from apps.gateway.errors import CONTENT_FILTERED, UPSTREAM_FAILED, UPSTREAM_OVERLOADED, ErrorKind
+from apps.gateway.sse import EventSplitter, events
+from apps.gateway.vendor_json import write_json
+
+DONE: Final = b"data: [DONE]\n\n"
+
+
+def error_event(kind: ErrorKind) -> bytes:
+    """The upstream failed in the middle of its answer. Its own words end here."""
+    return b'data: {"error":' + write_json({"message": "", "type": kind.type, "code": kind.code}) + b"}\n\n"
+
+
+FAILED: Final = error_event(UPSTREAM_FAILED)
+OVERLOADED: Final = error_event(UPSTREAM_OVERLOADED)
+FILTERED: Final = error_event(CONTENT_FILTERED)
+
+
+class ChunkWriter:
+    """Writes the chunks of one answer, each with the same head. Names and ids in it are replaced by ours further on."""
+
+    def __init__(self) -> None:
+        self._head = (
+            b'data: {"id":"chatcmpl-0","object":"chat.completion.chunk","created":%d,"model":"upstream","choices":'
+            % int(time.time())
+        )
+
+    def delta(
+        self,
+        delta: dict[str, Any],
+        *,
+        index: int = 0,
+        finish_reason: str | None = None,
+        logprobs: object = None,
+        usage: object = None,
+        service_tier: object = None,
+    ) -> bytes:
+        """A chunk with a piece of one choice."""
+        choice: dict[str, Any] = {"index": index, "delta": delta, "finish_reason": finish_reason}
+        if logprobs is not None:
+            choice["logprobs"] = logprobs
+        tail = b"" if service_tier is None else b',"service_tier":' + write_json(service_tier)
+        return self._head + write_json([choice]) + tail + _usage(usage) + b"}\n\n"
+
+    def usage(self, usage: object) -> bytes:
+        """A chunk with nothing but usage."""
+        return self._head + b"[]" + _usage(usage) + b"}\n\n"
+
+
+class EventTranslator:
+    """A stream of server-sent events, translated one by one."""
+
+    def __init__(self) -> None:
+        self._splitter = EventSplitter()
+
+    def feed(self, received: bytes) -> bytes:
+        """The translated events that these bytes complete; b"" while there is none."""
+        block = self._splitter.feed(received)
+        ready = b"".join([self._event(event) for event in events(block)]) if block else b""
+        return ready + FAILED if self._splitter.is_overfull else ready
+
+    def end(self) -> bytes:
+        """What was still to be said when the connection closed."""
+        rest = self._splitter.rest()
+        return (self._event(rest) if rest else b"") + self._closing()
+
+    def _event(self, event: bytes) -> bytes:
+        """One event, without the empty line behind it."""
+        raise NotImplementedError
+
+    def _closing(self) -> bytes:
+        """What follows when the upstream has said all."""
+        return b""
+
+
+def _usage(usage: object) -> bytes:
+    return b"" if usage is None else b',"usage":' + write_json(usage)

@@ -1,0 +1,84 @@
+"""What the error answers of all vendors have in common, and what our callers are told of them. Pure."""
+
+import re
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import orjson
+
+from apps.catalog.contracts import Target
+from apps.core.logging import redact
+from apps.gateway.errors import (
+    BODY_TOO_LARGE,
+    CONTENT_FILTERED,
+    CONTEXT_TOO_LONG,
+    UPSTREAM_FAILED,
+    UPSTREAM_MISCONFIGURED,
+    UPSTREAM_OVERLOADED,
+    UPSTREAM_UNAUTHORIZED,
+    GatewayError,
+)
+
+MAX_MESSAGE_LENGTH: Final = 1_000
+MAX_RETRY_AFTER_S: Final = 3_600
+LEAST_SECRET: Final = 8
+"""A part of a credential that is shorter is a word like others."""
+_TELLTALE = re.compile(r"https?://\S+|arn:aws\S*|projects/\S+")
+"""Addresses and resource names in a vendor's sentence."""
+
+
+def error_object(body: bytes) -> dict[str, Any]:
+    """The `error` of an error answer; {} for one without. Google wraps some in a list."""
+    try:
+        answer = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return {}
+    if isinstance(answer, list) and answer:
+        answer = answer[0]
+    error = answer.get("error") if isinstance(answer, dict) else None
+    return error if isinstance(error, dict) else {}
+
+
+def presentable(message: object, *, target: Target, model: str) -> str:
+    """A vendor's sentence without its addresses, its name for the model, and anything like a credential."""
+    if not isinstance(message, str):
+        return ""
+    message = _TELLTALE.sub("…", message.replace(target.upstream_model, model))
+    if target.api_key:
+        message = message.replace(target.api_key, "…")
+    for part in (*target.api_key.split(":"), urlsplit(target.base_url).hostname or ""):
+        if len(part) >= LEAST_SECRET:
+            message = message.replace(part, "…")
+    return redact(message)[:MAX_MESSAGE_LENGTH]
+
+
+def seconds(retry_after: str | None) -> int:
+    """What a Retry-After header asks for; 0 without one in seconds."""
+    if not retry_after or not re.fullmatch(r"[0-9]{1,9}", retry_after):
+        return 0
+    return min(int(retry_after), MAX_RETRY_AFTER_S)
+
+
+def by_status(status: int, retry_after_s: int = 0) -> GatewayError:
+    """What a status other than 200 says where nothing else is known."""
+    if status == 413:
+        return GatewayError(BODY_TOO_LARGE, "The request is too large for the upstream.")
+    if status in (401, 403):
+        return GatewayError(UPSTREAM_UNAUTHORIZED, "The upstream refused our credential; the operator has to look.")
+    if status in (429, 503, 529):
+        message = "The upstream is overloaded; try again later."
+        return GatewayError(UPSTREAM_OVERLOADED, message, retry_after_s=retry_after_s)
+    if status < 500:
+        message = "The upstream does not know this model or endpoint; the operator has to look."
+        return GatewayError(UPSTREAM_MISCONFIGURED, message)
+    return GatewayError(UPSTREAM_FAILED, "The upstream failed to answer.")
+
+
+def prompt_filtered() -> GatewayError:
+    """The prompt was refused by a filter of the vendor's: another try with it ends the same way."""
+    return GatewayError(CONTENT_FILTERED, "The upstream's content filter refused the prompt.", param="messages")
+
+
+def prompt_too_long() -> GatewayError:
+    """The vendor counted more tokens than the model takes."""
+    return GatewayError(CONTEXT_TOO_LONG, "The prompt is longer than the model's context.", param="messages")
