@@ -18,7 +18,7 @@ from crun.home import Home
 
 OUTSIDE = ("DATABASE_URL", "REDIS_URL", "OPENAI_API_KEY", "ANTHROPIC_API_KEY", "CRUN_JOURNAL_DIR", "PORT", "WORKERS")
 TESTS = Path(__file__).resolve().parent
-WITH_INSTALLATION = ("acceptance", "sdk")
+WITH_INSTALLATION = ("acceptance", "contract", "sdk")
 IS_XDIST_WORKER = "PYTEST_XDIST_WORKER" in os.environ
 
 

@@ -1,22 +1,21 @@
 """A Chat Completions request: checked, and made ready to be forwarded. Pure."""
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
 from apps.catalog.contracts import OUTPUT_LIMIT_FIELDS, SERVICE_TIERS, OfferedModel, Price
-from apps.gateway.errors import BAD_REQUEST, BODY_TOO_LARGE, UNSUPPORTED_MODALITY, GatewayError, bad_field
+from apps.gateway.chat_fields import MAX_MODEL_ID, MAX_USER, check_fields, check_messages, clean_name
+from apps.gateway.errors import UNSUPPORTED_MODALITY, GatewayError, bad_field
+from apps.gateway.strict_json import MAX_TEXT_BYTES, read_object, too_much_text
 from apps.gateway.token_usage import estimate_tokens
 
-MAX_DEPTH = 64
-MAX_TEXT_BYTES = 2 << 20
-"""A body has no more than this beside its media; with them the door's own limit counts."""
-MAX_CHOICES = 8
-MAX_MODEL_ID = 128
 MESSAGE_TOKENS = 8
 """Role and separators of a message, for the bound on input tokens."""
+TOOLS_TOKENS = 1_024
+"""What vendors tell a model about using tools, beside the definitions: some hundred tokens that nobody sends."""
 IMAGE_TOKENS = 8_192
 AUDIO_TOKENS = 64
 AUDIO_BYTES_PER_TOKEN = 32
@@ -24,7 +23,6 @@ AUDIO_BYTES_PER_TOKEN = 32
 OWN_FIELDS = ("models", "provider", "session_id", "metadata")
 """Request fields of CRUN: never forwarded."""
 
-_TIERS = ("auto", "default", "flex", "priority")
 _TEXT_PARTS = ("text", "refusal", "thinking")
 _MODALITY_OF_PART = {
     **dict.fromkeys(_TEXT_PARTS, "text"),
@@ -52,26 +50,30 @@ class ChatRequest:
     """No more tokens than this are in its text, where somebody counted."""
     output_cut: int | None = None
     """What each choice may have at most, where the caller set no bound and we had to."""
+    asked_output: int | None = field(init=False)
+    """The output tokens that the caller allows each choice; None when it set no bound."""
+    asked_tier: str = field(init=False)
+    """The service tier that the caller asks for; "" for the standard one, or when the upstream may choose."""
+    has_parts: bool = field(init=False)
+    """Whether any content is a list of parts: only then there can be media."""
+
+    def __post_init__(self) -> None:
+        body = self.body
+        short, long = body.get("max_tokens"), body.get("max_completion_tokens")
+        self.asked_output = long if short is None else short if long is None else max(short, long)
+        tier = body.get("service_tier")
+        self.asked_tier = tier if tier in SERVICE_TIERS else ""
+        self.has_parts = any(isinstance(message.get("content"), list) for message in body["messages"])
 
     def input_estimate(self) -> int:
         """Tokens of all text in the messages, by our own estimate."""
         return estimate_tokens(sum(len(text.encode()) for text in _texts(self.body["messages"])))
 
     @property
-    def asked_output(self) -> int | None:
-        """The output tokens that the caller allows each choice; None when it set no bound."""
-        asked = [self.body.get(field) for field in OUTPUT_LIMIT_FIELDS]
-        return max((limit for limit in asked if limit is not None), default=None)
-
-    @property
-    def asked_tier(self) -> str:
-        """The service tier that the caller asks for; "" for the standard one, or when the upstream may choose."""
-        tier = self.body.get("service_tier")
-        return tier if tier in SERVICE_TIERS else ""
-
-    @property
     def images(self) -> int:
         """How many images the request brings."""
+        if not self.has_parts:
+            return 0
         return sum(part.get("type") == "image_url" for _, part in _parts(self.body["messages"]))
 
     def cut_output(self, tokens: int) -> None:
@@ -96,7 +98,7 @@ class ChatRequest:
     @property
     def text_bytes(self) -> int:
         """The size of its body without media."""
-        return self.body_bytes - _all_media_length(self.body["messages"])
+        return self.body_bytes - (_all_media_length(self.body["messages"]) if self.has_parts else 0)
 
     def input_bound(self, context_length: int, *, text_tokens: int | None = None) -> int:
         """More input tokens than this cannot be billed: no token is shorter than a byte of what was sent.
@@ -107,7 +109,7 @@ class ChatRequest:
         if any(message.get("audio") for message in self.body["messages"]):
             return context_length  # an earlier answer that the upstream has and only its id names
         media_tokens, text = 0, self.body_bytes
-        for _, part in _parts(self.body["messages"]):
+        for _, part in _parts(self.body["messages"]) if self.has_parts else ():
             kind = part.get("type")
             if kind == "image_url":
                 media_tokens += IMAGE_TOKENS
@@ -119,22 +121,20 @@ class ChatRequest:
         counted = self.text_tokens if text_tokens is None else text_tokens
         if counted is not None:
             text = min(text, counted)
-        return min(text + media_tokens + MESSAGE_TOKENS * len(self.body["messages"]), context_length)
+        unseen = MESSAGE_TOKENS * len(self.body["messages"]) + (TOOLS_TOKENS if self.body.get("tools") else 0)
+        return min(text + media_tokens + unseen, context_length)
 
 
 def parse_chat(raw: bytes) -> ChatRequest:
-    """Check a request body. Raises GatewayError (400) naming the first field that is wrong."""
-    body = _parse_object(raw)
-    model = body.get("model")
-    if not isinstance(model, str) or not 1 <= len(model) <= MAX_MODEL_ID:
-        raise bad_field("model", f"model must be a string of 1 to {MAX_MODEL_ID} characters.")
-    _check_messages(body.get("messages"))
+    """Check a request body. Raises GatewayError (400, 413) naming the first field that is wrong."""
+    body = read_object(raw)
+    model = body["model"] = clean_name("model", body.get("model"), most=MAX_MODEL_ID)
+    check_messages(body.get("messages"))
     if len(raw) > MAX_TEXT_BYTES and len(raw) - _all_media_length(body["messages"]) > MAX_TEXT_BYTES:
-        raise GatewayError(BODY_TOO_LARGE, f"A request may have {MAX_TEXT_BYTES >> 20} MB without its media.")
-    for field, check in _CHECKS.items():
-        value = body.get(field)
-        if value is not None:
-            check(field, value)
+        raise too_much_text()
+    check_fields(body)
+    if body.get("user") is not None:
+        body["user"] = clean_name("user", body["user"], most=MAX_USER, least=0)
     return ChatRequest(
         model=model,
         stream=body.get("stream") is True,
@@ -146,7 +146,7 @@ def parse_chat(raw: bytes) -> ChatRequest:
 
 def check_modalities(chat: ChatRequest, model: OfferedModel) -> None:
     """400 naming the first modality that the model does not take."""
-    for place, part in _parts(chat.body["messages"]):
+    for place, part in _parts(chat.body["messages"]) if chat.has_parts else ():
         kind = part.get("type")
         modality = _MODALITY_OF_PART.get(kind) if isinstance(kind, str) else None
         if modality is None:
@@ -176,58 +176,26 @@ def body_for_upstream(
     An output that we had to cut is capped in `output_limit_field`; a cap of the caller's stays where it was."""
     body = {field: value for field, value in chat.body.items() if field not in OWN_FIELDS}
     body["model"] = upstream_model
-    for field in OUTPUT_LIMIT_FIELDS:
-        if body.get(field) is not None:
-            body[field] = min(body[field], model.max_output_tokens)
+    for name in OUTPUT_LIMIT_FIELDS:
+        if body.get(name) is not None:
+            body[name] = min(body[name], model.max_output_tokens)
     if chat.output_cut is not None:
         body = {field: value for field, value in body.items() if field not in OUTPUT_LIMIT_FIELDS}
         body[output_limit_field] = chat.output_cut
     if chat.stream:
         # Nothing else of the caller's: vLLM's continuous_usage_stats would have usage in every chunk.
         body["stream_options"] = {"include_usage": True}
+    else:
+        body.pop("stream_options", None)  # OpenAI refuses it there
     return orjson.dumps(body)
 
 
-def _parse_object(raw: bytes) -> dict[str, Any]:
-    try:
-        body = orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        raise GatewayError(BAD_REQUEST, f"The request body is not valid JSON: {error}") from None
-    if not isinstance(body, dict):
-        raise GatewayError(BAD_REQUEST, "The request body must be a JSON object.")
-    if raw.count(b"{") + raw.count(b"[") > MAX_DEPTH and _is_too_deep(body):
-        raise GatewayError(BAD_REQUEST, f"The request body is nested deeper than {MAX_DEPTH} levels.")
-    return body
-
-
-def _is_too_deep(body: object) -> bool:
-    level: list[object] = [body]
-    for _ in range(MAX_DEPTH + 1):
-        level = [child for item in level for child in _children(item)]
-        if not level:
-            return False
-    return True
-
-
-def _children(item: object) -> Iterable[object]:
-    if isinstance(item, dict):
-        return item.values()
-    return item if isinstance(item, list) else ()
-
-
-def _check_messages(messages: object) -> None:
-    if not isinstance(messages, list) or not messages:
-        raise bad_field("messages", "messages must be a list with at least one message.")
-    for index, message in enumerate(messages):
-        if not isinstance(message, dict):
-            raise bad_field(f"messages[{index}]", "A message must be an object.")
-        if not isinstance(message.get("role"), str):
-            raise bad_field(f"messages[{index}].role", "A message must have a role, which is a string.")
-        content = message.get("content")
-        if content is None or isinstance(content, str):
-            continue
-        if not isinstance(content, list) or not all(isinstance(part, dict) for part in content):
-            raise bad_field(f"messages[{index}].content", "content must be a string or a list of content parts.")
+def dropped_options(chat: ChatRequest) -> tuple[str, ...]:
+    """What `body_for_upstream` leaves out of a request beside our own fields."""
+    options = chat.body.get("stream_options")
+    if not options:
+        return ()
+    return tuple(f"stream_options.{name}" for name in options if name != "include_usage" or not chat.stream)
 
 
 def _parts(messages: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -261,9 +229,9 @@ def _texts(messages: list[dict[str, Any]]) -> Iterator[str]:
 
 def _media_length(part: dict[str, Any]) -> int:
     """The size of the media in a part: base64 text, mostly."""
-    for kind, field in _MEDIA_FIELDS.items():
+    for kind, place in _MEDIA_FIELDS.items():
         if part.get("type") == kind:
-            return len(_text_in(part.get(kind), field))
+            return len(_text_in(part.get(kind), place))
     return 0
 
 
@@ -276,59 +244,3 @@ def _is_here(audio: dict[str, Any]) -> bool:
 def _text_in(holder: object, field: str) -> str:
     text = holder.get(field) if isinstance(holder, dict) else None
     return text if isinstance(text, str) else ""
-
-
-def _number(low: float, high: float) -> Callable[[str, Any], None]:
-    def check(field: str, value: Any) -> None:
-        if type(value) not in (int, float) or not low <= value <= high:
-            raise bad_field(field, f"{field} must be a number from {low:g} to {high:g}.")
-
-    return check
-
-
-def _integer(low: int, high: int | None = None) -> Callable[[str, Any], None]:
-    bounds = f"of {low} or more" if high is None else f"from {low} to {high}"
-
-    def check(field: str, value: Any) -> None:
-        if type(value) is not int or value < low or (high is not None and value > high):
-            raise bad_field(field, f"{field} must be an integer {bounds}.")
-
-    return check
-
-
-def _instance(*types: type, named: str) -> Callable[[str, Any], None]:
-    def check(field: str, value: Any) -> None:
-        if not isinstance(value, types):
-            raise bad_field(field, f"{field} must be {named}.")
-
-    return check
-
-
-def _check_tier(field: str, value: Any) -> None:
-    if value not in _TIERS:
-        raise bad_field(field, f"{field} must be one of: {', '.join(_TIERS)}.")
-
-
-def _check_stop(field: str, value: Any) -> None:
-    is_list = isinstance(value, list) and all(isinstance(item, str) for item in value)
-    if not isinstance(value, str) and not is_list:
-        raise bad_field(field, "stop must be a string or a list of strings.")
-
-
-_CHECKS: dict[str, Callable[[str, Any], None]] = {
-    "temperature": _number(0, 2),
-    "top_p": _number(0, 1),
-    "presence_penalty": _number(-2, 2),
-    "frequency_penalty": _number(-2, 2),
-    "n": _integer(1, MAX_CHOICES),
-    "max_tokens": _integer(1),
-    "max_completion_tokens": _integer(1),
-    "stream": _instance(bool, named="true or false"),
-    "stream_options": _instance(dict, named="an object"),
-    "response_format": _instance(dict, named="an object"),
-    "tools": _instance(list, named="a list"),
-    "tool_choice": _instance(str, dict, named="a string or an object"),
-    "service_tier": _check_tier,
-    "stop": _check_stop,
-    "user": _instance(str, named="a string"),
-}

@@ -26,6 +26,9 @@ _BUDGETS: Final = {
 class LimitReached(GatewayError):
     """A refusal that knows what its caller has left."""
 
+    is_of_model = False
+    """Whether the limit is that of one model, so that another one may do."""
+
     def __init__(self, kind: ErrorKind, message: str, *, allowance: Allowance, retry_after_ms: int = 0) -> None:
         super().__init__(kind, message, retry_after_ms=retry_after_ms)
         self.allowance = allowance
@@ -47,7 +50,9 @@ def refusal(refused: Refused, demand: Demand) -> LimitReached:
     if refused.what == "concurrency":
         message = f"Too many requests: {owner} may run {refused.limit:,} at a time"
     message += f". Try again in {_duration(refused.retry_ms)}."
-    return LimitReached(RATE_LIMITED, message, allowance=refused.allowance, retry_after_ms=refused.retry_ms)
+    error = LimitReached(RATE_LIMITED, message, allowance=refused.allowance, retry_after_ms=refused.retry_ms)
+    error.is_of_model = refused.owner == "model"
+    return error
 
 
 def end_of_money(lack: Lack) -> GatewayError:

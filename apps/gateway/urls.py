@@ -5,6 +5,7 @@ from django.urls import path
 from apps.gateway.client_envelope import ClientNotFound
 from apps.gateway.views.chat import ChatCompletions
 from apps.gateway.views.credits import AccountBalance, Credits
+from apps.gateway.views.document import ApiDocument
 from apps.gateway.views.generation import Generation
 from apps.gateway.views.key import Key
 from apps.gateway.views.models import ModelDetail, Models
@@ -15,6 +16,7 @@ urlpatterns = [
     path("chat/completions", ChatCompletions.as_view(), name="chat-completions"),
     path("models", Models.as_view(), name="models"),
     path("models/<path:model_id>", ModelDetail.as_view(), name="model"),
+    path("openapi.json", ApiDocument.as_view(), name="openapi"),
     path("key", Key.as_view(), name="key"),
     path("credits", Credits.as_view(), name="credits"),
     path("generation", Generation.as_view(), name="generation"),

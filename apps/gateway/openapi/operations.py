@@ -1,0 +1,210 @@
+"""The operations of the API: for each path and method what is asked, and every answer that can come. Pure."""
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from apps.gateway.model_listing import MAX_PAGE
+from apps.gateway.openapi import chat
+from apps.gateway.openapi.shapes import Schema, answer, integer, ref, text
+
+JSON: Final = "application/json"
+EVENTS: Final = "text/event-stream"
+_WORDS: Final = {
+    400: "The request is wrong; `param` names the field.",
+    401: "No key, or one that is not valid.",
+    403: "The key may not do this.",
+    404: "There is no such thing, or not for this key.",
+    408: "The body did not arrive in time.",
+    409: "The Idempotency-Key was used before, and its answer cannot be given.",
+    413: "The body is too large.",
+    415: "The body is compressed.",
+    429: "A limit says no; `retry-after` or `x-should-retry: false` tells whether to wait.",
+    500: "A bug of ours.",
+    502: "The upstream failed.",
+    503: "Something is away or overloaded.",
+    504: "The upstream was too slow.",
+    529: "As 503, for callers who send `anthropic-version`.",
+}
+_OF_EVERY_ANSWER: Final = (400, 401, 403, 408, 413, 415, 500, 503)
+_WAITING: Final = (429, 503, 529)
+_PLAIN: Final = {JSON: ref("Error")}
+_EITHER: Final = {JSON: {"anyOf": [ref("Error"), ref("AnthropicError")]}}
+_CLIENT: Final = {JSON: {"anyOf": [ref("ClientError"), ref("Error")]}}
+
+
+def _errors(*more: int, schemas: dict[str, Schema] = _PLAIN) -> dict[str, Schema]:
+    statuses = sorted({*_OF_EVERY_ANSWER, *more})
+    return {
+        str(status): answer(
+            _WORDS[status],
+            schemas,
+            headers=("retry-after", "retry-after-ms", "x-should-retry") if status in _WAITING else (),
+        )
+        for status in statuses
+    }
+
+
+def _operation(
+    name: str, summary: str, *, tag: str, answers: dict[str, Schema], parameters: Iterable[Schema] = (), **more: Any
+) -> Schema:
+    return {
+        "operationId": name,
+        "summary": summary,
+        "tags": [tag],
+        **({"parameters": list(parameters)} if parameters else {}),
+        **more,
+        "responses": dict(sorted(answers.items())),
+    }
+
+
+def _parameter(name: str, where: str, schema: Schema, description: str, **more: Any) -> Schema:
+    return {"name": name, "in": where, "schema": schema, "description": description, **more}
+
+
+def _good(description: str, schema: Schema, *headers: str, example: Any = None) -> Schema:
+    made = answer(description, {JSON: schema}, headers=headers)
+    if example is not None:
+        made["content"][JSON]["example"] = example
+    return made
+
+
+_LIMITS: Final = tuple(
+    f"x-ratelimit-{what}-{of}" for of in ("requests", "tokens") for what in ("limit", "remaining", "reset")
+)
+_KNOWN: Final = answer("The caller has this version.", {}, headers=("etag",))
+_DIALECT: Final = _parameter(
+    "anthropic-version", "header", text(pattern="^[ -~]+$"), "Answer in Anthropic's shape.", example="2023-06-01"
+)
+_IF_NONE_MATCH: Final = _parameter("If-None-Match", "header", text(pattern="^[ -~]+$"), "304 for this version.")
+_MODEL_EXAMPLE: Final[Schema] = {
+    "id": "sandbox-echo", "canonical_slug": "sandbox-echo", "object": "model", "created": 1_795_000_000,
+    "owned_by": "CRUN", "name": "Sandbox Echo", "description": "Says what it was told.", "context_length": 128_000,
+    "architecture": {
+        "modality": "text->text", "input_modalities": ["text"], "output_modalities": ["text"], "tokenizer": None,
+        "instruct_type": None,
+    },
+    "pricing": {
+        "prompt": "0.00000015", "completion": "0.0000006", "input_cache_read": "0.000000075",
+        "input_cache_write": "0.00000015", "internal_reasoning": "0.0000006", "request": "0", "image": "0",
+    },
+    "is_sandbox": True,
+    "top_provider": {"context_length": 128_000, "max_completion_tokens": 16_384, "is_moderated": False},
+    "per_request_limits": None, "supported_parameters": ["max_tokens", "temperature", "tools"],
+    "default_parameters": {}, "hugging_face_id": None, "knowledge_cutoff": None, "expiration_date": None,
+}  # fmt: skip
+
+_CHAT: Final = _operation(
+    "createChatCompletion",
+    "An answer to a conversation, whole or as a stream",
+    tag="Chat",
+    parameters=[
+        _parameter(
+            "Idempotency-Key", "header", text(pattern="^[ -~]{1,255}$"),
+            "The same request sent again with the same key gets the same answer and is charged once.",
+        )
+    ],
+    requestBody={
+        "required": True,
+        "content": {
+            JSON: {
+                "schema": ref("ChatRequest"),
+                "examples": {
+                    "whole": {"value": chat.REQUEST_EXAMPLE},
+                    "stream": {"value": chat.STREAM_REQUEST_EXAMPLE},
+                },
+            }
+        },
+    },
+    answers={
+        "200": {
+            **answer(
+                "The answer; with `stream: true` its events, of which the last is `[DONE]`.",
+                {JSON: ref("ChatCompletion"), EVENTS: ref("ChatCompletionEvent")},
+                headers=(*_LIMITS, "x-crun-budget-remaining", "x-crun-cost", "x-crun-dropped-params"),
+            )
+        },
+        **_errors(404, 409, 429, 502, 504),
+    },
+)  # fmt: skip
+_CHAT["responses"]["200"]["content"][JSON]["example"] = chat.ANSWER_EXAMPLE
+_CHAT["responses"]["200"]["content"][EVENTS]["example"] = chat.STREAM_EXAMPLE
+
+OPERATIONS: Final[dict[tuple[str, str], Schema]] = {
+    ("/chat/completions", "post"): _CHAT,
+    ("/models", "get"): _operation(
+        "listModels",
+        "The models that the key can call now",
+        tag="Models",
+        parameters=[
+            _DIALECT,
+            _IF_NONE_MATCH,
+            _parameter("limit", "query", integer(minimum=1, maximum=MAX_PAGE), "Of a page, in Anthropic's shape."),
+            _parameter("after_id", "query", text(), "The page after this model, in Anthropic's shape."),
+            _parameter("before_id", "query", text(), "The page before this model, in Anthropic's shape."),
+        ],
+        answers={
+            "200": _good(
+                "The list.", {"anyOf": [ref("ModelList"), ref("AnthropicModelList")]}, "etag",
+                example={"object": "list", "data": [_MODEL_EXAMPLE]},
+            ),
+            "304": _KNOWN,
+            **_errors(529, schemas=_EITHER),
+        },
+    ),
+    ("/models/{model_id}", "get"): _operation(
+        "getModel",
+        "One model",
+        tag="Models",
+        parameters=[
+            _parameter("model_id", "path", text(), "It may contain slashes.", required=True, example="sandbox-echo"),
+            _DIALECT,
+            _IF_NONE_MATCH,
+        ],
+        answers={
+            "200": _good(
+                "The model.", {"anyOf": [ref("Model"), ref("AnthropicModel")]}, "etag", example=_MODEL_EXAMPLE
+            ),
+            "304": _KNOWN,
+            **_errors(404, 529, schemas=_EITHER),
+        },
+    ),
+    ("/key", "get"): _operation(
+        "getKey", "What the calling key is, may use and has left", tag="Account",
+        answers={"200": _good("The key.", ref("Key")), **_errors()},
+    ),
+    ("/credits", "get"): _operation(
+        "getCredits", "What the organization has to spend", tag="Account",
+        answers={
+            "200": _good("The sums.", ref("Credits"), example={"data": {
+                "total_credits": 25.0, "total_usage": 1.5, "balance": 23.5, "held": 0.0, "credit_limit": 0.0,
+                "available": 23.5, "is_sandbox": False,
+            }}),
+            **_errors(),
+        },
+    ),
+    ("/generation", "get"): _operation(
+        "getGeneration", "The receipt of one request", tag="Account",
+        parameters=[
+            _parameter("id", "query", text(), "What `x-crun-generation-id` said, or the id of the completion.",
+                       required=True, example="req_01a2047828c0e179f1fcfbc952417224"),
+        ],
+        answers={"200": _good("The receipt.", ref("Generation")), **_errors(404)},
+    ),
+    ("/client/account/balance", "get"): _operation(
+        "getAccountBalance", "The balance in CRUN's own envelope", tag="Account",
+        answers={
+            "200": _good("The balance.", ref("AccountBalance"),
+                         example={"code": 200, "message": "success", "data": {"balance": 23.5}}),
+            **_errors(schemas=_CLIENT),
+        },
+    ),
+    ("/openapi.json", "get"): _operation(
+        "getApiDocument", "This document", tag="Document", security=[], parameters=[_IF_NONE_MATCH],
+        answers={
+            "200": _good("The document.", ref("ApiDocument"), "etag"),
+            "304": _KNOWN,
+            **{status: made for status, made in _errors().items() if status not in ("401", "403")},
+        },
+    ),
+}  # fmt: skip
+"""(path, method) -> operation. What is missing here stops the document from being made."""

@@ -1,0 +1,129 @@
+"""schemathesis against a running installation: what is answered to anything is in the API document, and as it says."""
+
+import random
+from typing import Any
+
+import orjson
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from schemathesis import GenerationMode
+from schemathesis.checks import CHECKS, load_all_checks
+from schemathesis.core.parameters import ParameterLocation
+
+from apps.gateway.openapi.document import FILE
+from tests.acceptance.installing import Installation
+
+pytestmark = pytest.mark.installation
+EXAMPLES = 60
+CHAT = "POST /chat/completions"
+OWN_MODEL = "truth-echo"
+
+load_all_checks()
+SCHEMA = schemathesis.openapi.from_dict(orjson.loads(FILE.read_bytes()))
+OPERATIONS = {found.ok().label: found.ok() for found in SCHEMA.get_all_operations()}
+CONFORMANCE = CHECKS.get_by_names(
+    [
+        "not_a_server_error",
+        "status_code_conformance",
+        "content_type_conformance",
+        "response_headers_conformance",
+        "response_schema_conformance",
+    ]
+)
+each_operation = pytest.mark.parametrize("label", sorted(OPERATIONS))
+bounded = settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    database=None,
+    phases=(Phase.generate,),
+    suppress_health_check=list(HealthCheck),
+)
+
+
+class Caller:
+    """Sends cases to an installation with its key, and keeps what came back."""
+
+    def __init__(self, installation: Installation) -> None:
+        self.url = installation.api
+        self.key = installation.api_key
+        self.statuses: list[int] = []
+
+    def send(self, case: Any, **headers: str) -> Any:
+        for name in [name for name in case.headers or () if name.lower() in ("authorization", "x-api-key")]:
+            del case.headers[name]
+        given_headers = headers or {"authorization": f"Bearer {self.key}"}
+        response = case.call_and_validate(base_url=self.url, headers=given_headers, checks=CONFORMANCE, timeout=30)
+        self.statuses.append(response.status_code)
+        return response
+
+
+@pytest.fixture
+def caller(installation: Installation) -> Caller:
+    return Caller(installation)
+
+
+@each_operation
+def test_whatever_is_asked_rightly_is_answered_as_documented(label: str, caller: Caller) -> None:
+    operation = OPERATIONS[label]
+    dice = random.Random(label)
+
+    @seed(1)
+    @bounded
+    @given(case=operation.as_strategy(generation_mode=GenerationMode.POSITIVE))
+    def ask(case: Any) -> None:
+        if label == CHAT and isinstance(case.body, dict) and dice.random() < 0.8:
+            case.body["model"] = OWN_MODEL
+            for field in ("models", "provider", "functions", "function_call", "tool_choice"):
+                case.body.pop(field, None)
+        if "model_id" in (case.path_parameters or {}) and dice.random() < 0.5:
+            case.path_parameters["model_id"] = OWN_MODEL
+        caller.send(case)
+
+    ask()
+    if label != "GET /generation":
+        assert 200 in caller.statuses
+
+
+@each_operation
+def test_whatever_is_asked_wrongly_is_answered_as_documented(label: str, caller: Caller) -> None:
+    operation = OPERATIONS[label]
+    wrong_bodies: list[Any] = []
+
+    @seed(2)
+    @bounded
+    @given(case=operation.as_strategy(generation_mode=GenerationMode.NEGATIVE))
+    def ask(case: Any) -> None:
+        response = caller.send(case)
+        if label == CHAT and case.meta.components[ParameterLocation.BODY].mode is GenerationMode.NEGATIVE:
+            wrong_bodies.append(case.body)
+            assert response.status_code == 400, case.body
+
+    ask()
+    assert len(wrong_bodies) >= EXAMPLES // 3 or label != CHAT
+
+
+@each_operation
+def test_strangers_are_answered_as_documented(label: str, caller: Caller) -> None:
+    @seed(3)
+    @settings(bounded, max_examples=3)
+    @given(case=OPERATIONS[label].as_strategy(generation_mode=GenerationMode.POSITIVE))
+    def ask(case: Any) -> None:
+        for headers in ({"x-nobody": "1"}, {"x-api-key": "ak_wrong"}, {"authorization": "Basic eA=="}):
+            caller.send(case, **headers)
+
+    ask()
+    assert set(caller.statuses) == ({200} if label == "GET /openapi.json" else {401})
+
+
+def test_a_receipt_is_as_documented(caller: Caller) -> None:
+    case = OPERATIONS[CHAT].Case(
+        body={"model": OWN_MODEL, "messages": [{"role": "user", "content": "one two"}]}, media_type="application/json"
+    )
+    answered = caller.send(case)
+    assert answered.status_code == 200
+    request_id = answered.headers["x-crun-generation-id"][0]
+    receipt = caller.send(OPERATIONS["GET /generation"].Case(query={"id": request_id}))
+    assert receipt.status_code == 200
+    assert receipt.json()["data"]["request_id"] == request_id
+    assert receipt.json()["data"]["receipt"]["attempts"]
