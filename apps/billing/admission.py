@@ -1,12 +1,13 @@
 """The language of the admission scripts: what is asked of them, and what they answer. See docs/admission.md."""
 
-from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
 from apps.billing.balance_cache import money_key
-from apps.core.ids import created_at
+from apps.core.ids import created_ms
 from apps.core.limits import Limits, budget_window
 from apps.core.scripts import Argument, Script
 from apps.usage.contracts import RequestClosed
@@ -32,8 +33,7 @@ RENEW: Final = script("renew")
 INSTALL: Final = script("install")
 
 
-@dataclass(frozen=True, slots=True)
-class Demand:
+class Demand(msgspec.Struct, frozen=True, gc=False):
     """What a request needs before it may run: money for the worst case, tokens, a place among the running ones.
 
     `least_nanos` below `most_nanos`, and `least_tokens` below `tokens`, say that it can be cut to what is there."""
@@ -53,21 +53,24 @@ class Demand:
     """Of the organization on this model."""
     least_tokens: int | None = None
     """None: all `tokens` or nothing."""
+    is_again: bool = False
+    """It goes on with another model: what it holds so far is given back in the same call, whatever the answer."""
 
     def arguments(self, hold_ms: int, site: str = "") -> tuple[Argument, ...]:
         """The arguments of ADMIT. `site` names the journals that will know it."""
-        return (
+        arguments: tuple[Argument, ...] = (
             self.request_id, self.key_id, self.project_id, self.most_nanos, self.least_nanos, self.tokens, hold_ms,
             LEASE_MS, *period_starts(self.request_id), packed_limits(self.key_limits),
             packed_limits(self.project_limits), packed_limits(self.organization_limits), self.model,
             packed_limits(self.model_limits), site, self.tokens if self.least_tokens is None else self.least_tokens,
         )  # fmt: skip
+        return (*arguments, 1) if self.is_again else arguments
 
     def uncut(self) -> "Demand":
         """The same for its whole worst case or nothing."""
         if self.least_nanos == self.most_nanos and self.least_tokens in (None, self.tokens):
             return self
-        return replace(self, least_nanos=self.most_nanos, least_tokens=None)
+        return msgspec.structs.replace(self, least_nanos=self.most_nanos, least_tokens=None)
 
     def growth_arguments(self, packed: bytes, *, wanted_nanos: int, tokens: int, hold_ms: int) -> tuple[Argument, ...]:
         """The arguments of GROW for its running request: hold `wanted_nanos` in all, for so many tokens more."""
@@ -77,8 +80,7 @@ class Demand:
         )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(msgspec.Struct, frozen=True, gc=False):
     """A rate as its caller sees it: how many in all, how many are left, milliseconds until it is empty again."""
 
     limit: int
@@ -86,8 +88,7 @@ class Window:
     reset_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class Allowance:
+class Allowance(msgspec.Struct, frozen=True, gc=False):
     """What the caller has left, of the owner that has least."""
 
     requests: Window | None
@@ -95,9 +96,12 @@ class Allowance:
     left_nanos: int | None
     """None for a sandbox key, which spends no money."""
 
+    def without_money(self) -> "Allowance":
+        """The same without a word of money."""
+        return msgspec.structs.replace(self, left_nanos=None)
 
-@dataclass(frozen=True, slots=True)
-class Admitted:
+
+class Admitted(msgspec.Struct, frozen=True, gc=False):
     """A request that may run. `packed` is its hold as the scripts write it, `generation` the money state it is in.
 
     `balance_nanos` is the organization's credit at this moment, not counting what running requests hold."""
@@ -115,11 +119,10 @@ class Admitted:
 
     def without_money(self) -> "Admitted":
         """The same for a sandbox key, which learns nothing of its organization's money."""
-        return replace(self, allowance=replace(self.allowance, left_nanos=None), balance_nanos=None)
+        return msgspec.structs.replace(self, allowance=self.allowance.without_money(), balance_nanos=None)
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(msgspec.Struct, frozen=True, gc=False):
     """Which limit said no (`balance`, `budget`, or a name of Limits), and whose. `retry_ms` 0: it will not help."""
 
     what: str
@@ -130,11 +133,10 @@ class Refused:
 
     def without_money(self) -> "Refused":
         """The same for a sandbox key, which learns nothing of its organization's money."""
-        return replace(self, allowance=replace(self.allowance, left_nanos=None))
+        return msgspec.structs.replace(self, allowance=self.allowance.without_money())
 
 
-@dataclass(frozen=True, slots=True)
-class Lack:
+class Lack(msgspec.Struct, frozen=True, gc=False):
     """Why a hold could not grow as far as it wanted: `balance` or `budget`, whose, and how much that is in all."""
 
     what: str
@@ -143,8 +145,7 @@ class Lack:
     retry_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class Grown:
+class Grown(msgspec.Struct, frozen=True, gc=False):
     """A hold after it was asked to grow. `lack` is None when it is as large as it was wanted."""
 
     hold_nanos: int
@@ -217,7 +218,7 @@ def period_starts(request_id: str) -> tuple[int, int, int]:
     """Day, week and month of a request, by their starts in Unix seconds, UTC.
 
     They follow from the id, as in the records: however late it is settled or rebuilt, it counts in the same period."""
-    return starts_of_hour(int(created_at(request_id).timestamp()) // 3600)
+    return starts_of_hour(created_ms(request_id) // 3_600_000)
 
 
 @lru_cache(maxsize=64)

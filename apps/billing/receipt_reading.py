@@ -5,6 +5,7 @@ Synchronous; the gateway calls it through its bridge."""
 import logging
 from pathlib import Path
 
+import msgspec
 from django.db import Error
 
 from apps.billing.models import PriceRule, ReratedUsage
@@ -16,7 +17,7 @@ from apps.catalog.contracts import BUCKETS, Price
 from apps.catalog.models import PriceVersion
 from apps.catalog.snapshot import price_from_version
 from apps.core.errors import NotFound
-from apps.usage.contracts import Outcome, RequestClosed, RequestOpened, TokenCounts
+from apps.usage.contracts import AttemptMade, Outcome, RequestClosed, RequestOpened, TokenCounts
 from apps.usage.lately import find_closed
 from apps.usage.models import UsageRecord
 from apps.usage.reports import record_of
@@ -147,4 +148,5 @@ def _closed(record: UsageRecord, price: Price | None) -> RequestClosed:
         service_tier=record.service_tier,
         raw_usage=record.raw_usage,
         review=record.review,
+        attempts=msgspec.convert(record.attempts, tuple[AttemptMade, ...]),
     )

@@ -10,7 +10,7 @@ from apps.billing.pricing.book import BookRule
 from apps.billing.rating import exact_cost, rates_for
 from apps.catalog.contracts import BUCKETS, Price, PriceVariant, Rates
 from apps.core.money import TOKENS_PER_PRICE_UNIT, round_half_even
-from apps.usage.contracts import Outcome, RequestClosed
+from apps.usage.contracts import AttemptMade, Outcome, RequestClosed
 
 PER_REQUEST: Final = "request"
 PER_IMAGE: Final = "image"
@@ -98,9 +98,14 @@ class Rerated:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One call of an upstream, and who pays for it."""
+    """One call of an upstream, and who pays for it. `started_ms` counts from the beginning of the request.
+
+    Which provider it was is the operator's to know: it is in the record and not here."""
 
     number: int
+    model: str
+    started_ms: int
+    duration_ms: int
     outcome: Outcome
     http_status: int
     error_code: str
@@ -191,7 +196,7 @@ def receipt_of(
         price=price,
         arithmetic=None if price is None else _arithmetic(closed, price, discounts),
         rule=rule_of(closed),
-        attempts=[_attempt(closed)],
+        attempts=_attempts(closed),
         reratings=reratings,
     )
 
@@ -255,9 +260,39 @@ def _lines(closed: RequestClosed, rates: Rates) -> list[ReceiptLine]:
     return lines
 
 
-def _attempt(closed: RequestClosed) -> Attempt:
-    """The one attempt that a record knows: the last. Earlier ones failed and are free for the customer."""
+def _attempts(closed: RequestClosed) -> list[Attempt]:
+    """All calls of upstreams; the record itself is the one call of most requests. What failed before another was tried
+    is free for the customer."""
+    if closed.attempts:
+        return [
+            _attempt(closed, made, number=number, is_last=number == len(closed.attempts))
+            for number, made in enumerate(closed.attempts, start=1)
+        ]
     payer = Payer.CUSTOMER if closed.charged_nanos else Payer.OPERATOR
     if closed.opened.sandbox:
         payer = Payer.NOBODY
-    return Attempt(1, closed.outcome, closed.http_status, closed.error_code, payer, closed.charged_nanos)
+    only = AttemptMade(
+        model=closed.opened.model,
+        provider=closed.opened.provider,
+        started_ms=0,
+        duration_ms=closed.duration_ms,
+        outcome=closed.outcome,
+        http_status=closed.http_status,
+        error_code=closed.error_code,
+        paid_by=payer.value,
+    )
+    return [_attempt(closed, only, number=1, is_last=True)]
+
+
+def _attempt(closed: RequestClosed, made: AttemptMade, *, number: int, is_last: bool) -> Attempt:
+    return Attempt(
+        number=number,
+        model=made.model,
+        started_ms=made.started_ms,
+        duration_ms=made.duration_ms,
+        outcome=made.outcome,
+        http_status=made.http_status,
+        error_code=made.error_code,
+        paid_by=Payer(made.paid_by),
+        cost_nanos=closed.charged_nanos if is_last else 0,
+    )

@@ -77,7 +77,7 @@ class Standing:
             used_nanos=0,
             key=KeySpend(),
             key_left_nanos=None,
-            allowance=replace(self.allowance, left_nanos=None),
+            allowance=self.allowance.without_money(),
         )
 
 

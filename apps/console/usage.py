@@ -96,6 +96,7 @@ class UsageRecordAdmin(ReadOnlyPermissions, ConsoleAdmin):
                     ("model", "provider", "upstream_model"),
                     ("streamed", "http_status", "sandbox"),
                     ("finish_reason", "error_code"),
+                    "all_attempts",
                 )
             },
         ),
@@ -115,6 +116,7 @@ class UsageRecordAdmin(ReadOnlyPermissions, ConsoleAdmin):
     )
     readonly_fields = (
         "outcome",
+        "all_attempts",
         "created",
         "project",
         "key",
@@ -169,6 +171,16 @@ class UsageRecordAdmin(ReadOnlyPermissions, ConsoleAdmin):
     @display(description="Status", label=OUTCOMES)
     def outcome(self, row: UsageRecord) -> str:
         return row.status
+
+    @display(description="Attempts")
+    def all_attempts(self, row: UsageRecord) -> str:
+        """What else was tried, with the providers that customers are not told."""
+        told = (
+            f"{number}. {made['model']} by {made['provider']}: {made.get('error_code') or made['outcome']},"
+            f" {made['duration_ms']:,} ms"
+            for number, made in enumerate(row.attempts, start=1)
+        )
+        return "; ".join(told) or "1"
 
     @display(description="In")
     def tokens_in(self, row: UsageRecord) -> str:

@@ -23,9 +23,9 @@ LONG_BYTES_PER_TOKEN: Final = 3
 """Text with more bytes than so many for each token of the context may be too long for it."""
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Admission:
-    """An admitted request: who asks, for what, at which price, and the most that it can cost."""
+    """An admitted request: who asks, for what, at which price, and the most that it costs. Only `held` changes it."""
 
     request_id: str
     grant: KeyGrant
@@ -35,6 +35,8 @@ class Admission:
     hold_nanos: int = 0
     balance_nanos: int | None = None
     """The organization's credit when it was admitted, not counting what other requests held."""
+    is_again: bool = False
+    """It was admitted for another model before, and goes on with this one."""
 
     @property
     def token_bound(self) -> int:
@@ -62,6 +64,7 @@ class Admission:
             organization_limits=grant.organization_limits,
             model=self.model.id,
             model_limits=self.model.limits,
+            is_again=self.is_again,
         )
 
     @cached_property
@@ -128,18 +131,18 @@ class Admission:
         return min(rates, default=self.token_bound)
 
     def held(self, admitted: Admitted) -> "Admission":
-        """The same with its hold. What rates forbid of the worst case the output loses, and what the hold does not
-        cover, unless that grows."""
-        held = replace(self, hold_nanos=admitted.hold_nanos, balance_nanos=admitted.balance_nanos)
+        """With its hold. What rates forbid of the worst case the output loses, and what the hold does not cover, unless
+        that grows."""
+        self.hold_nanos, self.balance_nanos = admitted.hold_nanos, admitted.balance_nanos
         if self.chat.asked_output is None:
             allowed = self.most_output
             if (taken := admitted.tokens) < self.demand.tokens:
                 allowed = min(allowed, taken - self.input_bound)
-            if admitted.hold_nanos < self.demand.most_nanos and not held.grows:
+            if admitted.hold_nanos < self.demand.most_nanos and not self.grows:
                 allowed = min(allowed, self.output_covered(admitted.hold_nanos))
             if allowed // self.chat.choices < self.model.max_output_tokens:
                 self.chat.cut_output(allowed // self.chat.choices)
-        return held
+        return self
 
     async def counted(self) -> "Admission":
         """The same with a closer bound on its input, if there is one to be had."""
@@ -203,8 +206,9 @@ def _is_over_rate(admission: Admission) -> bool:
     """Whether the cheap bound on the input is what makes the request too large for a minute, or cuts its output."""
     wanted = admission.chat.asked_output or admission.model.max_output_tokens
     wanted = min(wanted, admission.model.max_output_tokens) * admission.chat.choices
-    least_input = admission.chat.text_bytes // DENSEST_BYTES_PER_TOKEN
-    return least_input <= admission.rate_bound < admission.input_bound + wanted
+    if admission.rate_bound >= admission.input_bound + wanted:
+        return False
+    return admission.chat.text_bytes // DENSEST_BYTES_PER_TOKEN <= admission.rate_bound
 
 
 async def _check_context(admission: Admission) -> None:

@@ -2,20 +2,23 @@
 
 import asyncio
 import logging
-import random
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-from apps.catalog.contracts import OfferedModel, Target
+from apps.catalog.contracts import Target
 from apps.gateway.admission import Admission
 from apps.gateway.cancellation import told_to_client
 from apps.gateway.deadline import Deadline, Wait
 from apps.gateway.errors import (
+    CONTEXT_TOO_LONG,
     GATEWAY_STOPPING,
     SERVER_ERROR,
     STORE_AWAY,
     UPSTREAM_FAILED,
     UPSTREAM_MISCONFIGURED,
     UPSTREAM_OVERLOADED,
+    UPSTREAM_TIMEOUT,
     UPSTREAM_UNAUTHORIZED,
     GatewayError,
 )
@@ -30,10 +33,15 @@ from apps.gateway.providers.transport import (
     UpstreamUnreachable,
 )
 from apps.gateway.reservations import Reservations
+from apps.gateway.routing import in_order
+from apps.gateway.upstream_health import RouteHealth, Upstreams
 from apps.usage.contracts import Outcome, RequestOpened, TokenCounts
 from apps.usage.journal import Journal, JournalFull
 
 MAX_ATTEMPTS = 3
+"""Of one model."""
+MAX_CALLS = 8
+"""Of all models together: after so many that failed no further model is tried."""
 _NOT_THE_CALLERS_FAULT = (UPSTREAM_OVERLOADED, UPSTREAM_FAILED, UPSTREAM_MISCONFIGURED, UPSTREAM_UNAUTHORIZED)
 """An answer of these kinds cost nothing, and another route may do better."""
 log = logging.getLogger(__name__)
@@ -49,6 +57,10 @@ class Exchange:
     target: Target
     deadline: Deadline
     growth: Growth | None = None
+    health: RouteHealth | None = None
+    """Of the route that answers, until it is told how that ended."""
+    dropped: tuple[str, ...] = ()
+    """Fields of the request that the upstream could not be told."""
 
     def abandon(self) -> None:
         """Let go of the upstream and close the record, if nobody did. For every way out."""
@@ -57,65 +69,93 @@ class Exchange:
             self.growth.stop()
         self.response.close()
         self.meter.close_partial(Outcome.CANCELLED, None, 0, error_code="client_closed")
+        health, self.health = self.health, None
+        if health is not None and self.meter.closed is not None:
+            health.ended(self.meter.closed)
+
+
+class OtherModels(Protocol):
+    """The way of a request that says something about it (`apps.gateway.fallback.Fallback`)."""
+
+    targets: list[Target]
+    """The routes of the model that was admitted last."""
+
+    async def next(self, failure: GatewayError) -> tuple[Admission, list[Target]]:
+        """The next model, admitted in place of the last one, and its routes. Raises GatewayError: it ends here."""
 
 
 class _TryNext(Exception):
-    """This route failed in a way that cannot have cost anything; `error` is what the caller sees if it was the last."""
+    """This route failed in a way that cannot have cost anything; `error` is what the caller sees if it was the last.
 
-    def __init__(self, error: GatewayError) -> None:
+    `is_for_all`: other routes of the model would say the same."""
+
+    def __init__(self, error: GatewayError, *, is_for_all: bool = False) -> None:
         super().__init__(error.message)
         self.error = error
+        self.is_for_all = is_for_all
 
 
 async def open_exchange(
-    transport: Transport, journal: Journal, admission: Admission, *, reservations: Reservations
+    transport: Transport,
+    journal: Journal,
+    admission: Admission,
+    *,
+    reservations: Reservations,
+    upstreams: Upstreams,
+    fallback: OtherModels | None = None,
 ) -> Exchange:
     """Call the upstreams in turn, for a request that is reserved. Raises GatewayError when none answers; the record is
-    closed then, and the reservation settled."""
+    closed then, and the reservation settled.
+
+    With `fallback` its routes come first, and after them the models that it has left."""
     # Nobody but the meter settles, and holds of running requests are renewed for ever: until there is a meter,
     # whatever goes wrong, be it a mistake of ours or a cancellation, must give the hold back.
     try:
-        targets = in_order(admission.model)[:MAX_ATTEMPTS]
+        upstreams.retries.requests += 1
+        targets = in_order(admission.model, upstreams) if fallback is None else fallback.targets
         deadline = Deadline()
-        meter = _open_meter(journal, admission, targets[0], reservations=reservations)
+        meter = Meter(journal, _opened(admission, targets[0]), settle=reservations.settle)
     except JournalFull as error:
         reservations.release(admission.demand)
-        raise GatewayError(STORE_AWAY, "Usage cannot be recorded right now, so nothing is served.") from error
+        raise _unrecorded() from error
     except BaseException:
         reservations.release(admission.demand)
         raise
+    call = _Call(transport, upstreams, deadline, meter)
     try:
-        response, target = await _first_answer(transport, admission, targets, deadline=deadline, meter=meter)
+        while True:
+            try:
+                response, target = await call.first_answer(admission, targets)
+                break
+            except _TryNext as failure:
+                if fallback is None or meter.attempts >= MAX_CALLS:
+                    raise failure.error from failure
+                admission, targets = await fallback.next(failure.error)
+                _go_on(meter, admission, targets[0])
     except GatewayError as error:
         deadline.stop()
         meter.close(Outcome.FAILED, TokenCounts(), http_status=error.kind.status, error_code=error.code or "")
         raise
     except asyncio.CancelledError as cancellation:
         deadline.stop()
-        failure = told_to_client(cancellation, deadline)
-        if failure is None:
+        failure_told = told_to_client(cancellation, deadline)
+        if failure_told is None:
             meter.close_partial(Outcome.CANCELLED, None, 0, error_code="client_closed")
             raise
-        outcome = Outcome.INTERRUPTED if failure.kind is GATEWAY_STOPPING else Outcome.FAILED
-        meter.close(outcome, TokenCounts(), http_status=failure.kind.status, error_code=failure.code or "")
-        raise failure from None
+        call.note_end(failure_told)
+        outcome = Outcome.INTERRUPTED if failure_told.kind is GATEWAY_STOPPING else Outcome.FAILED
+        meter.close(outcome, TokenCounts(), http_status=failure_told.kind.status, error_code=failure_told.code or "")
+        raise failure_told from None
     except BaseException:
         deadline.stop()
         meter.close(Outcome.FAILED, TokenCounts(), http_status=500, error_code=SERVER_ERROR.code or "")
         raise
     growth = Growth(admission, note=meter.note_hold, reservations=reservations) if admission.grows else None
-    return Exchange(admission, meter, response, target, deadline, growth)
+    return Exchange(admission, meter, response, target, deadline, growth, call.health, call.dropped)
 
 
-def in_order(model: OfferedModel) -> list[Target]:
-    """The routes of a model in a random order in which a heavier one tends to come first."""
-    if len(model.targets) == 1:
-        return list(model.targets)
-    return sorted(model.targets, key=lambda target: random.random() ** (1 / target.weight), reverse=True)  # noqa: S311 - no secret, a load
-
-
-def _open_meter(journal: Journal, admission: Admission, target: Target, *, reservations: Reservations) -> Meter:
-    opened = RequestOpened(
+def _opened(admission: Admission, target: Target) -> RequestOpened:
+    return RequestOpened(
         request_id=admission.request_id,
         organization_id=admission.grant.organization_id,
         project_id=admission.grant.project_id,
@@ -131,53 +171,102 @@ def _open_meter(journal: Journal, admission: Admission, target: Target, *, reser
         balance_nanos=admission.balance_nanos,
         images=admission.images,
     )
-    return Meter(journal, opened, settle=reservations.settle)
 
 
-async def _first_answer(
-    transport: Transport, admission: Admission, targets: list[Target], *, deadline: Deadline, meter: Meter
-) -> tuple[UpstreamResponse, Target]:
-    for position, target in enumerate(targets, start=1):
-        meter.route_to(target)
-        deadline.expect(Wait.FIRST_BYTE if admission.chat.stream else Wait.WHOLE_ANSWER)
+def _go_on(meter: Meter, admission: Admission, target: Target) -> None:
+    """The record is that of another model from now on, which is what its hold is for."""
+    try:
+        meter.reopen(_opened(admission, target))
+    except JournalFull as error:
+        raise _unrecorded() from error
+
+
+def _unrecorded() -> GatewayError:
+    return GatewayError(STORE_AWAY, "Usage cannot be recorded right now, so nothing is served.")
+
+
+class _Call:
+    """The attempts of one request."""
+
+    __slots__ = ("_deadline", "_meter", "_transport", "_upstreams", "dropped", "health")
+
+    def __init__(self, transport: Transport, upstreams: Upstreams, deadline: Deadline, meter: Meter) -> None:
+        self._transport = transport
+        self._upstreams = upstreams
+        self._deadline = deadline
+        self._meter = meter
+        self.health: RouteHealth | None = None
+        """Of the route that was asked last."""
+        self.dropped: tuple[str, ...] = ()
+        """What that could not be told."""
+
+    def note_end(self, failure: GatewayError) -> None:
+        """The wait for the route that was asked last is over."""
+        if self.health is not None and failure.kind is UPSTREAM_TIMEOUT:
+            self.health.failed()
+
+    async def first_answer(self, admission: Admission, targets: Sequence[Target]) -> tuple[UpstreamResponse, Target]:
+        """The first of the routes that answers. Raises _TryNext when none did and none can have charged."""
+        upstreams, failure = self._upstreams, None
+        for number, target in enumerate(targets[:MAX_ATTEMPTS]):
+            health = self.health = upstreams.of(target)
+            if number and (health.is_resting or not upstreams.retries.take()):
+                continue
+            health.begin()
+            self._meter.route_to(target)
+            self._deadline.expect(Wait.FIRST_BYTE if admission.chat.stream else Wait.WHOLE_ANSWER)
+            try:
+                response = await self._attempt(admission, target, health)
+            except _TryNext as error:
+                failure = error
+                self._meter.note_failed_attempt(error.error)
+                log.warning(
+                    "attempt failed",
+                    extra={
+                        "request_id": admission.request_id,
+                        "provider": target.provider,
+                        "reason": error.error.code,
+                    },
+                )
+                if error.is_for_all:
+                    break
+            else:
+                health.answered()
+                return response, target
+        raise failure or _TryNext(GatewayError(UPSTREAM_FAILED, "No route of this model can be used right now."))
+
+    async def _attempt(self, admission: Admission, target: Target, health: RouteHealth) -> UpstreamResponse:
+        """One call. Raises _TryNext when another route may be tried, GatewayError when that would be wrong."""
+        provider = PROVIDERS[target.dialect]
         try:
-            return await _attempt(transport, admission, target, meter=meter), target
-        except _TryNext as failure:
-            log.warning(
-                "attempt failed",
-                extra={
-                    "request_id": admission.request_id,
-                    "provider": target.provider,
-                    "reason": failure.error.code,
-                },
-            )
-            if position == len(targets):
-                raise failure.error from failure
-    raise GatewayError(UPSTREAM_FAILED, "No route of this model can be used right now.")
-
-
-async def _attempt(transport: Transport, admission: Admission, target: Target, *, meter: Meter) -> UpstreamResponse:
-    """One call. Raises _TryNext when another route may be tried, GatewayError when that would be wrong."""
-    provider = PROVIDERS[target.dialect]
-    request = provider.chat_request(admission.chat, admission.model, target, request_id=admission.request_id)
-    try:
-        response = await transport.post(request, on_send=meter.note_sent)
-    except UpstreamUnreachable as error:
-        raise _TryNext(GatewayError(UPSTREAM_FAILED, "The upstream cannot be reached.")) from error
-    except UpstreamBroken as error:
-        raise GatewayError(UPSTREAM_FAILED, "The upstream closed the connection without an answer.") from error
-    if response.status == 200:
-        return response
-    meter.note_refused()
-    try:
-        body = await response.read(MAX_ERROR_BYTES)
-    except UpstreamBroken:
-        body = b""
-    finally:
-        response.close()
-    failure = provider.failure(
-        response.status, response.header("retry-after"), body, target=target, model=admission.model.id
-    )
-    if failure.kind in _NOT_THE_CALLERS_FAULT:
-        raise _TryNext(failure)
-    raise failure
+            request = provider.chat_request(admission.chat, admission.model, target, request_id=admission.request_id)
+        except GatewayError as error:  # its dialect has no words for the request
+            raise _TryNext(error) from error
+        self.dropped = request.dropped
+        try:
+            response = await self._transport.post(request, on_send=self._meter.note_sent)
+        except UpstreamUnreachable as error:
+            health.failed()
+            raise _TryNext(GatewayError(UPSTREAM_FAILED, "The upstream cannot be reached.")) from error
+        except UpstreamBroken as error:
+            health.failed()
+            raise GatewayError(UPSTREAM_FAILED, "The upstream closed the connection without an answer.") from error
+        if response.status == 200:
+            return response
+        self._meter.note_refused()
+        try:
+            body = await response.read(MAX_ERROR_BYTES)
+        except UpstreamBroken:
+            body = b""
+        finally:
+            response.close()
+        failure = provider.failure(
+            response.status, response.header("retry-after"), body, target=target, model=admission.model.id
+        )
+        if failure.kind in _NOT_THE_CALLERS_FAULT:
+            health.failed(failure)
+            raise _TryNext(failure)
+        health.answered()
+        if failure.code == CONTEXT_TOO_LONG.code:
+            raise _TryNext(failure, is_for_all=True)
+        raise failure

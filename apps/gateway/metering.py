@@ -11,8 +11,9 @@ import msgspec
 from apps.billing.rating import cost_of
 from apps.catalog.contracts import Target
 from apps.core.crash_points import crash_point
+from apps.gateway.errors import GatewayError
 from apps.gateway.token_usage import NOTHING_TOLD, ToldUsage
-from apps.usage.contracts import Outcome, RequestClosed, RequestOpened, RequestProgress, TokenCounts
+from apps.usage.contracts import AttemptMade, Outcome, RequestClosed, RequestOpened, RequestProgress, TokenCounts
 from apps.usage.journal import Journal
 
 _WORD = re.compile(r"[A-Za-z0-9_.:-]{1,40}")
@@ -44,13 +45,49 @@ class Meter:
         self._unsaved_bytes = 0
         self._told: ToldUsage = NOTHING_TOLD
         self._service_tier = ""
+        self._failed: list[AttemptMade] = []
+        self._attempt_began_ms: int | None = 0
+        """None between two attempts."""
         self.closed: RequestClosed | None = None
+
+    def reopen(self, opened: RequestOpened) -> None:
+        """Go on with another model, as if nothing had been opened before: by its price and what is held for it.
+
+        Raises JournalFull: then nothing may be sent upstream, and the request ends as what it was."""
+        self._journal.open_request(opened)
+        self._opened = opened
+
+    @property
+    def attempts(self) -> int:
+        """How many calls of upstreams have failed, each in a way that cannot have cost anything."""
+        return len(self._failed)
+
+    def note_failed_attempt(self, error: GatewayError) -> None:
+        """The route did not answer, nothing can be charged for that, and perhaps another one is tried."""
+        began_ms = self._attempt_began_ms or 0
+        opened = self._opened
+        self._was_sent = False
+        self._attempt_began_ms = None
+        self._failed.append(
+            AttemptMade(
+                model=opened.model,
+                provider=opened.provider,
+                started_ms=began_ms,
+                duration_ms=self._elapsed_ms() - began_ms,
+                outcome=Outcome.FAILED,
+                http_status=error.kind.status,
+                error_code=_word(error.code or ""),
+                paid_by="nobody" if opened.sandbox else "operator",
+            )
+        )
 
     def route_to(self, target: Target) -> None:
         """The record names the route that was tried last: the one that answered, if any did.
 
         What an earlier route got and failed to answer is free for the customer, by the published table."""
         self._was_sent = False
+        if self._attempt_began_ms is None:
+            self._attempt_began_ms = self._elapsed_ms()
         if target.provider != self._opened.provider or target.upstream_model != self._opened.upstream_model:
             self._opened = msgspec.structs.replace(
                 self._opened, provider=target.provider, upstream_model=target.upstream_model
@@ -137,9 +174,33 @@ class Meter:
                 raw_usage=self._told.raw,
                 review=self._told.violation,
             )
+            if self._failed:
+                self.closed = self._with_attempts(self.closed)
             crash_point("P7")
             self._journal.close_request(self.closed, then=partial(self._written, self.closed))
         return self.closed
+
+    def _with_attempts(self, closed: RequestClosed) -> RequestClosed:
+        """The end with all attempts, where there was more than one."""
+        attempts = list(self._failed)
+        if self._attempt_began_ms is not None:
+            paid_by = "customer" if closed.charged_nanos else "nobody" if closed.opened.sandbox else "operator"
+            attempts.append(
+                AttemptMade(
+                    model=closed.opened.model,
+                    provider=closed.opened.provider,
+                    started_ms=self._attempt_began_ms,
+                    duration_ms=closed.duration_ms - self._attempt_began_ms,
+                    outcome=closed.outcome,
+                    http_status=closed.http_status,
+                    error_code=closed.error_code,
+                    paid_by=paid_by,
+                )
+            )
+        return msgspec.structs.replace(closed, attempts=tuple(attempts)) if len(attempts) > 1 else closed
+
+    def _elapsed_ms(self) -> int:
+        return int((time.monotonic() - self._started) * 1000)
 
     def _written(self, closed: RequestClosed) -> None:
         """The end stands in the journal; until it does, the request keeps what it holds."""

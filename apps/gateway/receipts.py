@@ -206,6 +206,9 @@ def _line(line: ReceiptLine) -> dict[str, Any]:
 def _attempt(attempt: Attempt) -> dict[str, Any]:
     return {
         "number": attempt.number,
+        "model": attempt.model,
+        "started_ms": attempt.started_ms,
+        "duration_ms": attempt.duration_ms,
         "status": attempt.outcome.value,
         "http_status": attempt.http_status,
         "error_code": attempt.error_code or None,

@@ -50,7 +50,9 @@ class TokenCounts(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class RequestOpened(msgspec.Struct, frozen=True, omit_defaults=True, tag="open"):
-    """Written before the upstream is called. Everything that recovery needs to make a record of it."""
+    """Written before the upstream is called. Everything that recovery needs to make a record of it.
+
+    Written again, with the same id, when it goes on with another model: the last one counts."""
 
     request_id: str
     organization_id: str
@@ -99,6 +101,21 @@ def with_hold_of(opened: RequestOpened, progress: RequestProgress) -> RequestOpe
     return msgspec.structs.replace(opened, hold_nanos=progress.hold_nanos)
 
 
+class AttemptMade(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One call of an upstream among several for one request. Times are in milliseconds from the request's `open`."""
+
+    model: str
+    provider: str
+    """The operator's id of it: for the operator, never shown to the caller."""
+    started_ms: int
+    duration_ms: int
+    outcome: Outcome
+    http_status: int
+    error_code: str = ""
+    paid_by: str = "operator"
+    """`customer`, `operator` or `nobody`, as on the receipt: whatever failed before another was tried is free."""
+
+
 class RequestClosed(msgspec.Struct, frozen=True, omit_defaults=True, tag="close"):
     """The end of a request: one usage record. Durations are in milliseconds."""
 
@@ -120,6 +137,8 @@ class RequestClosed(msgspec.Struct, frozen=True, omit_defaults=True, tag="close"
     """The upstream's usage as it was told, in JSON, cut at 2 KiB; "" when it told nothing."""
     review: str = ""
     """Why a human should look: what the upstream told breaks a rule. What cannot be billed is estimated instead."""
+    attempts: tuple[AttemptMade, ...] = ()
+    """All calls of upstreams in their order, the last one too, where there was more than one."""
 
     @property
     def charged_nanos(self) -> int:

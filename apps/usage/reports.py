@@ -179,7 +179,7 @@ def records_page(
     does. The day range lets PostgreSQL skip partitions. Raises ValueError when `before` is no request id."""
     last_day = utc_day(before) if before else (span.until - timedelta(microseconds=1)).date()
     rows = UsageRecord.objects.for_organization(organization_id).filter(
-        day__gte=span.since.date(), day__lte=last_day, request_id__gte=_first_request_id(span.since)
+        day__gte=span.since.date(), day__lte=last_day, request_id__gte=first_request_id(span.since)
     )
     if before:
         rows = rows.filter(request_id__lt=before)
@@ -219,6 +219,6 @@ def _sums_from(row: dict[str, int]) -> Sums:
     return Sums(**{name.removeprefix("total_"): int(value) for name, value in row.items()})
 
 
-def _first_request_id(moment: datetime) -> str:
+def first_request_id(moment: datetime) -> str:
     """The smallest request id that can have been made at `moment`."""
     return f"req_{int(moment.timestamp() * 1000):012x}{'0' * 20}"

@@ -119,7 +119,9 @@ def _read(segment: Path, start: int, found: _Segments) -> int:
     for entry, end in read_entries(segment.read_bytes(), start):  # noqa: B007 - the last offset is the result
         match entry:
             case RequestOpened():
-                found.open.setdefault(entry.request_id, (entry, None))
+                known = found.open.get(entry.request_id)
+                if known is None or known[0].model != entry.model:  # a segment repeats those that are carried over
+                    found.open[entry.request_id] = (entry, None)
             case RequestProgress():
                 if entry.request_id in found.open:
                     opened = with_hold_of(found.open[entry.request_id][0], entry)

@@ -24,7 +24,7 @@ from apps.catalog.models import PriceVersion
 from apps.catalog.snapshot import price_from_version
 from apps.core.ids import new_id
 from apps.keys.issuing import create_key
-from apps.usage.contracts import Outcome, TokenCounts
+from apps.usage.contracts import AttemptMade, Outcome, TokenCounts
 from apps.usage.journal import Journal
 from apps.usage.models import UsageRecord
 from tests.billing.pricing.traffic import rule
@@ -118,6 +118,20 @@ def test_test_traffic_is_shown_apart_and_never_summed_with_live_traffic(
     detail = owner.get(f"{URL}{test_id}/").content.decode()
     assert "Charged: test traffic costs nobody anything" in detail
     assert "Sandbox" not in owner.get(f"{URL}{live_id}/").content.decode()
+
+
+def test_all_attempts_are_shown_with_their_models_and_who_paid(cast: Cast, owner: Client, price: PriceVersion) -> None:
+    end = closed(cast.key, price, at=timezone.now(), tokens=ONE)
+    failed = AttemptMade("slow-1", "upstream-house", 0, 1_200, Outcome.FAILED, 503, "upstream_overloaded")
+    last = AttemptMade("swift-1", "upstream-house", 1_201, 80, Outcome.COMPLETED, 200, paid_by="customer")
+    [request_id] = store([replace(end, attempts=(failed, last))])
+    page = owner.get(f"{URL}{request_id}/")
+    [first, second] = page.context["receipt"].attempts
+    assert (first.model, first.paid_by, first.cost_nanos) == ("slow-1", "operator", 0)
+    assert (second.model, second.paid_by, second.cost_nanos) == ("swift-1", "customer", end.cost_nanos)
+    text = page.content.decode()
+    assert "Attempt 2" in text and "upstream_overloaded" in text and "Nothing for you to pay" in text
+    assert "upstream-house" not in text
 
 
 def test_nothing_of_the_upstream_is_shown(owner: Client, request_id: str) -> None:

@@ -2,7 +2,9 @@
 -- ARGV: 2 request, 3 key, 4 project, 5 most nanos, 6 least nanos, 7 tokens, 8 hold lifetime (ms), 9 lease lifetime (ms),
 --   10 day, 11 week, 12 month (their starts), limits, '' for none: 13 of the key, 14 of the project, 15 of the
 --   organization, 17 of the organization on the model 16; 18 the site whose journals will know it; 19 least tokens:
---   below 7 when the request can be cut to what the minute has left.
+--   below 7 when the request can be cut to what the minute has left; 20 there when the request was admitted before and
+--   goes on with another model: what it held is given back first, and it is still one request of its key, project and
+--   organization.
 -- Answers {1, generation, packed hold, numbers...} admitted, {0, what, whose, limit, retry ms, numbers...} refused,
 --   {-1} the money is not known here: rebuild it, {-2} this request was given up already.
 -- Numbers: requests limit, left, reset ms; tokens limit, left, reset ms; nanos left. -1 where there is none. Then, where
@@ -11,6 +13,16 @@ local id, key, project = ARGV[2], ARGV[3], ARGV[4]
 local asks = {key = key, project = project, model = ARGV[16]}
 local most, least, tokens = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local starts = {day = ARGV[10], week = ARGV[11], month = ARGV[12], lifetime = '0'}
+
+local is_again = ARGV[20]
+if is_again then
+  local is_known = redis.call('HEXISTS', money, 'balance') == 1
+  local before = is_known and drop_hold(id, true)
+  if before then give_back(id, before, before.flags, 0) end
+end
+local function counted(owner)
+  return is_again and owner.letter ~= 'm' and 0 or 1
+end
 
 local state = redis.call('HMGET', money, 'balance', 'credit', 'held', 'generation')
 if not state[1] then return {-1} end
@@ -68,10 +80,10 @@ end
 tokens = math.max(tokens, tonumber(ARGV[19]))
 for _, owner in ipairs(owners) do
   if owner.rpm or owner.tpm or owner.rpd then
-    if owner.rpd and owner.day_requests + 1 > owner.rpd then
+    if owner.rpd and owner.day_requests + counted(owner) > owner.rpd then
       refuse('requests_per_day', owner, owner.rpd, (math.floor(second / 86400) + 1) * 86400000 - now_ms)
     end
-    if owner.rpm and owner.requests + 1 > owner.rpm then
+    if owner.rpm and owner.requests + counted(owner) > owner.rpm then
       refuse('requests_per_minute', owner, owner.rpm, wait_ms(owner, 'r', owner.requests + 1 - owner.rpm))
     end
     if owner.tpm and owner.tokens + tokens > owner.tpm then
@@ -93,7 +105,7 @@ local reset = (second + WINDOW_S + 1) * 1000 - now_ms
 local numbers = {-1, -1, -1, -1, -1, -1, math.max(room - taken * hold, 0)}
 for _, owner in ipairs(owners) do
   if owner.rpm then
-    local left = math.max(owner.rpm - owner.requests - taken, 0)
+    local left = math.max(owner.rpm - owner.requests - taken * counted(owner), 0)
     if numbers[1] < 0 or left < numbers[2] then numbers[1], numbers[2], numbers[3] = owner.rpm, left, reset end
   end
   if owner.tpm then
@@ -110,7 +122,7 @@ end
 local flags = ''
 for _, owner in ipairs(owners) do
   if owner.rate then
-    count_now(owner, 1, tokens)
+    count_now(owner, counted(owner), tokens)
     flags = flags .. owner.letter .. 't'
   end
   if owner.lease then

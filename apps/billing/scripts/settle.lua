@@ -21,20 +21,7 @@ if tonumber(time[2]) % 16 == 0 then
 end
 
 local hold = drop_hold(id, is_known)
-local flags = hold and hold.flags or 'kcpcoc'
-for letter, what in string.gmatch(flags, '(%a)(%a)') do
-  local name = owner_name(letter, hold or {key = key, project = project})
-  if what == 'c' then
-    redis.call('ZREM', base .. 'lease:' .. name, id)
-  elseif tokens ~= hold.tokens then
-    -- What was reserved becomes what was used, unless its second has left the window.
-    local rate, bucket = base .. 'rate:' .. name, 't' .. int(hold.at)
-    if redis.call('HEXISTS', rate, bucket) == 1 then
-      redis.call('HINCRBY', rate, bucket, int(tokens - hold.tokens))
-      redis.call('HINCRBY', rate, 'tokens', int(tokens - hold.tokens))
-    end
-  end
-end
+give_back(id, hold or {key = key, project = project}, hold and hold.flags or 'kcpcoc', tokens)
 if cost == 0 then
   return {1, generation}
 end

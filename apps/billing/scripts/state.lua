@@ -59,6 +59,23 @@ local function drop_hold(id, is_known)
   return hold
 end
 
+-- Makes the tokens that a hold reserved those that were used, unless their second has left the window, and gives back
+-- its places among the running requests. `flags` are the hold's.
+local function give_back(id, hold, flags, tokens)
+  for letter, what in string.gmatch(flags, '(%a)(%a)') do
+    local name = owner_name(letter, hold)
+    if what == 'c' then
+      redis.call('ZREM', base .. 'lease:' .. name, id)
+    elseif tokens ~= hold.tokens then
+      local rate, bucket = base .. 'rate:' .. name, 't' .. int(hold.at)
+      if redis.call('HEXISTS', rate, bucket) == 1 then
+        redis.call('HINCRBY', rate, bucket, int(tokens - hold.tokens))
+        redis.call('HINCRBY', rate, 'tokens', int(tokens - hold.tokens))
+      end
+    end
+  end
+end
+
 -- Moves balance and spend by what a request cost; sign -1 takes it back. `starts` is day, week, month in Unix seconds.
 local function charge(cost, key, project, starts, sign)
   local change = int(sign * cost)
