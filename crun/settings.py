@@ -72,6 +72,13 @@ UPSTREAM_TOTAL_TIMEOUT_S = env.float("CRUN_UPSTREAM_TOTAL_TIMEOUT_S", default=60
 CLIENT_WRITE_TIMEOUT_S = env.float("CRUN_CLIENT_WRITE_TIMEOUT_S", default=30.0)
 DRAIN_TIMEOUT_S = env.float("CRUN_DRAIN_TIMEOUT_S", default=30.0)
 
+# --- repeated requests: answers are kept, encrypted, for those that bring an Idempotency-Key -------------------------
+IDEMPOTENCY = env.bool("CRUN_IDEMPOTENCY", default=True)
+IDEMPOTENCY_TTL_S = env.int("CRUN_IDEMPOTENCY_TTL_S", default=86_400)
+IDEMPOTENCY_MAX_BYTES = env.int("CRUN_IDEMPOTENCY_MAX_BYTES", default=1 << 18)
+IDEMPOTENCY_ORGANIZATION_BYTES = env.int("CRUN_IDEMPOTENCY_ORGANIZATION_BYTES", default=1 << 26)
+IDEMPOTENCY_WAIT_S = env.float("CRUN_IDEMPOTENCY_WAIT_S", default=30.0)
+
 # --- payments: without a key there are none by card -----------------------------------------------------------------
 STRIPE_SECRET_KEY = env.str("CRUN_STRIPE_SECRET_KEY", default="").strip()
 STRIPE_WEBHOOK_SECRETS = env.list("CRUN_STRIPE_WEBHOOK_SECRETS", default=[])

@@ -31,3 +31,15 @@ def timeouts_are_positive(app_configs: Sequence[Any] | None, **kwargs: Any) -> l
     """core.E003: a timeout of zero or less would refuse everything or wait for ever."""
     names = [name for name in dir(settings) if name.endswith("_TIMEOUT_S")]
     return [Error(f"{name} must be above 0.", id="core.E003") for name in names if getattr(settings, name) <= 0]
+
+
+@register
+def idempotency_is_bounded(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
+    """core.E004: keys that are forgotten while a client still retries protect from nothing."""
+    found = []
+    if settings.IDEMPOTENCY_TTL_S < 60:
+        found.append(Error("CRUN_IDEMPOTENCY_TTL_S must be at least 60.", id="core.E004"))
+    for name in ("IDEMPOTENCY_MAX_BYTES", "IDEMPOTENCY_ORGANIZATION_BYTES", "IDEMPOTENCY_WAIT_S"):
+        if getattr(settings, name) < 0:
+            found.append(Error(f"CRUN_{name} must not be below 0.", id="core.E004"))
+    return list(found)

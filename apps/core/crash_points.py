@@ -24,6 +24,7 @@ POINTS: Final = {
     "P14": "records are committed, the position in the journal is not noted",
     "P15": "the sums of an hour are written, their transaction is not committed",
     "P16": "a payment is credited, its provider's webhook is not answered",
+    "P17": "a request with an idempotency key has its end in the journal, its answer is not kept",
 }
 """Where a process can die. The names are those of the calls in the code."""
 EXIT_CODE: Final = 137

@@ -60,3 +60,30 @@ def unseal(sealed: str, *, bound_to: str, ring: Mapping[str, bytes]) -> str:
         return AESGCM(ring[name]).decrypt(raw[:_NONCE_BYTES], raw[_NONCE_BYTES:], bound_to.encode()).decode()
     except (binascii.Error, InvalidTag, ValueError) as error:
         raise ConfigurationError(f"the credential bound to {bound_to} cannot be opened; enter it again") from error
+
+
+def seal_bytes(plaintext: bytes, *, bound_to: str, ring: Mapping[str, bytes]) -> bytes:
+    """The same for any number of longer contents, each under a key of its own: `id$` + nonce + ciphertext.
+
+    A key that is derived from the binding makes it impossible that random nonces of one key ever meet."""
+    name, key = next(iter(ring.items()))
+    nonce = os.urandom(_NONCE_BYTES)
+    sealed = AESGCM(_derived(key, bound_to)).encrypt(nonce, plaintext, bound_to.encode())
+    return b"".join((name.encode(), b"$", nonce, sealed))
+
+
+def unseal_bytes(sealed: bytes, *, bound_to: str, ring: Mapping[str, bytes]) -> bytes:
+    """The plaintext of `seal_bytes`. Raises ConfigurationError when key, content or binding do not fit."""
+    name, _, raw = sealed.partition(b"$")
+    key = ring.get(name.decode("utf-8", "replace"))
+    if key is None:
+        raise ConfigurationError("CRUN_ENCRYPTION_KEYS has no longer the key under which a content was sealed")
+    try:
+        nonce, ciphertext = raw[:_NONCE_BYTES], raw[_NONCE_BYTES:]
+        return AESGCM(_derived(key, bound_to)).decrypt(nonce, ciphertext, bound_to.encode())
+    except (InvalidTag, ValueError) as error:
+        raise ConfigurationError("a sealed content cannot be opened with this binding") from error
+
+
+def _derived(key: bytes, bound_to: str) -> bytes:
+    return hmac.digest(key, b"crun sealed bytes\x00" + bound_to.encode(), "sha256")

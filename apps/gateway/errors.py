@@ -22,7 +22,10 @@ class ErrorKind(NamedTuple):
 
 BAD_REQUEST = ErrorKind(400, "invalid_request_error", None)
 CONTEXT_TOO_LONG = ErrorKind(400, "invalid_request_error", "context_length_exceeded")
+CONTENT_FILTERED = ErrorKind(400, "invalid_request_error", "content_filter")
 UNSUPPORTED_MODALITY = ErrorKind(400, "invalid_request_error", "unsupported_modality")
+BAD_IDEMPOTENCY_KEY = ErrorKind(400, "invalid_request_error", "invalid_idempotency_key")
+IDEMPOTENCY_OFF = ErrorKind(400, "invalid_request_error", "idempotency_not_supported")
 INVALID_API_KEY = ErrorKind(401, "invalid_request_error", "invalid_api_key")
 KEY_PAUSED = ErrorKind(403, "permission_error", "key_paused")
 KEY_DISABLED = ErrorKind(403, "permission_error", "key_disabled")
@@ -30,8 +33,12 @@ LIVE_MODEL = ErrorKind(403, "permission_error", "live_model_with_sandbox_key")
 NOT_FOUND = ErrorKind(404, "invalid_request_error", "not_found")
 GENERATION_NOT_FOUND = ErrorKind(404, "invalid_request_error", "generation_not_found")
 MODEL_NOT_FOUND = ErrorKind(404, "invalid_request_error", "model_not_found")
+NO_MATCHING_PROVIDER = ErrorKind(404, "invalid_request_error", "no_matching_provider")
 METHOD_NOT_ALLOWED = ErrorKind(405, "invalid_request_error", "method_not_allowed")
 REQUEST_TIMEOUT = ErrorKind(408, "invalid_request_error", "request_timeout")
+IDEMPOTENCY_KEY_REUSED = ErrorKind(409, "idempotency_error", "idempotency_key_reused")
+IDEMPOTENCY_IN_PROGRESS = ErrorKind(409, "idempotency_error", "idempotency_in_progress", retry=True)
+IDEMPOTENCY_ANSWER_LOST = ErrorKind(409, "idempotency_error", "idempotency_answer_lost")
 BODY_TOO_LARGE = ErrorKind(413, "invalid_request_error", "request_too_large")
 UNSUPPORTED_ENCODING = ErrorKind(415, "invalid_request_error", "unsupported_content_encoding")
 UNPRICED = ErrorKind(503, "service_unavailable_error", "model_not_priced")
@@ -43,6 +50,7 @@ UPSTREAM_TIMEOUT = ErrorKind(504, "timeout_error", "upstream_timeout", retry=Tru
 GATEWAY_STOPPING = ErrorKind(503, "service_unavailable_error", "gateway_stopping", retry=True)
 RATE_LIMITED = ErrorKind(429, "rate_limit_error", "rate_limit_exceeded", retry=True)
 REQUEST_OVER_RATE = ErrorKind(429, "rate_limit_error", "request_larger_than_rate_limit")
+IDEMPOTENCY_KEYS_EXHAUSTED = ErrorKind(429, "rate_limit_error", "idempotency_keys_exhausted")
 BALANCE_EXHAUSTED = ErrorKind(429, "insufficient_quota", "credit_balance_exhausted")
 KEY_BUDGET_SPENT = ErrorKind(429, "insufficient_quota", "key_spend_limit_exceeded")
 PROJECT_BUDGET_SPENT = ErrorKind(429, "insufficient_quota", "project_spend_limit_exceeded")
@@ -86,7 +94,7 @@ class GatewayError(Exception):
         """What tells clients whether and when to try again; a time says that it can help."""
         if self.retry_after_ms:
             return {"retry-after": str(-(-self.retry_after_ms // 1000)), "retry-after-ms": str(self.retry_after_ms)}
-        return {"x-should-retry": "false"} if self.kind.status >= 500 or self.kind.status == 429 else {}
+        return {"x-should-retry": "false"} if self.kind.status >= 500 or self.kind.status in (409, 429) else {}
 
 
 def bad_field(param: str, message: str) -> GatewayError:

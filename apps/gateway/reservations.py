@@ -8,8 +8,9 @@ import asyncio
 import logging
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from apps.billing.admission import (
     ADMIT,
@@ -59,8 +60,7 @@ NoteHold = Callable[[int], bool]
 """Writes to the journal what a request holds by now, in nanos; whether it stands there."""
 
 
-@dataclass(slots=True)
-class _Running:
+class _Running(msgspec.Struct):
     """An admitted request that has not ended."""
 
     organization_id: str
@@ -68,8 +68,7 @@ class _Running:
     generation: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class _Ending:
+class _Ending(msgspec.Struct, frozen=True):
     """A settlement on its way."""
 
     organization_id: str
@@ -89,6 +88,7 @@ class Reservations:
         self._generations: dict[str, bytes] = {}
         self._settling = 0
         self._unsettled: deque[_Ending] = deque()
+        self._watchers: dict[str, Callable[[RequestClosed], None]] = {}
 
     @property
     def running_requests(self) -> int:
@@ -105,6 +105,8 @@ class Reservations:
 
         Once this returns Admitted, `settle` or `release` must follow whatever happens."""
         answer = None
+        if demand.is_again:
+            self._running.pop(demand.request_id, None)  # what it held so far must not be asserted any more
         for _ in range(REBUILDS):
             answer = await self._ask(demand)
             if answer is not None:
@@ -144,6 +146,20 @@ class Reservations:
         """The request has ended and its end stands in the journal: until then it is renewed."""
         self._running.pop(closed.opened.request_id, None)
         self._end(_Ending(closed.opened.organization_id, settle_arguments(closed)))
+        if self._watchers and (told := self._watchers.pop(closed.opened.request_id, None)) is not None:
+            told(closed)
+
+    def watch(self, request_id: str, told: Callable[[RequestClosed], None]) -> None:
+        """Have the end of a request told, once, when it stands in the journal; `unwatch` when it will have none."""
+        self._watchers[request_id] = told
+
+    def unwatch(self, request_id: str) -> None:
+        """Nobody waits for the end of this request any more."""
+        self._watchers.pop(request_id, None)
+
+    def is_running(self, request_id: str) -> bool:
+        """Whether it holds something: it was admitted, and its end does not stand in the journal yet."""
+        return request_id in self._running
 
     def release(self, demand: Demand) -> None:
         """The request never ran: give everything back."""

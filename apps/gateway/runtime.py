@@ -21,11 +21,16 @@ from apps.core.scripts import ScriptClient
 from apps.gateway.bridge import DatabaseBridge
 from apps.gateway.catalog_feed import CatalogFeed
 from apps.gateway.changes import listen
+from apps.gateway.idempotency_claims import SCRIPTS as IDEMPOTENCY_SCRIPTS
+from apps.gateway.idempotency_claims import Claims
+from apps.gateway.idempotency_keys import IdempotencyKeys
 from apps.gateway.providers.transport import Transport
 from apps.gateway.receipts import Receipts
 from apps.gateway.reservations import Reservations
+from apps.gateway.upstream_health import Upstreams
 from apps.keys.lookup import KeyLookup
 from apps.keys.reading import read_grant
+from apps.usage.forgetting import pause_ms
 from apps.usage.journal import Journal
 
 JOURNAL_CHECK_S: Final = 1.0
@@ -42,6 +47,7 @@ class Runtime:
         self.catalog = CatalogFeed(self.bridge)
         self.keys = KeyLookup(lambda digests: self.bridge.read(partial(read_grant, digests)), settings.KEY_PEPPERS)
         self.transport = Transport(connect_timeout_s=settings.UPSTREAM_CONNECT_TIMEOUT_S)
+        self.upstreams = Upstreams()
         self.journal = Journal(
             settings.JOURNAL_DIR,
             max_bytes=settings.JOURNAL_MAX_BYTES,
@@ -54,9 +60,19 @@ class Runtime:
             lambda owners: self.bridge.read(partial(rebuild, owners, settings.JOURNAL_DIR)),
             site=site_of(settings.JOURNAL_DIR),
         )
+        # A connection of its own: kept answers are large, and money does not wait for them.
+        self.memory = ScriptClient(IDEMPOTENCY_SCRIPTS)
+        self.claims = Claims(self.memory, self.reservations)
+        self.idempotency_keys = IdempotencyKeys(
+            self.claims,
+            self.receipts,
+            lambda owner: self.bridge.read(partial(pause_ms, owner, settings.IDEMPOTENCY_TTL_S)),
+        )
         self._tasks = [
             self._start(self.store.run(), "money and limits"),
             self._start(self.reservations.run(), "reservations"),
+            self._start(self.memory.run(), "kept answers"),
+            self._start(self.claims.run(), "idempotency keys"),
             self._start(listen(self.keys, self.catalog), "announcements"),
             self._start(self.catalog.run(), "catalog"),
             self._start(self._watch_journal(), "journal"),
@@ -84,6 +100,7 @@ class Runtime:
     async def close(self) -> None:
         """Settle, stop the tasks, close the connections, hand the journal over to the shipper."""
         await self.reservations.drain()
+        await self.claims.drain()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

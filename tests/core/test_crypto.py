@@ -3,8 +3,10 @@
 import base64
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from apps.core.crypto import keyed_digests, parse_key_ring, seal, unseal
+from apps.core.crypto import keyed_digests, parse_key_ring, seal, seal_bytes, unseal, unseal_bytes
 from apps.core.errors import ConfigurationError
 
 OLD = {"e1": b"1" * 32}
@@ -50,3 +52,26 @@ def test_digests_say_which_pepper_made_them() -> None:
 def test_an_unusable_key_ring_is_refused_by_the_name_of_its_variable(text: str) -> None:
     with pytest.raises(ConfigurationError, match="CRUN_ENCRYPTION_KEYS"):
         parse_key_ring(text, variable="CRUN_ENCRYPTION_KEYS")
+
+
+@given(st.binary(max_size=300), st.text(max_size=30))
+def test_sealed_bytes_open_with_their_binding_in_any_later_ring(plaintext: bytes, binding: str) -> None:
+    sealed = seal_bytes(plaintext, bound_to=binding, ring=OLD)
+    assert unseal_bytes(sealed, bound_to=binding, ring=NEW) == plaintext
+    assert len(sealed) == len(plaintext) + 3 + 12 + 16
+
+
+@given(st.data())
+def test_a_changed_bit_another_binding_or_a_lost_key_keep_sealed_bytes_closed(given_to_us: st.DataObject) -> None:
+    sealed = bytearray(seal_bytes(b"an answer", bound_to="org_1:key", ring=OLD))
+    for binding, ring in (("org_2:key", OLD), ("org_1:key", {"e1": b"9" * 32}), ("org_1:key", {"e9": b"1" * 32})):
+        with pytest.raises(ConfigurationError):
+            unseal_bytes(bytes(sealed), bound_to=binding, ring=ring)
+    position = given_to_us.draw(st.integers(0, len(sealed) - 1))
+    sealed[position] ^= 1 << given_to_us.draw(st.integers(0, 7))
+    with pytest.raises(ConfigurationError):
+        unseal_bytes(bytes(sealed), bound_to="org_1:key", ring=OLD)
+
+
+def test_two_seals_of_the_same_bytes_differ() -> None:
+    assert seal_bytes(b"x", bound_to="b", ring=OLD) != seal_bytes(b"x", bound_to="b", ring=OLD)

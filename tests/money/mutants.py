@@ -135,6 +135,35 @@ MUTANTS = [
         f"{_RULES} -k settled_only_when",
     ),
     Mutant(
+        "a fallback runs on the hold of the first model",
+        "apps/gateway/fallback.py",
+        "        admission, allowance = await reserve(runtime.reservations, admission)\n"
+        "        self.targets = targets\n"
+        "        self._note(allowance)\n",
+        "        if not is_again:\n"
+        "            admission, allowance = await reserve(runtime.reservations, admission)\n"
+        "            self._note(allowance)\n"
+        "        self.targets = targets\n",
+        "tests/gateway/test_fallback.py -k d11",
+    ),
+    Mutant(
+        "a fallback never gives back the hold of the first model",
+        "apps/billing/scripts/admit.lua",
+        "local before = is_known and drop_hold(id, true)",
+        "local before = false",
+        "tests/gateway/test_fallback.py -k d11",
+    ),
+    Mutant(
+        "both models of a fallback are charged",
+        "apps/gateway/metering.py",
+        "        self._journal.open_request(opened)\n        self._opened = opened\n",
+        "        self.close(Outcome.FAILED, TokenCounts(input=self._opened.input_estimate), estimated=True)\n"
+        "        self.closed = None\n"
+        "        self._journal.open_request(opened)\n"
+        "        self._opened = opened\n",
+        "tests/gateway/test_fallback.py -k d11",
+    ),
+    Mutant(
         "what goes beyond a hold is billed",
         "apps/usage/contracts.py",
         "billed = cost_nanos if self.ceiling_nanos is None else min(cost_nanos, self.ceiling_nanos)",
@@ -211,6 +240,43 @@ MUTANTS = [
         "return -(-exact // TOKENS_PER_PRICE_UNIT) + flat_nanos",
         "return exact // TOKENS_PER_PRICE_UNIT + flat_nanos",
         "tests/billing/test_rating.py",
+    ),
+    Mutant(
+        "another body gets the answer of the first",
+        "apps/gateway/scripts/claim.lua",
+        "if found[1] ~= body then",
+        "if false then",
+        "tests/gateway/test_idempotency.py -k another_body",
+    ),
+    Mutant(
+        "a claim does not keep twins out",
+        "apps/gateway/scripts/claim.lua",
+        "if tonumber(found[4]) > now_ms then return {'running', found[2]} end\n"
+        "  if found[2] ~= ARGV[9] then return {'lost', found[2]} end",
+        "",
+        "tests/gateway/test_idempotency.py -k 50_twins_at_once",
+    ),
+    Mutant(
+        "a lost claim is taken over without asking what it cost",
+        "apps/gateway/scripts/claim.lua",
+        "if found[2] ~= ARGV[9] then",
+        "if false then",
+        "tests/gateway/test_idempotency.py -k a_lost_request_is_looked_for",
+    ),
+    Mutant(
+        "a claim ends before the journal knows what it cost",
+        "apps/gateway/idempotency_claims.py",
+        "        if claim.closed is None and self._reservations.is_running(claim.keyed.request_id):\n"
+        "            return  # its end does not stand in the journal yet: it will be told\n",
+        "",
+        "tests/gateway/test_idempotency.py -k stands_in_the_journal",
+    ),
+    Mutant(
+        "what cost something and has no answer is forgotten",
+        "apps/gateway/idempotency_claims.py",
+        "        elif cost_nanos:\n",
+        "        elif False:\n",
+        "tests/gateway/test_idempotency.py -k was_charged_is_not_done_again",
     ),
     Mutant(
         "SQL: an idempotency key can be used twice",

@@ -4,12 +4,14 @@ import asyncio
 from collections.abc import Iterator
 from typing import Any
 
+import httpx2
 import orjson
 import pytest
 from openai import (
     AsyncOpenAI,
     AuthenticationError,
     BadRequestError,
+    ConflictError,
     InternalServerError,
     NotFoundError,
     Omit,
@@ -274,3 +276,45 @@ def test_a_stream_that_breaks_raises_in_the_client_and_never_ends_cleanly(client
             received.append(chunk.choices[0].delta.content or "")
     assert type(failed.value).__name__ == "APIError"
     assert "".join(received) == "one two three "
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_an_idempotency_key_gives_the_same_answer_again_and_is_charged_once(client: OpenAI, stream: bool) -> None:
+    def ask(text: str) -> Any:
+        return client.chat.completions.with_raw_response.create(
+            model="truth-echo", messages=_user(text), stream=stream, extra_headers={"Idempotency-Key": f"sdk {stream}"}
+        )
+
+    first, again = ask("one two three"), ask("one two three")
+    told = [list(answer.parse()) if stream else answer.parse() for answer in (first, again)]
+    assert told[0] == told[1]
+    assert again.headers["x-crun-idempotent-replay"] == "true"
+    assert again.headers["x-request-id"] == first.headers["x-request-id"]
+    with pytest.raises(ConflictError) as refused:
+        ask("something else")
+    assert refused.value.code == "idempotency_key_reused"
+
+
+def test_the_clients_own_retry_gets_the_answer_that_its_first_try_was_charged_for(installation: Installation) -> None:
+    """The connection dies when the answer is complete; the SDK sends the same key again by itself."""
+    sent = []
+
+    class Losing(httpx2.HTTPTransport):
+        def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+            response = super().handle_request(request)
+            sent.append(request.headers["idempotency-key"])
+            if len(sent) == 1:
+                response.read()
+                response.close()
+                raise httpx2.ReadError("the connection was lost", request=request)
+            return response
+
+    with OpenAI(
+        base_url=installation.api, api_key=installation.api_key, http_client=httpx2.Client(transport=Losing())
+    ) as client:
+        answer = client.chat.completions.with_raw_response.create(
+            model="truth-echo", messages=_user("one two three"), extra_headers={"Idempotency-Key": "lost and found"}
+        )
+    assert sent == ["lost and found"] * 2
+    assert answer.headers["x-crun-idempotent-replay"] == "true"
+    assert answer.parse().choices[0].message.content == "one two three"

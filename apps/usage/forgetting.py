@@ -1,0 +1,50 @@
+"""Whether Redis can have forgotten what it was told of an organization's requests, and how long that matters."""
+
+import time
+from datetime import UTC, datetime
+from typing import Final
+
+import redis
+
+from apps.core.errors import Unavailable
+from apps.core.redis import single_try_client
+from apps.core.scripts import NEW_STORE_KEY, NEW_STORE_MS, mark_of_store
+from apps.usage.models import UsageRecord
+from apps.usage.reports import first_request_id
+
+FORGOTTEN_S: Final = 300.0
+"""So long after a store began anew, requests from before it may still be sent again by programs that retry."""
+
+
+def pause_ms(organization_id: str, remembered_s: float) -> int:
+    """For how long whoever relies on the memory of Redis must not, in milliseconds; 0 when nothing can be forgotten.
+
+    A store that is younger than FORGOTTEN_S was emptied, restarted, or is new. For an organization that was served in
+    the `remembered_s` before, it may have forgotten something. Raises Unavailable without Redis, Error without
+    PostgreSQL."""
+    age_s = _store_age_s()
+    if age_s >= FORGOTTEN_S:
+        return 0
+    now = time.time()
+    since = datetime.fromtimestamp(now - age_s - remembered_s, UTC)
+    was_served = (
+        UsageRecord.objects.for_organization(organization_id)
+        .filter(day__gte=since.date(), request_id__gte=first_request_id(since))
+        .filter(request_id__lt=first_request_id(datetime.fromtimestamp(now - age_s, UTC)))
+        .exists()
+    )
+    return int(1000 * (FORGOTTEN_S - age_s)) if was_served else 0
+
+
+def _store_age_s() -> float:
+    """How long ago somebody first noticed that the store knows nothing."""
+    client = single_try_client()
+    try:
+        run_id = client.info("server")["run_id"]
+        client.execute_command(*mark_of_store(run_id))  # type: ignore[no-untyped-call]  # redis-py gives it no types
+        left_ms = client.pttl(NEW_STORE_KEY.format(run_id=run_id))
+    except redis.RedisError as error:
+        raise Unavailable("the store is away") from error
+    finally:
+        client.close()
+    return (NEW_STORE_MS - int(left_ms)) / 1000
