@@ -36,6 +36,9 @@ class Target:
     pids: tuple[int, ...]
     key: str
     """Sent to everybody: a request has the same size for all."""
+    path: str = "/api/v1/chat/completions"
+    headers: tuple[tuple[str, str], ...] = ()
+    """More of them, for who cannot do without."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,8 @@ class LoadGenerator:
         job = Job(
             host="127.0.0.1",
             port=target.port,
-            headers={"Authorization": f"Bearer {target.key}"},
+            path=target.path,
+            headers={"Authorization": f"Bearer {target.key}", **dict(target.headers)},
             body=BODY,
             connections=self.connections,
             requests=load.requests,

@@ -31,6 +31,7 @@ class Job:
 
     host: str
     port: int
+    path: str
     headers: dict[str, str]
     body: dict[str, Any]
     connections: int
@@ -43,7 +44,7 @@ class Job:
         more = {"stream": True, "stream_options": {"include_usage": True}, "max_tokens": self.chunks}
         body = json.dumps({**self.body, **(more if self.chunks else {})}, separators=(",", ":")).encode()
         lines = [
-            "POST /api/v1/chat/completions HTTP/1.1",
+            f"POST {self.path} HTTP/1.1",
             f"Host: {self.host}:{self.port}",
             "Content-Type: application/json",
             f"Content-Length: {len(body)}",

@@ -86,7 +86,7 @@ class AsyncAPIView(APIView):
         except Exception:  # process edge: a bug becomes a 500 that tells nothing but its request id
             log.exception("bug while answering", extra={"request_id": self.request_id})
             response = self.error_response(GatewayError(SERVER_ERROR, f"Internal error; request id {self.request_id}."))
-        response.headers["x-request-id"] = self.request_id
+        response.headers["x-request-id"] = response.headers["x-crun-generation-id"] = self.request_id
         for name, value in self.limit_headers.items():
             response.headers[name] = value
         return response
@@ -103,6 +103,7 @@ class AsyncAPIView(APIView):
         if name == "head" and handler is None:
             handler = getattr(self, "get", None)
         if handler is None:
+            self.limit_headers = {"allow": ", ".join(self.allowed_methods)}
             raise GatewayError(METHOD_NOT_ALLOWED, str(MethodNotAllowed(method).detail))
         answer: HttpResponseBase = await handler(self.request, *self.args, **self.kwargs)
         return answer
