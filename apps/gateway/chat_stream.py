@@ -10,8 +10,6 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-import orjson
-
 from apps.gateway.errors import CONTENT_FILTERED, UPSTREAM_FAILED, UPSTREAM_OVERLOADED, GatewayError
 from apps.gateway.sse import EventSplitter, event_data, events
 from apps.gateway.token_usage import NOTHING_TOLD, ToldUsage, read_usage
@@ -34,7 +32,7 @@ _PLAIN_TAIL = re.compile(
 _DONE = b"[DONE]"
 _DICT_OR_NONE = (dict, type(None))
 _PUBLIC_FIELDS = frozenset((*PUBLIC_FIELDS, "usage", "obfuscation"))
-OUTPUT_FIELDS = ("content", "tool_calls", "reasoning_content", "reasoning", "refusal")
+OUTPUT_FIELDS = ("content", "tool_calls", "function_call", "reasoning_content", "reasoning", "refusal")
 
 
 class ChatStream:
@@ -121,7 +119,7 @@ class ChatStream:
             "choices": [],
             "usage": usage,
         }
-        return b"data: " + orjson.dumps(chunk) + b"\n\ndata: [DONE]\n\n"
+        return b"data: " + write_json(chunk) + b"\n\ndata: [DONE]\n\n"
 
     def _event(self, event: bytes) -> bytes:
         payload = event_data(event)
@@ -134,7 +132,7 @@ class ChatStream:
         if chunk is None:
             self.skipped_events += 1
             return b""
-        if error := chunk.get("error"):
+        if error := chunk.get("error") or chunk.get("object") == "error":
             self.failure = _reported(error)
             return b""
         usage = chunk.get("usage")
@@ -163,8 +161,8 @@ class ChatStream:
         self._created = chunk["created"] if isinstance(chunk.get("created"), int) else self._created
         for name, pattern in _IDENTITY.items():
             for found in pattern.finditer(part):
-                if orjson.loads(b"{" + found.group() + b"}")[name] == chunk.get(name):
-                    ours = b'"' + name.encode() + b'":' + orjson.dumps(self._ours[name])
+                if read_json(b"{" + found.group() + b"}")[name] == chunk.get(name):
+                    ours = b'"' + name.encode() + b'":' + write_json(self._ours[name])
                     part = part.replace(found.group(), ours)
                     break
         return part
@@ -185,7 +183,7 @@ class ChatStream:
         for choice in chunk.get("choices") or ():
             delta = choice.get("delta")
             if delta:
-                pieces = [delta[field] for field in OUTPUT_FIELDS if delta.get(field)]
+                pieces = output_of(delta)
                 self.output_count += sum(map(_pieces, pieces))
                 if self._note_output is not None:
                     for piece in pieces:
@@ -209,6 +207,14 @@ def _reported(error: object) -> GatewayError:
     if code == UPSTREAM_OVERLOADED.code:
         return GatewayError(UPSTREAM_OVERLOADED, "The upstream became overloaded while answering.")
     return GatewayError(UPSTREAM_FAILED, "The upstream reported an error while answering.")
+
+
+def output_of(message: dict[str, Any]) -> list[Any]:
+    """Everything in a message, or in a piece of one, that is output. vLLM says the same thought under two names."""
+    pieces = [message[field] for field in OUTPUT_FIELDS if message.get(field)]
+    if message.get("reasoning") and message["reasoning"] == message.get("reasoning_content"):
+        pieces.remove(message["reasoning"])
+    return pieces
 
 
 def _pieces(output: object) -> int:

@@ -6,7 +6,7 @@ from typing import Final
 
 HEADER: Final = "x-crun-dropped-params"
 MAX_NAMES: Final = 32
-_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_NAME = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}")
 """The names are the caller's own: what is none for a header is told as `other`."""
 
 

@@ -45,11 +45,13 @@ def events(block: bytes) -> list[bytes]:
 
 
 def event_data(event: bytes) -> bytes:
-    """The `data` of an event, its lines joined; b"" for a comment or an event without data."""
+    """The `data` of an event; b"" for a comment or an event without data.
+
+    Several lines are joined by a space, so that the payload stays one line wherever it goes: JSON means the same."""
     if event.startswith(_DATA) and b"\n" not in event:
         return event[len(_DATA) :].strip()
     lines = [line[len(_DATA) :].strip() for line in event.split(b"\n") if line.startswith(_DATA)]
-    return b"\n".join(lines)
+    return b" ".join(lines)
 
 
 def _with_plain_line_ends(buffer: bytes) -> bytes:

@@ -15,6 +15,7 @@ from apps.usage.contracts import TokenCounts
 BYTES_PER_TOKEN = 4
 """Our estimate where the upstream tells nothing: published in docs/metering.md."""
 RAW_USAGE_BYTES: Final = 2_048
+LONGEST_WORD: Final = 16
 _BESIDE_DETAILS: Final = frozenset((
     "prompt_cache_hit_tokens",
     "prompt_cache_miss_tokens",
@@ -50,7 +51,7 @@ class ToldUsage:
         if self.said is None:
             return ""
         try:
-            return write_json(self.said)[:RAW_USAGE_BYTES].decode(errors="ignore")
+            return write_json(_without_texts(self.said))[:RAW_USAGE_BYTES].decode(errors="ignore")
         except RecursionError:
             return "nested too deeply"
 
@@ -349,5 +350,15 @@ def _optional(usage: dict[str, Any], name: str) -> int | None:
 def _brief(value: object) -> str:
     """A wrong value as it is told on: short, whatever its size or depth is."""
     if isinstance(value, str):
-        return repr(value[:40])
+        return repr(_without_texts(value))
     return repr(value) if isinstance(value, int | float) and abs(value) < _ABSURD else f"a {type(value).__name__}"
+
+
+def _without_texts(said: object) -> object:
+    """The same without texts that are longer than a word such as a tier: usage has no place for them, and a credential
+    that an upstream echoes must not be kept."""
+    if isinstance(said, str):
+        return said if len(said) <= LONGEST_WORD else f"{len(said)} characters"
+    if isinstance(said, dict):
+        return {name: _without_texts(value) for name, value in said.items()}
+    return [_without_texts(value) for value in said] if isinstance(said, list) else said

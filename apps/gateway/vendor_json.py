@@ -5,20 +5,26 @@ so the standard library takes over for such a text, with escapes.
 """
 
 import json
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
+MAX_DEPTH: Final = 200
+"""What is nested deeper can be read, but not be written again."""
+
 
 def read_json(content: bytes) -> Any:
-    """The parsed content. Raises ValueError for what is no JSON."""
+    """The parsed content. Raises ValueError for what is no JSON, has NaN or infinity, or is nested too deeply."""
     try:
-        return orjson.loads(content)
+        parsed = orjson.loads(content)
     except orjson.JSONDecodeError:
         try:
-            return json.loads(content)
+            parsed = json.loads(content, parse_constant=_refuse)
         except RecursionError as error:
             raise ValueError("nested too deeply") from error
+    if content.count(b"[") + content.count(b"{") > MAX_DEPTH:
+        _check_depth(parsed)
+    return parsed
 
 
 def write_json(content: object) -> bytes:
@@ -27,3 +33,18 @@ def write_json(content: object) -> bytes:
         return orjson.dumps(content)
     except TypeError:
         return json.dumps(content, separators=(",", ":")).encode()
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _check_depth(parsed: Any) -> None:
+    """Level by level. Raises ValueError."""
+    level = [parsed]
+    for _ in range(MAX_DEPTH):
+        inner = [each.values() if isinstance(each, dict) else each for each in level]
+        level = [value for each in inner for value in each if isinstance(value, dict | list)]
+        if not level:
+            return
+    raise ValueError("nested too deeply")

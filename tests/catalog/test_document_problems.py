@@ -170,7 +170,7 @@ def test_a_provider_has_a_key_or_the_name_of_one() -> None:
     assert the_problem_of(text) == "2: providers[0]: has both api_key and api_key_env; keep one"
 
 
-@pytest.mark.parametrize("name", ["CRUN_SECRET_KEY", "crun_key_peppers", "DATABASE_URL", "REDIS_URL"])
+@pytest.mark.parametrize("name", ["CRUN_SECRET_KEY", "crun_key_peppers", "DATABASE_URL", "REDIS_URL", "email_url"])
 def test_secrets_of_the_installation_cannot_be_sent_to_a_provider(name: str) -> None:
     assert "belongs to this installation" in the_problem_of(provider_with(api_key_env=name))
 

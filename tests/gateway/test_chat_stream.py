@@ -240,3 +240,23 @@ def test_a_stream_is_finished_when_all_of_its_choices_are() -> None:
         assert not stream.is_finished
         stream.feed(chunk(choices=[{"index": index, "delta": {}, "finish_reason": "stop"}], usage=USAGE))
     assert stream.is_finished
+
+
+@pytest.mark.parametrize(
+    ("delta", "count"),
+    [
+        ({"function_call": {"name": "f", "arguments": "{}"}}, 1),
+        ({"reasoning": "two words", "reasoning_content": "two words"}, 2),
+        ({"reasoning": "two words", "reasoning_content": "and three more"}, 5),
+        ({"reasoning": "", "reasoning_content": ""}, 0),
+    ],
+)
+def test_all_output_counts_and_the_same_thought_counts_once(delta: dict[str, Any], count: int) -> None:
+    stream, _ = run(chunk(choices=[{"index": 0, "delta": delta}]), FINISH, DONE)
+    assert stream.output_count == count
+
+
+def test_an_event_in_several_lines_leaves_in_one() -> None:
+    pretty = orjson.dumps(orjson.loads(chunk()[6:]), option=orjson.OPT_INDENT_2).replace(b"\n", b"\ndata: ")
+    _, sent = run(b"data: " + pretty + b"\n\n", FINISH, DONE)
+    assert sent.count(b"\n") == 4 and parsed(sent)[0]["choices"][0]["delta"] == {"content": "Hi"}

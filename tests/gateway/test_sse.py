@@ -41,7 +41,7 @@ def test_an_endless_event_is_cut_off() -> None:
         (b": comment", b""),
         (b"event: ping", b""),
         (b"event: m\ndata: x", b"x"),
-        (b"data: a\ndata: b", b"a\nb"),
+        (b"data: a\ndata: b", b"a b"),
         (b"", b""),
     ],
 )

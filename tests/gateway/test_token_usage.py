@@ -349,12 +349,18 @@ def test_zero_for_an_answer_with_output_is_believed_and_looked_at() -> None:
 
 def test_raw_usage_is_kept_as_it_was_told_and_cut() -> None:
     assert read(prompt_tokens="x", extra=None).raw == '{"prompt_tokens":"x","extra":null}'
-    assert len(read(prompt_tokens="ü" * 5_000).raw.encode()) in (RAW_USAGE_BYTES, RAW_USAGE_BYTES - 1)
+    assert len(read(prompt_tokens=["ü" * 10] * 500).raw.encode()) in (RAW_USAGE_BYTES, RAW_USAGE_BYTES - 1)
     assert "\x00" not in read(prompt_tokens="\x00").raw
     deep: list[Any] = []
     for _ in range(100_000):
         deep = [deep]
     assert read(prompt_tokens=deep).raw == "nested too deeply"
+
+
+def test_no_long_text_is_kept_of_a_usage() -> None:
+    told = read(prompt_tokens="5f0c9a1be7d24c66", parts=[{"by": "sk-upstream-canary-0123456789", "tier": "priority"}])
+    assert told.raw == '{"prompt_tokens":"5f0c9a1be7d24c66","parts":[{"by":"29 characters","tier":"priority"}]}'
+    assert read(prompt_tokens="sk-upstream-canary-0123456789").violation == "prompt_tokens is '29 characters'"
 
 
 counts = st.integers(0, 2_000)

@@ -261,3 +261,9 @@ def test_what_is_no_answer_is_refused() -> None:
     for body in (b"[]", b"{}", b'{"choices":[]}', b"no"):
         with pytest.raises(ValueError):
             Azure().whole_answer(body)
+
+
+def test_an_error_ends_the_stream_even_beside_a_list_of_choices() -> None:
+    for told, code in (({"code": "content_filter"}, b"content_filter"), ({"code": "oops"}, b"upstream_failed")):
+        translated = AzureStream().feed(sse({"choices": [], "error": told})[0])
+        assert b'"error"' in translated and code in translated

@@ -224,3 +224,18 @@ def test_an_hour_in_the_cache_is_asked_for_where_it_has_a_price() -> None:
     request, lost = converse_request(chat, priced, TARGET)
     assert request["messages"][0]["content"][1] == {"cachePoint": {"type": "default", "ttl": "1h"}}
     assert lost == ()
+
+
+def test_a_temperature_is_never_more_than_converse_takes() -> None:
+    chat = parse_chat(orjson.dumps({"model": "m", "messages": [HELLO], "temperature": 1.7, "top_p": 0.5}))
+    nova = msgspec.structs.replace(TARGET, upstream_model="amazon.nova-pro-v1:0")
+    request, lost = converse_request(chat, offered(), nova)
+    assert request["inferenceConfig"] == {"maxTokens": 100, "temperature": 1, "topP": 0.5}
+    assert lost == ("temperature",)
+
+
+def test_who_cannot_stop_thinking_thinks_little_and_that_is_named() -> None:
+    chat = parse_chat(orjson.dumps({"model": "m", "messages": [HELLO], "reasoning_effort": "none"}))
+    claude = msgspec.structs.replace(TARGET, upstream_model="eu.anthropic.claude-opus-5-20260801-v1:0")
+    request, lost = converse_request(chat, offered(), claude)
+    assert (request["outputConfig"], lost) == ({"effort": "low"}, ("reasoning_effort",))

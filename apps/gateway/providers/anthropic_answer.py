@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from apps.gateway.providers.anthropic_thinking import detail
-from apps.gateway.providers.event_translation import DONE, FAILED, OVERLOADED, ChunkWriter, EventTranslator
+from apps.gateway.providers.event_translation import DONE, FAILED, GARBAGE, OVERLOADED, ChunkWriter, EventTranslator
 from apps.gateway.sse import event_data
 from apps.gateway.vendor_json import read_json, write_json
 
@@ -24,8 +24,6 @@ FINISH_REASONS: Final = {
 """A paused turn is not at its end; a reason that is not known here is one to stop."""
 _THOUGHTS: Final = ("thinking", "redacted_thinking")
 _INPUT: Final = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
-_GARBAGE: Final = b"data: ?\n\n"
-"""What stands for an event that is no JSON: it is counted further on."""
 
 
 def whole_answer(body: bytes) -> dict[str, Any]:
@@ -67,7 +65,7 @@ def _call(block: dict[str, Any]) -> dict[str, Any]:
 class _Open:
     """A content block whose end is still to come."""
 
-    __slots__ = ("call", "content", "has_arguments", "thoughts")
+    __slots__ = ("call", "content", "has_arguments", "signature", "thoughts")
 
     def __init__(self, content: dict[str, Any], call: int = 0) -> None:
         self.content = content
@@ -75,6 +73,7 @@ class _Open:
         """The place of a tool call among all of the answer."""
         self.has_arguments = False
         self.thoughts = [_word(content, "thinking")]
+        self.signature = [_word(content, "signature")]
 
 
 class AnthropicStream(EventTranslator):
@@ -97,9 +96,9 @@ class AnthropicStream(EventTranslator):
         try:
             told = read_json(payload)
         except ValueError:
-            return _GARBAGE
+            return GARBAGE
         if not isinstance(told, dict):
-            return _GARBAGE
+            return GARBAGE
         read = _EVENTS.get(str(told.get("type")))
         return read(self, told) if read is not None else b""
 
@@ -137,7 +136,7 @@ class AnthropicStream(EventTranslator):
             block.thoughts.append(_word(delta, "thinking"))
             return self._said("reasoning_content", block.thoughts[-1])
         if kind == "signature_delta":
-            block.content["signature"] = _word(block.content, "signature") + _word(delta, "signature")
+            block.signature.append(_word(delta, "signature"))
         return b""
 
     def _block_stop(self, told: dict[str, Any]) -> bytes:
@@ -149,7 +148,7 @@ class AnthropicStream(EventTranslator):
         arguments."""
         kind = block.content.get("type")
         if kind in _THOUGHTS:
-            whole = {**block.content, "thinking": "".join(block.thoughts)}
+            whole = {**block.content, "thinking": "".join(block.thoughts), "signature": "".join(block.signature)}
             return self._writer.delta({"reasoning_details": [detail(whole, index)]})
         if kind == "tool_use" and not block.has_arguments:
             arguments = write_json(block.content.get("input") or {}).decode()

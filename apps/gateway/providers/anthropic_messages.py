@@ -60,6 +60,8 @@ def answers_tools_without_thoughts(turns: list[dict[str, Any]]) -> bool:
 def _assistant(message: dict[str, Any], place: str) -> list[Block]:
     if message.get("function_call") is not None:
         raise bad_field(f"{place}.function_call", "function_call is not supported by this model; use tool_calls.")
+    if message.get("audio"):
+        raise bad_field(f"{place}.audio", "An earlier answer in sound cannot be passed on to this model's provider.")
     blocks = thinking_blocks(message)
     content = message.get("content")
     if isinstance(content, list):
@@ -67,6 +69,7 @@ def _assistant(message: dict[str, Any], place: str) -> list[Block]:
             blocks += _assistant_part(part, f"{place}.content[{position}]")
     else:
         blocks += _texts(content, place)
+    blocks += _text(message.get("refusal") or "", {}, place)
     calls = message.get("tool_calls")
     for position, call in enumerate(calls if isinstance(calls, list) else ()):
         blocks.append(_tool_use(call, f"{place}.tool_calls[{position}]"))

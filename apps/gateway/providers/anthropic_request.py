@@ -6,10 +6,16 @@ Source: `MessageCreateParams` in the Messages API reference of Anthropic.
 from typing import Any, Final
 
 from apps.catalog.contracts import OfferedModel, Target
-from apps.gateway.chat import OWN_FIELDS, ChatRequest
+from apps.gateway.chat import ChatRequest
 from apps.gateway.errors import bad_field
 from apps.gateway.providers.anthropic_messages import answers_tools_without_thoughts, conversation
 from apps.gateway.providers.anthropic_thinking import Habits, asked_effort, habits_of, thinking_fields
+from apps.gateway.providers.conversation import (
+    COMMON_FIELDS,
+    output_limit,
+    refuse_what_changes_the_answer,
+    unexpressed,
+)
 
 MOST_TEMPERATURE: Final = 1
 MAX_USER_CHARACTERS: Final = 256
@@ -17,16 +23,10 @@ _TIERS: Final = {"auto": "auto", "priority": "auto", "default": "standard_only"}
 """OpenAI's tiers as Anthropic's. `priority` is what it has when it can; its usage says whether it did."""
 _PASSED: Final = ("thinking", "cache_control")
 """Objects of Anthropic's own that callers write beside OpenAI's fields, as is `top_k`."""
-_HAVE_A_PLACE: Final = frozenset((
-    *OWN_FIELDS, *_PASSED, "top_k", "model", "messages", "stream", "stream_options", "n", "max_tokens",
-    "max_completion_tokens", "temperature", "top_p", "stop", "tools", "tool_choice", "parallel_tool_calls",
-    "reasoning_effort", "reasoning", "response_format", "user", "safety_identifier", "service_tier", "modalities",
-))  # fmt: skip
-_CHANGE_THE_ANSWER: Final = {
-    "functions": "This model takes no functions in the old form; use tools.",
-    "audio": "This model answers with text only.",
-    "web_search_options": "This model cannot search the web through CRUN.",
-}
+_KNOWN: Final = COMMON_FIELDS | {
+    *_PASSED, "top_k", "n", "temperature", "top_p", "stop", "parallel_tool_calls", "reasoning_effort", "reasoning",
+    "response_format", "user", "safety_identifier", "service_tier", "modalities",
+}  # fmt: skip
 
 
 def losses(chat: ChatRequest, model: OfferedModel, target: Target) -> tuple[str, ...]:
@@ -41,10 +41,13 @@ def messages_request(chat: ChatRequest, model: OfferedModel, target: Target) -> 
     body = chat.body
     _refuse(body)
     habits = habits_of(target.upstream_model, target.options.get("thinking", "auto"))
-    lost = [name for name, value in body.items() if name not in _HAVE_A_PLACE and value]
+    lost = list(unexpressed(body, _KNOWN))
     system, turns = conversation(body["messages"])
-    max_tokens = most_output(chat, model)
-    request: dict[str, Any] = {"model": target.upstream_model, "max_tokens": max_tokens, "messages": turns}
+    request: dict[str, Any] = {
+        "model": target.upstream_model,
+        "max_tokens": output_limit(chat, model),
+        "messages": turns,
+    }
     if system:
         request["system"] = system
     if chat.stream:
@@ -82,18 +85,8 @@ def _shorten_cache_marks(request: dict[str, Any]) -> bool:
     return found
 
 
-def most_output(chat: ChatRequest, model: OfferedModel) -> int:
-    """The bound that Anthropic demands with each request: the one that is held for."""
-    if chat.output_cut is not None:
-        return chat.output_cut
-    asked = chat.asked_output
-    return model.max_output_tokens if asked is None else min(asked, model.max_output_tokens)
-
-
 def _refuse(body: dict[str, Any]) -> None:
-    for field, message in _CHANGE_THE_ANSWER.items():
-        if body.get(field):
-            raise bad_field(field, message)
+    refuse_what_changes_the_answer(body)
     if (body.get("n") or 1) > 1:
         raise bad_field("n", "This model gives one answer to a request: n must be 1.")
     if body.get("modalities") not in (None, [], ["text"]):

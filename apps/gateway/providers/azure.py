@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 from apps.catalog.contracts import OfferedModel, Target
 from apps.gateway.chat import ChatRequest, body_for_upstream, dropped_options
+from apps.gateway.embeddings import EmbeddingsRequest
 from apps.gateway.errors import UPSTREAM_MISCONFIGURED, GatewayError
 from apps.gateway.providers.base import StreamTranslator, UpstreamRequest
 from apps.gateway.providers.event_translation import FAILED, FILTERED, EventTranslator
@@ -29,21 +30,18 @@ class Azure(OpenAI):
     def chat_request(
         self, chat: ChatRequest, model: OfferedModel, target: Target, *, request_id: str
     ) -> UpstreamRequest:
-        headers = {
-            "content-type": "application/json",
-            "accept": "text/event-stream" if chat.stream else "application/json",
-            "accept-encoding": "identity",
-            "x-request-id": request_id,
-        }
-        if target.options["auth"] == "entra":
-            headers["authorization"] = f"Bearer {target.api_key}"
-        else:
-            headers["api-key"] = target.api_key
         return UpstreamRequest(
-            url=_address(target),
-            headers=headers,
+            url=_address(target, "chat/completions"),
+            headers=_headers(target, request_id, stream=chat.stream),
             body=body_for_upstream(chat, model, target.upstream_model, output_limit_field=target.output_limit_field),
             dropped=dropped_options(chat),
+        )
+
+    def embeddings_request(self, asked: EmbeddingsRequest, target: Target, *, request_id: str) -> UpstreamRequest:
+        return UpstreamRequest(
+            url=_address(target, "embeddings"),
+            headers=_headers(target, request_id, stream=False),
+            body=asked.for_upstream(target.upstream_model),
         )
 
     def whole_answer(self, body: bytes) -> dict[str, Any]:
@@ -76,9 +74,10 @@ class AzureStream(EventTranslator):
             chunk = read_json(payload)
         except ValueError:
             return event + b"\n\n"  # [DONE], and garbage that is counted further on
+        if isinstance(chunk, dict) and chunk.get("error"):
+            return FILTERED if _is_filtered(chunk["error"]) else FAILED
         if not isinstance(chunk, dict) or not isinstance(chunk.get("choices"), list):
-            error = chunk.get("error") if isinstance(chunk, dict) else None
-            return (FILTERED if _is_filtered(error) else FAILED) if error else b"data: " + payload + b"\n\n"
+            return b"data: " + payload + b"\n\n"
         choices = [_without_reports(choice) for choice in chunk["choices"] if isinstance(choice, dict)]
         choices = [choice for choice in choices if choice.get("delta") or choice.get("finish_reason")]
         usage = chunk.get("usage")
@@ -100,14 +99,28 @@ def _is_filtered(error: object) -> bool:
     return error.get("code") in _FILTER_CODES or (isinstance(inner, dict) and inner.get("code") in _FILTER_CODES)
 
 
-def _address(target: Target) -> str:
+def _headers(target: Target, request_id: str, *, stream: bool) -> dict[str, str]:
+    headers = {
+        "content-type": "application/json",
+        "accept": "text/event-stream" if stream else "application/json",
+        "accept-encoding": "identity",
+        "x-request-id": request_id,
+    }
+    if target.options["auth"] == "entra":
+        headers["authorization"] = f"Bearer {target.api_key}"
+    else:
+        headers["api-key"] = target.api_key
+    return headers
+
+
+def _address(target: Target, endpoint: str) -> str:
     """Since `v1` the deployment is named in the body alone, as OpenAI's model is."""
     version = target.options["api_version"]
     resource = target.base_url.removesuffix("/openai/v1").removesuffix("/openai")
     if version == "v1":
-        return f"{resource}/openai/v1/chat/completions"
+        return f"{resource}/openai/v1/{endpoint}"
     deployment = quote(target.upstream_model, safe="")
-    return f"{resource}/openai/deployments/{deployment}/chat/completions?api-version={quote(version, safe='')}"
+    return f"{resource}/openai/deployments/{deployment}/{endpoint}?api-version={quote(version, safe='')}"
 
 
 def _without_reports(choice: dict[str, Any]) -> dict[str, Any]:

@@ -56,7 +56,7 @@ class BedrockStream:
         self._calls: dict[int, int] = {}
         """Block of a call -> which call of the answer it is."""
         self._empty_calls: set[int] = set()
-        self._thoughts: dict[int, dict[str, Any]] = {}
+        self._thoughts: dict[int, dict[str, list[str]]] = {}
         self._stop_reason = ""
         self._is_over = False
 
@@ -102,8 +102,8 @@ class BedrockStream:
         index = _place(told)
         self._calls[index] = len(self._calls)
         self._empty_calls.add(index)
-        function = {"name": call.get("name"), "arguments": ""}
-        return self._call(index, {"id": call.get("toolUseId"), "type": "function", "function": function})
+        function = {"name": _word(call, "name"), "arguments": ""}
+        return self._call(index, {"id": _word(call, "toolUseId"), "type": "function", "function": function})
 
     def _block_delta(self, told: dict[str, Any]) -> bytes:
         delta, index = _object(told, "delta"), _place(told)
@@ -121,7 +121,7 @@ class BedrockStream:
         thought = self._thoughts.setdefault(index, {})
         for name in ("text", "signature", "redactedContent"):
             if isinstance(piece.get(name), str):
-                thought[name] = thought.get(name, "") + piece[name]
+                thought.setdefault(name, []).append(piece[name])
         text = piece.get("text")
         return self._writer.delta({"reasoning_content": text}) if isinstance(text, str) and text else b""
 
@@ -131,7 +131,8 @@ class BedrockStream:
         if index in self._empty_calls:
             self._empty_calls.discard(index)
             return self._call(index, {"function": {"arguments": "{}"}})
-        details = _details(self._thoughts.pop(index, {}), index)
+        thought = {name: "".join(pieces) for name, pieces in self._thoughts.pop(index, {}).items()}
+        details = _details(thought, index)
         return self._writer.delta({"reasoning_details": details}) if details else b""
 
     def _message_stop(self, told: dict[str, Any]) -> bytes:
@@ -169,8 +170,8 @@ def _as_fields(block: dict[str, Any], index: int) -> dict[str, Any]:
         return {"content": block["text"]} if block["text"] else {}
     if "toolUse" in block:
         call = _object(block, "toolUse")
-        function = {"name": call.get("name"), "arguments": write_json(call.get("input") or {}).decode()}
-        return {"tool_calls": [{"id": call.get("toolUseId"), "type": "function", "function": function}]}
+        function = {"name": _word(call, "name"), "arguments": write_json(call.get("input") or {}).decode()}
+        return {"tool_calls": [{"id": _word(call, "toolUseId"), "type": "function", "function": function}]}
     if "citationsContent" in block:
         pieces = _object(block, "citationsContent").get("content")
         pieces = pieces if isinstance(pieces, list) else []
@@ -199,6 +200,11 @@ def _place(told: dict[str, Any]) -> int:
 
 def _finish_reason(reason: str) -> str:
     return _FINISH_REASONS.get(reason, "stop")
+
+
+def _word(holder: dict[str, Any], name: str) -> str:
+    value = holder.get(name)
+    return value if isinstance(value, str) else ""
 
 
 def _object(holder: dict[str, Any], name: str) -> dict[str, Any]:

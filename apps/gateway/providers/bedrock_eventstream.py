@@ -30,33 +30,35 @@ class MessageSplitter:
     """Collects bytes and gives back whole messages, whatever the reads were."""
 
     def __init__(self) -> None:
-        self._buffer = b""
+        self._buffer = bytearray()
         self.is_damaged = False
         """A checksum, a length or a header is wrong: nothing from there on makes sense."""
 
     def feed(self, received: bytes) -> list[Message]:
         """The messages that these bytes complete, up to the first damage."""
         messages: list[Message] = []
-        self._buffer = self._buffer + received if self._buffer else received
+        self._buffer += received
+        begin = 0
         try:
-            while not self.is_damaged and (size := _size_of_first(self._buffer)):
-                raw, self._buffer = self._buffer[:size], self._buffer[size:]
-                messages.append(_message(raw))
+            while not self.is_damaged and (size := _size_of_next(self._buffer, begin)):
+                messages.append(_message(bytes(self._buffer[begin : begin + size])))
+                begin += size
         except _Damaged:
             self.is_damaged = True
+        del self._buffer[:begin]
         return messages
 
 
-def _size_of_first(buffer: bytes) -> int:
-    """Bytes of the first message; 0 while it is not complete."""
-    if len(buffer) < _PRELUDE.size:
+def _size_of_next(buffer: bytearray, begin: int) -> int:
+    """Bytes of the message that begins there; 0 while it is not complete."""
+    if len(buffer) - begin < _PRELUDE.size:
         return 0
-    size, headers_size, checksum = _PRELUDE.unpack_from(buffer)
-    if zlib.crc32(buffer[: _PRELUDE.size - _CHECKSUM_BYTES]) != checksum:
+    size, headers_size, checksum = _PRELUDE.unpack_from(buffer, begin)
+    if zlib.crc32(buffer[begin : begin + _PRELUDE.size - _CHECKSUM_BYTES]) != checksum:
         raise _Damaged("the checksum of a prelude")
     if not _LEAST + headers_size <= size <= MAX_MESSAGE_BYTES:
         raise _Damaged("the length of a message")
-    return size if size <= len(buffer) else 0
+    return size if size <= len(buffer) - begin else 0
 
 
 def _message(raw: bytes) -> Message:

@@ -22,6 +22,7 @@ from apps.gateway.providers.conversation import (
     names_of_calls,
     output_limit,
     parts_of,
+    refuse_what_changes_the_answer,
     refused,
     stop_sequences,
     text_of,
@@ -33,6 +34,7 @@ from apps.gateway.providers.conversation import (
 _KNOWN: Final = COMMON_FIELDS | {
     "n", "temperature", "top_p", "top_k", "stop", "response_format", "reasoning_effort", "reasoning", "service_tier",
 }  # fmt: skip
+MOST_TEMPERATURE: Final = 1
 _NO_TEXT: Final = re.compile(r"\s*")
 _NAME: Final = re.compile(r"[^A-Za-z0-9\-()\[\] ]+")
 _TIERS: Final = ("flex", "priority")
@@ -65,6 +67,7 @@ def converse_request(chat: ChatRequest, model: OfferedModel, target: Target) -> 
     """The request, and the fields that are lost in it. Raises GatewayError (400) for what would change the answer if
     it were left out."""
     body = chat.body
+    refuse_what_changes_the_answer(body)
     if chat.choices > 1:
         raise bad_field("n", "This model gives one answer to a request: n must be 1.")
     lost = list(unexpressed(body, _KNOWN))
@@ -113,15 +116,17 @@ def _conversation(messages: list[dict[str, Any]]) -> tuple[list[Block], list[Blo
         if role in INSTRUCTING_ROLES:
             for where, part in parts_of(message, place):
                 system += [{"text": text_of(part, where)}, *_cache_point(part)]
+            system += _cache_point(message)
             continue
         if role == "assistant":
             blocks = _assistant_blocks(message, place)
         elif role == "tool":
-            blocks = [_tool_result(message, place), *_cache_point(message)]
+            blocks = [_tool_result(message, place)]
         elif role == "user":
             blocks = _blocks(message, place)
         else:
             raise bad_field(f"{place}.role", f"Unknown role {role!r}.")
+        blocks += _cache_point(message) if blocks else []
         side = "assistant" if role == "assistant" else "user"
         if turns and turns[-1]["role"] == side:
             turns[-1]["content"] += blocks
@@ -231,9 +236,16 @@ def _take_reasoning(body: dict[str, Any], request: Block, upstream_model: str, *
     """Claude's thinking and the effort of OpenAI's open models are fields of these models, beside Converse's own."""
     effort = asked_effort(body)
     field = "reasoning_effort" if body.get("reasoning_effort") is not None else "reasoning"
-    if effort is None or effort == "none":
-        if effort == "none" and not _is_claude(upstream_model):
+    if body.get("reasoning") and (field == "reasoning_effort" or effort is None):
+        lost.append("reasoning")
+    if effort is None:
+        return
+    if effort == "none":
+        if not _is_claude(upstream_model):
             lost.append(field)
+        elif habits_of(upstream_model, "auto").thinks_unasked:
+            lost.append(field)
+            request["outputConfig"] = {"effort": "low"}
         return
     extra = request.setdefault("additionalModelRequestFields", {})
     if "openai.gpt-oss" in upstream_model and effort in ("low", "medium", "high"):
@@ -264,17 +276,18 @@ def _forbids_thinking(request: Block) -> bool:
 
 
 def _take_sampling(body: dict[str, Any], request: Block, upstream_model: str, *, lost: list[str]) -> None:
-    """Claude takes one of temperature and top_p, up to 1, none beside thinking, and none at all since 4.7."""
+    """Converse takes a temperature up to 1; Claude one of temperature and top_p, none beside thinking, and none at all
+    since 4.7."""
     names = {"temperature": "temperature", "top_p": "topP"}
     asked = [name for name in names if body.get(name) is not None]
     config, extra = request["inferenceConfig"], request.get("additionalModelRequestFields", {})
-    takes_any, most = True, 2.0
+    takes_any = True
     if _is_claude(upstream_model):
-        takes_any, most = habits_of(upstream_model, "auto").samples and "thinking" not in extra, 1.0
+        takes_any = habits_of(upstream_model, "auto").samples and "thinking" not in extra
         asked = [name for name in asked if body[name] != 1]
     for position, name in enumerate(asked):
         if takes_any and (position == 0 or not _is_claude(upstream_model)):
-            config[names[name]] = min(body[name], most)
+            config[names[name]] = min(body[name], MOST_TEMPERATURE)
         if config.get(names[name]) != body[name]:
             lost.append(name)
     if body.get("top_k") is not None:

@@ -1,5 +1,6 @@
 """Signature Version 4 for Bedrock, by botocore's signer alone: no session, no look-up of credentials, no files."""
 
+import logging
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -7,6 +8,7 @@ from botocore.auth import SigV4Auth  # type: ignore[import-untyped]  # botocore 
 from botocore.awsrequest import AWSRequest  # type: ignore[import-untyped]  # botocore has no types
 
 SERVICE: Final = "bedrock"
+logging.getLogger("botocore").setLevel(logging.WARNING)  # its signer would log session tokens and signatures at DEBUG
 
 
 class Credentials(NamedTuple):

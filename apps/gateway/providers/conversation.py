@@ -31,6 +31,15 @@ _SAID_BY_SILENCE: Final[Mapping[str, tuple[object, ...]]] = {
 """Values that mean what leaving the field out means."""
 
 
+_CHANGE_THE_ANSWER: Final = {
+    "functions": "This model takes no functions in the old form; use tools.",
+    "audio": "This model does not answer with sound.",
+    "web_search_options": "This model cannot search the web through CRUN.",
+}
+_MIME_TYPES: Final = {"image_url": "image/", "input_audio": "audio/", "video_url": "video/"}
+"""Kind of a part -> how the type of its file begins. What is held for a file goes by the kind of its part."""
+
+
 class Media(NamedTuple):
     """A file of a content part: its bytes in base64, or the address where the vendor finds it."""
 
@@ -57,8 +66,16 @@ class Tools(NamedTuple):
     name: str = ""
 
 
+def refuse_what_changes_the_answer(body: dict[str, Any]) -> None:
+    """Raises GatewayError (400) for a field that no dialect but OpenAI's has, and that is more than a wish."""
+    for field, message in _CHANGE_THE_ANSWER.items():
+        if body.get(field) not in (None, []):
+            raise bad_field(field, message)
+
+
 def unexpressed(body: dict[str, Any], known: frozenset[str]) -> tuple[str, ...]:
-    """The request fields that say something and are not among `known`, and the tools that are no functions."""
+    """The request fields that say something and are not among `known`, the tools that are no functions, and what only
+    OpenAI takes within messages."""
     fields = [
         field
         for field, value in body.items()
@@ -69,7 +86,7 @@ def unexpressed(body: dict[str, Any], known: frozenset[str]) -> tuple[str, ...]:
         for index, tool in enumerate(body.get("tools") or ())
         if not isinstance(tool, dict) or tool.get("type", "function") != "function"
     ]
-    return (*fields, *tools)
+    return (*fields, *tools, *_unexpressed_in(body["messages"]))
 
 
 def output_limit(chat: ChatRequest, model: OfferedModel) -> int:
@@ -85,13 +102,18 @@ def stop_sequences(body: dict[str, Any]) -> list[str]:
 
 
 def parts_of(message: dict[str, Any], place: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The content parts of a message with their places; a string is one part of text. Empty text is none."""
+    """The content parts of a message with their places; a string is one part of text, and so is a refusal. Empty text
+    is none. Raises GatewayError (400) for an earlier answer that only its vendor has."""
+    if message.get("audio"):
+        raise refused(f"{place}.audio", "An earlier answer in sound")
     content = message.get("content")
     if isinstance(content, str):
         content = [{"type": "text", "text": content}]
     for position, part in enumerate(content or ()):
         if part.get("type") != "text" or part.get("text"):
             yield f"{place}.content[{position}]", part
+    if message.get("refusal"):
+        yield f"{place}.refusal", {"type": "refusal", "refusal": message["refusal"]}
 
 
 def text_of(part: dict[str, Any], place: str) -> str:
@@ -105,6 +127,8 @@ def text_of(part: dict[str, Any], place: str) -> str:
 def calls_of(message: dict[str, Any], place: str) -> Iterator[tuple[dict[str, Any], str, str, dict[str, Any]]]:
     """(call, id, name, arguments) of each call that an assistant's message makes. Raises GatewayError (400) for a call
     that cannot be read."""
+    if message.get("function_call") is not None:
+        raise bad_field(f"{place}.function_call", "function_call is not supported by this model; use tool_calls.")
     for position, call in enumerate(message.get("tool_calls") or ()):
         where = f"{place}.tool_calls[{position}]"
         function = call.get("function") if isinstance(call, dict) else None
@@ -124,7 +148,14 @@ def names_of_calls(messages: list[dict[str, Any]]) -> dict[str, str]:
 
 
 def media_of(part: dict[str, Any], place: str) -> Media:
-    """The file of a part. Raises GatewayError (400) for one that is not there."""
+    """The file of a part. Raises GatewayError (400) for one that is not there, or of another kind than its part."""
+    media, wanted = _file_of(part, place), _MIME_TYPES.get(str(part.get("type")), "")
+    if media.mime_type and not media.mime_type.lower().startswith(wanted):
+        raise bad_field(place, f"A part of type {part['type']} must have a file of a type {wanted}*.")
+    return media
+
+
+def _file_of(part: dict[str, Any], place: str) -> Media:
     kind = str(part.get("type"))
     holder = part.get(kind)
     if not isinstance(holder, dict):
@@ -178,6 +209,15 @@ def wanted_schema(body: dict[str, Any]) -> tuple[str, dict[str, Any] | None]:
     return kind, schema if kind == "json_schema" else None
 
 
+def _unexpressed_in(messages: list[dict[str, Any]]) -> Iterator[str]:
+    if any(message.get("name") and message["role"] != "tool" for message in messages):
+        yield "messages.name"
+    parts = (part for message in messages if isinstance(message.get("content"), list) for part in message["content"])
+    images = (part.get("image_url") for part in parts)
+    if any(isinstance(image, dict) and image.get("detail") not in (None, "auto") for image in images):
+        yield "image_url.detail"
+
+
 def _arguments(arguments: object, place: str) -> dict[str, Any]:
     try:
         parsed = orjson.loads(arguments) if isinstance(arguments, str) and arguments.strip() else {}
@@ -225,7 +265,8 @@ def _allowed(functions: tuple[Function, ...], allowed: object) -> tuple[tuple[Fu
     """A choice among some of the functions only: the others are not offered."""
     if not isinstance(allowed, dict) or not isinstance(allowed.get("tools"), list):
         raise bad_field("tool_choice.allowed_tools", "allowed_tools must be an object with a list of tools.")
-    names = [tool.get("function", {}).get("name") for tool in allowed["tools"] if isinstance(tool, dict)]
+    functions_named = [tool.get("function") for tool in allowed["tools"] if isinstance(tool, dict)]
+    names = [function.get("name") for function in functions_named if isinstance(function, dict)]
     return tuple(each for each in functions if each.name in names), str(allowed.get("mode") or "auto")
 
 

@@ -8,6 +8,8 @@ from apps.gateway.sse import EventSplitter, events
 from apps.gateway.vendor_json import write_json
 
 DONE: Final = b"data: [DONE]\n\n"
+GARBAGE: Final = b"data: ?\n\n"
+"""What stands for an event that is no JSON: it is counted further on."""
 
 
 def error_event(kind: ErrorKind) -> bytes:

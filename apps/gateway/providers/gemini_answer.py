@@ -7,7 +7,14 @@ import time
 from typing import Any, Final
 
 from apps.gateway.errors import UPSTREAM_FAILED, GatewayError
-from apps.gateway.providers.event_translation import FAILED, FILTERED, OVERLOADED, ChunkWriter, EventTranslator
+from apps.gateway.providers.event_translation import (
+    FAILED,
+    FILTERED,
+    GARBAGE,
+    OVERLOADED,
+    ChunkWriter,
+    EventTranslator,
+)
 from apps.gateway.providers.vendor_errors import prompt_filtered
 from apps.gateway.sse import event_data
 from apps.gateway.vendor_json import read_json, write_json
@@ -61,7 +68,7 @@ class GeminiStream(EventTranslator):
         try:
             answer = read_json(payload)
         except ValueError:
-            return b"data: " + payload + b"\n\n"  # garbage, which is counted further on
+            return GARBAGE
         if not isinstance(answer, dict) or "error" in answer:
             return _reported(answer)
         self._usage = answer.get("usageMetadata") or self._usage
@@ -144,7 +151,7 @@ def _as_fields(part: dict[str, Any]) -> dict[str, Any]:
 def _call(call: dict[str, Any]) -> dict[str, Any]:
     arguments = write_json(call.get("args") or {}).decode()
     function = {"name": str(call.get("name")), "arguments": arguments}
-    return {"id": call.get("id") or f"call_{secrets.token_hex(12)}", "type": "function", "function": function}
+    return {"id": str(call.get("id") or f"call_{secrets.token_hex(12)}"), "type": "function", "function": function}
 
 
 def _finish_reason(reason: object, *, has_calls: bool) -> str:
@@ -172,7 +179,7 @@ def _logprobs(result: object) -> dict[str, Any] | None:
 
 def _logprob(token: dict[str, Any]) -> dict[str, Any]:
     text = str(token.get("token", ""))
-    return {"token": text, "logprob": token.get("logProbability", 0.0), "bytes": list(text.encode())}
+    return {"token": text, "logprob": token.get("logProbability", 0.0), "bytes": list(text.encode(errors="replace"))}
 
 
 def _reported(answer: object) -> bytes:

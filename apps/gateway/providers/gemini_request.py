@@ -20,6 +20,7 @@ from apps.gateway.providers.conversation import (
     names_of_calls,
     output_limit,
     parts_of,
+    refuse_what_changes_the_answer,
     refused,
     stop_sequences,
     text_of,
@@ -53,17 +54,28 @@ _BUDGETS: Final = {"none": 0, "minimal": 1_024, "low": 1_024, "medium": 8_192, "
 _LEAST_OF_PRO: Final = 128
 """Gemini 2.5 Pro cannot stop thinking."""
 _GENERATION: Final = re.compile(r"gemini-(\d+)")
+_OWN_HOST: Final = "generativelanguage.googleapis.com"
+_VIDEO_SITES: Final = ("youtube.com", "youtu.be")
+"""Google watches these, whatever type of a file is named: hours of video, where the price of an image is held."""
 UNSIGNED: Final = "skip_thought_signature_validator"
 """What Google wants in place of a signature that was never made or got lost."""
 
 
 def losses(chat: ChatRequest, model: OfferedModel, target: Target) -> tuple[str, ...]:
     """The request fields that have no counterpart here and are left out."""
-    return unexpressed(chat.body, _KNOWN)
+    body = chat.body
+    lost = list(unexpressed(body, _KNOWN))
+    if any(function.strict for function in tools_of(body).functions):
+        lost.append("tools.strict")
+    parts = [part for message in body["messages"] for _, part in parts_of(message, "")]
+    if any("cache_control" in holder for holder in (*body["messages"], *parts, *(body.get("tools") or ()))):
+        lost.append("cache_control")
+    return tuple(lost)
 
 
 def request_body(chat: ChatRequest, model: OfferedModel, target: Target) -> dict[str, Any]:
     """The GenerateContentRequest. Raises GatewayError (400) for what cannot be left out silently."""
+    refuse_what_changes_the_answer(chat.body)
     takes_json_schema = target.options["api_version"] != "v1"
     instructions, contents = _conversation(chat.body["messages"], is_signed=_thinks_by_level(target.upstream_model))
     _refuse_files_of(urlsplit(target.base_url).hostname or "", contents)
@@ -159,7 +171,12 @@ def _part(part: dict[str, Any], place: str) -> dict[str, Any]:
         return {"text": text_of(part, place)}
     media = media_of(part, place)
     if media.address:
-        return {"fileData": {"fileUri": media.address} | ({"mimeType": media.mime_type} if media.mime_type else {})}
+        mime_type = media.mime_type
+        if part["type"] == "image_url":
+            if _is_of(urlsplit(media.address).hostname, *_VIDEO_SITES):
+                raise refused(place, "A video as an image")
+            mime_type = mime_type or "image/jpeg"
+        return {"fileData": {"fileUri": media.address} | ({"mimeType": mime_type} if mime_type else {})}
     return {"inlineData": {"mimeType": media.mime_type, "data": media.base64}}
 
 
@@ -168,8 +185,14 @@ def _refuse_files_of(host: str, contents: list[dict[str, Any]]) -> None:
     for content in contents:
         for part in content["parts"]:
             address = urlsplit(part["fileData"]["fileUri"]) if "fileData" in part else None
-            if address is not None and (address.scheme != "https" or address.hostname == host):
+            if address is not None and (address.scheme != "https" or _is_of(address.hostname, host, _OWN_HOST)):
                 raise refused("messages", "A file at this address")
+
+
+def _is_of(host: str | None, *sites: str) -> bool:
+    """Whether a host is one of these, or below one."""
+    name = (host or "").rstrip(".")
+    return any(name == site or name.endswith(f".{site}") for site in sites)
 
 
 def _declarations(tools: Tools, *, takes_json_schema: bool) -> list[dict[str, Any]]:

@@ -8,6 +8,9 @@ from apps.gateway.errors import bad_field
 
 MAX_DEPTH: Final = 32
 """A schema that leads deeper refers to itself."""
+MAX_SCHEMAS: Final = 10_000
+"""So many places a schema may have when its references are resolved: what refers twice to what refers twice doubles
+with every step."""
 _AS_THEY_ARE: Final = (
     "title", "description", "format", "nullable", "minItems", "maxItems", "minLength", "maxLength", "pattern",
     "minimum", "maximum", "minProperties", "maxProperties", "required", "default", "example",
@@ -17,18 +20,55 @@ _AS_THEY_ARE: Final = (
 def to_gemini_schema(schema: dict[str, Any], place: str) -> dict[str, Any]:
     """The schema with its references resolved. Raises GatewayError (400) for one that refers to itself or to nothing:
     the API has no form for those."""
-    return _converted(schema, schema, place=place, depth=0)
+    return _Conversion(schema, place).of(schema, depth=0)
 
 
-def _converted(schema: Any, root: dict[str, Any], *, place: str, depth: int) -> dict[str, Any]:
-    if depth > MAX_DEPTH:
-        raise bad_field(place, "The schema refers to itself, or is too deep; this model's provider takes none such.")
-    if not isinstance(schema, dict):
-        return {}
-    if "$ref" in schema:
-        return _converted(_referred(schema["$ref"], root, place), root, place=place, depth=depth + 1)
-    converted = {name: schema[name] for name in _AS_THEY_ARE if name in schema}
-    _take_type(schema.get("type"), converted)
+class _Conversion:
+    """One schema on its way, and how much of it was seen."""
+
+    def __init__(self, root: dict[str, Any], place: str) -> None:
+        self._root = root
+        self._place = place
+        self._seen = 0
+
+    def of(self, schema: Any, *, depth: int) -> dict[str, Any]:
+        self._seen += 1
+        if depth > MAX_DEPTH or self._seen > MAX_SCHEMAS:
+            message = "The schema refers to itself, or is too deep or too large; this model's provider takes none such."
+            raise bad_field(self._place, message)
+        if not isinstance(schema, dict):
+            return {}
+        if "$ref" in schema:
+            return self.of(self._referred(schema["$ref"]), depth=depth + 1)
+        converted = {name: schema[name] for name in _AS_THEY_ARE if name in schema}
+        _take_type(schema.get("type"), converted)
+        _take_values(schema, converted)
+        if isinstance(schema.get("properties"), dict):
+            converted.setdefault("type", "OBJECT")
+            converted["properties"] = {
+                name: self.of(each, depth=depth + 1) for name, each in schema["properties"].items()
+            }
+        if "items" in schema:
+            converted["items"] = self.of(schema["items"], depth=depth + 1)
+        choices = schema.get("anyOf") or schema.get("oneOf")
+        if isinstance(choices, list):
+            _take_choices([self.of(each, depth=depth + 1) for each in choices], converted)
+        whole = schema.get("allOf")
+        for each in whole if isinstance(whole, list) else ():
+            converted |= self.of(each, depth=depth + 1)
+        return converted
+
+    def _referred(self, reference: object) -> Any:
+        found: Any = self._root
+        for step in str(reference).removeprefix("#").strip("/").split("/") if reference != "#" else ():
+            found = found.get(step.replace("~1", "/").replace("~0", "~")) if isinstance(found, dict) else None
+        if found is None:
+            raise bad_field(self._place, f"The schema refers to {str(reference)[:100]}, which it does not have.")
+        return found
+
+
+def _take_values(schema: dict[str, Any], converted: dict[str, Any]) -> None:
+    """Values are text here, whatever they are in JSON Schema."""
     if "const" in schema:
         converted["enum"] = [str(schema["const"])]
     elif isinstance(schema.get("enum"), list):
@@ -37,19 +77,6 @@ def _converted(schema: Any, root: dict[str, Any], *, place: str, depth: int) -> 
             converted["nullable"] = True
     if "enum" in converted:
         converted["type"] = "STRING"
-    if isinstance(schema.get("properties"), dict):
-        converted.setdefault("type", "OBJECT")
-        converted["properties"] = {
-            name: _converted(each, root, place=place, depth=depth + 1) for name, each in schema["properties"].items()
-        }
-    if "items" in schema:
-        converted["items"] = _converted(schema["items"], root, place=place, depth=depth + 1)
-    choices = schema.get("anyOf") or schema.get("oneOf")
-    if isinstance(choices, list):
-        _take_choices([_converted(each, root, place=place, depth=depth + 1) for each in choices], converted)
-    for each in schema.get("allOf") or ():
-        converted |= _converted(each, root, place=place, depth=depth + 1)
-    return converted
 
 
 def _take_type(kind: object, converted: dict[str, Any]) -> None:
@@ -72,12 +99,3 @@ def _take_choices(choices: list[dict[str, Any]], converted: dict[str, Any]) -> N
         converted |= real[0] | converted
     else:
         converted["anyOf"] = real
-
-
-def _referred(reference: object, root: dict[str, Any], place: str) -> Any:
-    found: Any = root
-    for step in str(reference).removeprefix("#").strip("/").split("/") if reference != "#" else ():
-        found = found.get(step.replace("~1", "/").replace("~0", "~")) if isinstance(found, dict) else None
-    if found is None:
-        raise bad_field(place, f"The schema refers to {str(reference)[:100]}, which it does not have.")
-    return found

@@ -2,7 +2,7 @@
 
 import re
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import orjson
 
@@ -25,6 +25,7 @@ LEAST_SECRET: Final = 8
 """A part of a credential that is shorter is a word like others."""
 _TELLTALE = re.compile(r"https?://\S+|arn:aws\S*|projects/\S+")
 """Addresses and resource names in a vendor's sentence."""
+_NAME = re.compile(r"[A-Za-z0-9_.\[\]-]{1,100}")
 
 
 def error_object(body: bytes) -> dict[str, Any]:
@@ -44,12 +45,23 @@ def presentable(message: object, *, target: Target, model: str) -> str:
     if not isinstance(message, str):
         return ""
     message = _TELLTALE.sub("…", message.replace(target.upstream_model, model))
-    if target.api_key:
-        message = message.replace(target.api_key, "…")
-    for part in (*target.api_key.split(":"), urlsplit(target.base_url).hostname or ""):
-        if len(part) >= LEAST_SECRET:
-            message = message.replace(part, "…")
+    for part in (target.api_key, *target.api_key.split(":"), urlsplit(target.base_url).hostname or ""):
+        if len(part) >= LEAST_SECRET or (part and part == target.api_key):
+            message = _as_written(part).sub("…", message)
     return redact(message)[:MAX_MESSAGE_LENGTH]
+
+
+def presentable_name(name: object, *, target: Target, model: str) -> str | None:
+    """A vendor's code, or its name for a field; None for what is neither or tells too much."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        return None
+    return name if presentable(name, target=target, model=model) == name else None
+
+
+def _as_written(secret: str) -> re.Pattern[str]:
+    """Everything that the secret looks like in an address, or in JSON within JSON, in small letters or capitals."""
+    spellings = (secret, quote(secret, safe=""), secret.replace("/", "\\/"))
+    return re.compile("|".join(map(re.escape, spellings)), re.IGNORECASE)
 
 
 def seconds(retry_after: str | None) -> int:
@@ -65,6 +77,8 @@ def by_status(status: int, retry_after_s: int = 0) -> GatewayError:
         return GatewayError(BODY_TOO_LARGE, "The request is too large for the upstream.")
     if status in (401, 403):
         return GatewayError(UPSTREAM_UNAUTHORIZED, "The upstream refused our credential; the operator has to look.")
+    if status == 408:
+        return GatewayError(UPSTREAM_FAILED, "The upstream failed to answer in time.")
     if status in (429, 503, 529):
         message = "The upstream is overloaded; try again later."
         return GatewayError(UPSTREAM_OVERLOADED, message, retry_after_s=retry_after_s)
