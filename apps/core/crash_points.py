@@ -25,6 +25,8 @@ POINTS: Final = {
     "P15": "the sums of an hour are written, their transaction is not committed",
     "P16": "a payment is credited, its provider's webhook is not answered",
     "P17": "a request with an idempotency key has its end in the journal, its answer is not kept",
+    "P18": "what is held is for a request's next model, the journal knows the one before",
+    "P19": "the journal knows the next model, its upstream knows nothing",
 }
 """Where a process can die. The names are those of the calls in the code."""
 EXIT_CODE: Final = 137

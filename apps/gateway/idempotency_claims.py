@@ -26,6 +26,8 @@ MAX_KEYS: Final = 100_000
 """Keys of one organization that are remembered at the same time."""
 MAX_ENDING: Final = 1_000
 """Ends that wait for a store that is away; beyond that the lease ends, and the journal tells."""
+RESENT_BYTES: Final = 4 << 20
+"""Of answers, when a store comes back: more at a time would take longer than a call may."""
 DRAIN_S: Final = 2.0
 _FOLDER: Final = Path(__file__).parent / "scripts"
 log = logging.getLogger(__name__)
@@ -185,8 +187,16 @@ class Claims:
             if not self._store.is_away:
                 for claim in self._running.values():
                     self._renew(claim)
-                for claim in list(self._ending.values()):
-                    self._send(claim)
+                self._tell_again()
+
+    def _tell_again(self) -> None:
+        """The ends that the store did not take, the oldest first, as many as it can swallow at a time."""
+        room = RESENT_BYTES
+        for claim in list(self._ending.values()):
+            if room <= 0:
+                return
+            room -= len(claim.answer or b"")
+            self._send(claim)
 
     async def drain(self) -> None:
         """Wait until the store has every end, no longer than the limit."""

@@ -56,6 +56,7 @@ class Meter:
         Raises JournalFull: then nothing may be sent upstream, and the request ends as what it was."""
         self._journal.open_request(opened)
         self._opened = opened
+        crash_point("P19")
 
     @property
     def attempts(self) -> int:

@@ -10,6 +10,7 @@ from typing import Final
 
 from apps.catalog.contracts import Target
 from apps.gateway.errors import UPSTREAM_FAILED, UPSTREAM_OVERLOADED, UPSTREAM_TIMEOUT, GatewayError
+from apps.gateway.route_measures import RouteMeasures
 from apps.usage.contracts import Outcome, RequestClosed
 
 FAILURES_TO_REST: Final = 5
@@ -43,6 +44,7 @@ class RouteHealth:
         "is_broken",
         "is_troubled",
         "latency_ms",
+        "measures",
         "tokens_per_s",
         "uptime",
     )  # fmt: skip
@@ -66,6 +68,7 @@ class RouteHealth:
         """To the first byte, on average; 0 while nothing is known."""
         self.tokens_per_s = 0.0
         """Output on average; 0 while nothing is known."""
+        self.measures = RouteMeasures(clock)
 
     @property
     def rests_until(self) -> float:
@@ -91,6 +94,7 @@ class RouteHealth:
         """It could not be used, or its answer broke off."""
         now = self._clock()
         self.failures += 1
+        self.measures.note_failed()
         self.uptime -= SHARE_OF_LATEST * self.uptime
         self._troubled.add(self)
         self.is_troubled = True
@@ -111,7 +115,9 @@ class RouteHealth:
             if self.is_troubled:
                 self._recover()
             self.uptime += SHARE_OF_LATEST * (1.0 - self.uptime)
-            if not closed.attempts:
+            if closed.attempts:
+                self.measures.note_answered()
+            else:
                 self._measure(closed)
         elif closed.outcome is Outcome.FAILED and closed.error_code in _BROKEN_LATER:
             self.failed()
@@ -127,11 +133,12 @@ class RouteHealth:
     def _measure(self, closed: RequestClosed) -> None:
         latency_ms = closed.duration_ms if closed.first_byte_ms is None else closed.first_byte_ms
         self.latency_ms += (latency_ms - self.latency_ms) * (SHARE_OF_LATEST if self.latency_ms else 1.0)
-        output = closed.tokens.all_output
+        output, rate = closed.tokens.all_output, 0.0
         if output:
             taken_ms = closed.duration_ms - latency_ms if closed.opened.streamed else closed.duration_ms
             rate = 1000 * output / max(taken_ms, 1)
             self.tokens_per_s += (rate - self.tokens_per_s) * (SHARE_OF_LATEST if self.tokens_per_s else 1.0)
+        self.measures.note_speed(latency_ms, rate)
 
 
 class RetryBudget:

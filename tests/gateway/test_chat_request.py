@@ -185,3 +185,12 @@ def test_an_unknown_kind_of_part_is_refused() -> None:
     with pytest.raises(GatewayError) as caught:
         check_modalities(chat, offered())
     assert caught.value.param == "messages[0].content[0].type"
+
+
+@pytest.mark.parametrize("kind", ["video/mp4", "application/pdf", "audio/wav", ""])
+def test_an_image_that_says_it_is_something_else_may_be_as_long_as_the_context(kind: str) -> None:
+    part = {"type": "image_url", "image_url": {"url": f"DATA:{kind};base64,AAAA"}}
+    body = {"model": "m", "messages": [{"role": "user", "content": [part]}]}
+    assert parse_chat(orjson.dumps(body)).input_bound(100_000) == 100_000
+    part["image_url"] = {"url": "data:Image/png;base64,AAAA"}
+    assert parse_chat(orjson.dumps(body)).input_bound(100_000) < 10_000

@@ -13,7 +13,7 @@ from tiktoken_ext import openai_public
 
 from apps.core.limits import Limits
 from apps.gateway import counting
-from apps.gateway.chat import parse_chat
+from apps.gateway.chat import TOOLS_TOKENS, body_for_upstream, parse_chat
 from apps.gateway.counting import DIGESTS, TOKENS, TokenCounter, measure_of, read_vocabulary
 from tests.factories import offered, snapshot
 from tests.gateway.conftest import Bench
@@ -81,7 +81,22 @@ def test_what_is_counted_leaves_out_media_and_nothing_else() -> None:
     assert "look_it_up" in text and "what is this?" in text and "AAAA" not in text
     assert chat.text_bytes < 400
     chat.text_tokens = 50
-    assert chat.input_bound(100_000) == 50 + 8_192 + 8
+    assert chat.input_bound(100_000) == 50 + 8_192 + 8 + TOOLS_TOKENS
+
+
+@pytest.mark.parametrize("content", ["x", [{"type": "text", "text": "x"}]])
+def test_numbers_are_bounded_as_the_upstream_gets_them(content: Any) -> None:
+    """9e15 is four bytes here and 18 there, and every digit is billed."""
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"enum": ["NUMBERS"]}}}
+    body = {"model": "m", "messages": [{"role": "user", "content": content}], "tools": [tool]}
+    chat = parse_chat(orjson.dumps(body).replace(b'"NUMBERS"', b",".join([b"9e15"] * 2_000)))
+    sent = body_for_upstream(chat, offered(), "m").decode()
+    assert TOKENS.count_now(sent, measure_of(offered())) < chat.input_bound(1_000_000) < len(sent) + 2 * TOOLS_TOKENS
+
+
+def test_the_tools_of_old_clients_bring_what_vendors_say_about_tools_too() -> None:
+    body = {"model": "m", "messages": [{"role": "user", "content": "x"}], "functions": [{"name": "f"}]}
+    assert parse_chat(orjson.dumps(body)).input_bound(1_000_000) > TOOLS_TOKENS
 
 
 @pytest.mark.asyncio

@@ -38,6 +38,7 @@ def free(hold: int) -> int:
 async def workers(empty_store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[list[Worker]]:
     """Two workers that believe every answer: on a slow machine the last of 500 at once comes late."""
     monkeypatch.setattr("apps.gateway.reservations.UNOPENED_S", 30.0)
+    monkeypatch.setattr("apps.core.scripts.CALL_TIMEOUT_S", 5.0)
     async with (
         running_worker(tmp_path, make_states=make_rich) as one,
         running_worker(tmp_path, make_states=make_rich) as two,

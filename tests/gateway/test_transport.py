@@ -259,8 +259,9 @@ async def test_an_answer_that_is_cut_never_looks_whole(transport: Transport, ans
         b"HTTP/1.1 101 Switching Protocols\r\nupgrade: h2c\r\nconnection: upgrade\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nx: " + b"y" * (MAX_OVERHEAD_BYTES + 1),
         b"HTTP/1.1 103 Early Hints\r\n\r\n" * 3_000,
+        b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 101 + b"content-length: 0\r\n\r\n",
     ],
-    ids=["nothing", "torn", "no HTTP", "two lengths", "lengths differ", "upgrade", "long header", "only hints"],
+    ids=["nothing", "torn", "no HTTP", "two lengths", "lengths differ", "upgrade", "long", "only hints", "many"],
 )
 async def test_what_is_no_answer(transport: Transport, answer: bytes) -> None:
     async def serve(peer: Peer) -> None:

@@ -32,6 +32,35 @@ def test_a_worker_that_dies_anywhere_loses_doubles_and_overbills_nothing(stage: 
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    ("point", "known"),
+    [("P3", "truth-fault-500"), ("P18", "truth-fault-500"), ("P19", "truth-echo"), ("P4:2", "truth-echo")],
+)
+def test_a_worker_that_dies_between_two_models_bills_nobody_and_holds_nothing(
+    stage: Stage, point: str, known: str
+) -> None:
+    """D4, D11: before, in the middle of and behind the exchange of one model's hold for the other's."""
+    owner, key = stage.found(USD)
+    dying = stage.worker(point)
+
+    async def ask() -> Answer:
+        async with caller(stage, key) as asking:  # type: ignore[arg-type]  # it has an `api`, as installations do
+            answer = await asking.ask("truth-fault-500", models=["truth-echo"], max_tokens=50)
+            await asyncio.to_thread(dying.join, 20)
+            other = stage.worker()
+            left, _ = await trials.come_to_rest(stage, owner, asking)
+            assert left == 0  # the journal knows the request: no clock has to run out
+            await asyncio.to_thread(stage.kill, other)
+            return answer
+
+    assert asyncio.run(ask()).status == 0
+    assert dying.exitcode == EXIT_CODE
+    first, last = sorted(records_of(stage, owner), key=lambda record: record["request_id"])
+    assert (first["model"], first["status"], first["cost_nanos"]) == (known, "interrupted", 0)
+    assert (last["status"], last["cost_nanos"] > 0) == ("completed", True)
+
+
+@pytest.mark.timeout(120)
 def test_a_worker_started_from_the_shell_dies_where_the_variable_says_and_its_request_is_billed(stage: Stage) -> None:
     """D4: nothing of the stage's forking is needed for it."""
     owner, key = stage.found(USD)

@@ -195,3 +195,26 @@ async def test_e42_a_lone_route_is_always_tried(bench: Bench) -> None:
         assert dead.requests == 3 * FAILURES_TO_REST
         dead.behaviour = ANSWER
         assert (await ask(bench)).status == 200
+
+
+async def test_a_route_without_words_for_a_request_stands_in_nobodys_way(bench: Bench) -> None:
+    """It was not asked: what follows is no retry, its own trial goes on waiting, and what others say counts."""
+    upstreams = bench.runtime.upstreams = Upstreams(clock := Clock())
+    old = {"functions": [{"name": "f"}]}
+    async with FaultyUpstream(ANSWER) as good:
+        wordless = good.target(provider="wordless", dialect="anthropic", weight=10**9)
+        offer(bench, wordless, good.target(provider="good"))
+        for _ in range(FAILURES_TO_REST):
+            upstreams.of(wordless).failed()
+        clock.now += 16
+        for _ in range(FAILURES_TO_REST):
+            upstreams.of(good.target(provider="good")).failed()
+        while upstreams.retries.take():
+            pass
+        assert (await ask(bench, **old)).status == 200
+        assert not upstreams.of(wordless).is_resting
+        good.behaviour = refusing(503)
+        bench.runtime.upstreams = Upstreams(clock)
+        call = await ask(bench, provider={"order": ["good", "wordless"]}, **old)
+        assert (call.status, call.json["error"]["code"]) == (503, "upstream_overloaded")
+        assert good.requests == 2

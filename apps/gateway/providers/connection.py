@@ -5,6 +5,7 @@ connection on which a byte too many came, or one that was given up half way, is 
 """
 
 import asyncio
+import select
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, cast
@@ -17,6 +18,8 @@ MAX_ANSWER_BYTES: Final = 64 << 20
 """A whole answer (not a stream) that is larger is refused."""
 MAX_OVERHEAD_BYTES: Final = 64 << 10
 """So many bytes without any content among them, as headers or trailers, are too many."""
+MAX_HEADERS: Final = 100
+"""More than so many are no answer of a vendor's."""
 MAX_UNREAD_BYTES: Final = 128 << 10
 """An answer that nobody takes is not read any further than this."""
 WRITE_BYTES: Final = 256 << 10
@@ -80,7 +83,7 @@ class UpstreamResponse:
             finally:
                 self._waiter = None
         parts, self._parts = self._parts, []
-        if self._unread_bytes > MAX_UNREAD_BYTES:
+        if self._unread_bytes > MAX_UNREAD_BYTES and not self._is_complete:
             self._connection.resume_reading()
         self._unread_bytes = 0
         return parts[0] if len(parts) == 1 else b"".join(parts)
@@ -148,6 +151,14 @@ class Connection(asyncio.Protocol):
         """Whether it can carry nothing any more."""
         return self._transport is None or self._transport.is_closing()
 
+    @property
+    def has_unread(self) -> bool:
+        """Whether something has come, if only the end, that a busy loop has not read yet. Between two requests that is
+        nothing that anybody asked for, and it must not be taken for the next answer."""
+        pending = select.poll()
+        pending.register(cast(asyncio.Transport, self._transport).get_extra_info("socket"), select.POLLIN)
+        return bool(pending.poll(0))
+
     async def ask(self, head: bytes, body: bytes) -> UpstreamResponse:
         """Send a request and wait for the headers of its answer. Raises UpstreamBroken."""
         transport = self._transport
@@ -167,7 +178,8 @@ class Connection(asyncio.Protocol):
             response: UpstreamResponse = await answer
             return response
         except BaseException:
-            self.abort("given up")
+            if self._answer is answer:  # who leaves when all of the answer is here: somebody else may be served by now
+                self.abort("given up")
             raise
 
     def abort(self, reason: str) -> None:
@@ -191,7 +203,7 @@ class Connection(asyncio.Protocol):
             transport.write(view[start : start + WRITE_BYTES])
             if self._writable is not None:
                 await self._writable
-            if self._answer is not None and self._answer.done():
+            if self._answer is None or self._answer.done():  # lost, or answered early
                 return
 
     # What the event loop calls.
@@ -240,6 +252,8 @@ class Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._response is None:  # later ones are trailers, which nobody reads
             self._headers.append((name, value))
+            if len(self._headers) > MAX_HEADERS:
+                raise ValueError("too many headers")
 
     def on_headers_complete(self) -> None:
         parser = cast(httptools.HttpResponseParser, self._parser)

@@ -72,9 +72,10 @@ class Transport:
         idle = self._idle.get(origin)
         while idle:
             connection = idle.pop()
-            if not connection.is_lost and self._loop.time() - connection.idle_since < KEEP_ALIVE_S:
+            is_old = self._loop.time() - connection.idle_since >= KEEP_ALIVE_S
+            if not (connection.is_lost or is_old or connection.has_unread):
                 return connection
-            connection.abort("idle for too long")
+            connection.abort("not used again")
         return None
 
     async def _connect(self, origin: _Origin) -> Connection:
