@@ -54,9 +54,19 @@ class GeminiList(msgspec.Struct):
 
 
 UNTESTED = {
-    Dialect.BEDROCK: "Bedrock has no list of models at this address: try the model itself in the playground.",
+    Dialect.BEDROCK: "Bedrock has no list of models at this address: send a request to one of its models instead.",
 }
 """Dialects without anything harmless to ask for, and what to do instead."""
+
+
+def asked_address(provider: Provider) -> str:
+    """The address that the connection test asks; "" where there is no test."""
+    return _QUESTIONS[Dialect(provider.dialect)](provider, "").address if provider.dialect in _QUESTIONS else ""
+
+
+def untested(provider: Provider) -> str:
+    """What to do where there is no test; "" where there is one, or no advice."""
+    return UNTESTED.get(Dialect(provider.dialect), "") if provider.dialect in Dialect else ""
 
 
 def check_connection(provider: Provider) -> ConnectionReport:
@@ -65,8 +75,8 @@ def check_connection(provider: Provider) -> ConnectionReport:
     As in the gateway, no proxy of the environment is used. No redirect is followed: the API key goes to the
     stored host only."""
     if provider.dialect not in _QUESTIONS:
-        advice = UNTESTED.get(Dialect(provider.dialect), "") if provider.dialect in Dialect else ""
-        return ConnectionReport("warning", "There is no connection test for this dialect; nothing was sent.", advice)
+        headline = "There is no connection test for this dialect; nothing was sent."
+        return ConnectionReport("warning", headline, untested(provider))
     try:
         api_key = open_credential(provider)
     except ConfigurationError as error:
@@ -98,7 +108,7 @@ def _fetch(provider: Provider, api_key: str, *, deadline: float) -> tuple[int, s
         httpx.Client(timeout=TIMEOUT_S, trust_env=False) as client,
         client.stream(
             "GET",
-            f"{provider.base_url.rstrip('/')}{question.path}",
+            question.address,
             headers={"accept": "application/json", **question.headers},
             params=question.parameters,
         ) as response,
@@ -116,9 +126,13 @@ def _fetch(provider: Provider, api_key: str, *, deadline: float) -> tuple[int, s
 class Question:
     """How a dialect is asked for its models."""
 
-    path: str
+    address: str
     headers: dict[str, str]
     parameters: dict[str, str] | None = None
+
+
+def _base(provider: Provider) -> str:
+    return provider.base_url.rstrip("/")
 
 
 def _bearer(api_key: str) -> dict[str, str]:
@@ -126,25 +140,27 @@ def _bearer(api_key: str) -> dict[str, str]:
 
 
 def _ask_openai(provider: Provider, api_key: str) -> Question:
-    return Question("/models", _bearer(api_key))
+    return Question(f"{_base(provider)}/models", _bearer(api_key))
 
 
 def _ask_anthropic(provider: Provider, api_key: str) -> Question:
     version = {"anthropic-version": with_defaults(provider.dialect, provider.options)["version"]}
-    return Question("/models", {**version, "x-api-key": api_key} if api_key else version, {"limit": "1000"})
+    headers = {**version, "x-api-key": api_key} if api_key else version
+    return Question(f"{_base(provider)}/models", headers, {"limit": "1000"})
 
 
 def _ask_azure(provider: Provider, api_key: str) -> Question:
     options = with_defaults(provider.dialect, provider.options)
     headers = _bearer(api_key) if options["auth"] == "entra" else {"api-key": api_key}
+    resource = _base(provider).removesuffix("/openai/v1").removesuffix("/openai")
     if options["api_version"] == "v1":
-        return Question("/openai/v1/models", headers)
-    return Question("/openai/models", headers, {"api-version": options["api_version"]})
+        return Question(f"{resource}/openai/v1/models", headers)
+    return Question(f"{resource}/openai/models", headers, {"api-version": options["api_version"]})
 
 
 def _ask_gemini(provider: Provider, api_key: str) -> Question:
     version = with_defaults(provider.dialect, provider.options)["api_version"]
-    return Question(f"/{version}/models", {"x-goog-api-key": api_key}, {"pageSize": "1000"})
+    return Question(f"{_base(provider)}/{version}/models", {"x-goog-api-key": api_key}, {"pageSize": "1000"})
 
 
 _QUESTIONS: dict[Dialect, Callable[[Provider, str], Question]] = {

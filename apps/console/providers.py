@@ -1,6 +1,5 @@
 """Providers: where requests go. Their API keys can be entered here, but never seen."""
 
-import re
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,18 +17,16 @@ from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldBooleanSwitchWidget
 
 from apps.catalog.credentials import is_bound_to, store_credential
 from apps.catalog.dialects import option_problems
+from apps.catalog.document import OWN_SECRET
 from apps.catalog.models import Provider
 from apps.console.access import ConsoleAdmin
-from apps.console.connection import SENDABLE_KEY, check_connection
+from apps.console.connection import SENDABLE_KEY, asked_address, check_connection, untested
 from apps.console.credentials import credential_state
 from apps.console.provider_options import OptionsField
 from apps.console.site import console_site
 from apps.core.changes import announce_on_commit
 
 KEY_COLORS = {"default": "default", "success": "success", "warning": "warning", "danger": "danger"}
-
-OWN_VARIABLES = re.compile(r"(CRUN_.*|DATABASE_URL|REDIS_URL|EMAIL_URL|SECRET_KEY)", re.IGNORECASE)
-"""Variables with secrets of this installation: no provider may be sent one of them as its API key."""
 
 
 class ProviderForm(forms.ModelForm):
@@ -83,7 +80,7 @@ class ProviderForm(forms.ModelForm):
 
     def clean_api_key_env(self) -> str:
         name = str(self.cleaned_data["api_key_env"])
-        if OWN_VARIABLES.fullmatch(name):
+        if OWN_SECRET.fullmatch(name):
             raise forms.ValidationError("This variable holds a secret of CRUN itself.")
         return name
 
@@ -164,6 +161,14 @@ class ProviderAdmin(ConsoleAdmin):
     def delete_model(self, request: HttpRequest, obj: Provider) -> None:
         super().delete_model(request, obj)
         announce_on_commit("catalog")
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> Any:
+        """Beside the button stands what the connection test asks, as saved: the form may hold something else."""
+        provider = self.get_object(request, unquote(object_id))
+        connection = {"asked": asked_address(provider), "untested": untested(provider)} if provider else {}
+        return super().change_view(request, object_id, form_url, {**connection, **(extra_context or {})})
 
     def get_urls(self) -> list[URLPattern]:
         view = require_POST(self.admin_site.admin_view(self.test_connection))

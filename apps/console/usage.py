@@ -93,8 +93,9 @@ class UsageRecordAdmin(ReadOnlyPermissions, ConsoleAdmin):
             "Served by",
             {
                 "fields": (
-                    ("model", "provider", "upstream_model"),
-                    ("streamed", "http_status", "sandbox"),
+                    ("model", "provider"),
+                    ("upstream_model", "sandbox"),
+                    ("streamed", "http_status"),
                     ("finish_reason", "error_code"),
                     "all_attempts",
                 )
@@ -104,15 +105,18 @@ class UsageRecordAdmin(ReadOnlyPermissions, ConsoleAdmin):
             "Tokens",
             {
                 "fields": (
-                    ("input_tokens", "cache_read_tokens", "cache_write_tokens", "cache_write_1h_tokens"),
-                    ("output_tokens", "reasoning_tokens", "counted_by"),
-                    ("audio_input_tokens", "image_input_tokens", "audio_output_tokens", "image_output_tokens"),
+                    ("input_tokens", "output_tokens"),
+                    ("cache_read_tokens", "reasoning_tokens"),
+                    ("cache_write_tokens", "cache_write_1h_tokens"),
+                    ("audio_input_tokens", "audio_output_tokens"),
+                    ("image_input_tokens", "image_output_tokens"),
                     ("images", "service_tier"),
-                    ("raw_usage", "review"),
+                    ("counted_by", "review"),
+                    "raw_usage",
                 )
             },
         ),
-        ("Cost and time", {"fields": (("cost", "overage", "price_version_id"), ("took", "first_byte", "recorded"))}),
+        ("Cost and time", {"fields": (("cost", "overage"), ("price_version_id", "recorded"), ("took", "first_byte"))}),
     )
     readonly_fields = (
         "outcome",

@@ -69,6 +69,37 @@ def test_other_dialects_are_asked_in_their_own_way(
     assert (report.level, "end with the host?" in report.detail) in {("success", False), ("warning", True)}
 
 
+@pytest.mark.parametrize("ending", ["/openai", "/openai/v1"])
+def test_an_azure_address_may_end_as_the_gateway_lets_it(
+    provider: Provider, listing: ListingServer, ending: str
+) -> None:
+    provider.dialect = Dialect.AZURE
+    check_connection(aim(provider, listing.base_url("200") + ending))
+    assert listing.seen[0]["path"] == "/200/v1/openai/v1/models"
+
+
+@pytest.mark.parametrize(
+    ("dialect", "options"),
+    [(Dialect.OPENAI, {}), (Dialect.ANTHROPIC, {}), (Dialect.AZURE, {}), (Dialect.GEMINI, {"api_version": "v1"})],
+)
+def test_the_page_names_the_address_that_is_asked(
+    console: Client, provider: Provider, listing: ListingServer, dialect: str, options: dict[str, str]
+) -> None:
+    provider.dialect, provider.options = dialect, options
+    check_connection(aim(provider, listing.base_url("200")))
+    path = listing.seen[0]["path"].partition("?")[0]
+    page = console.get("/console/catalog/provider/local/change/").content.decode()
+    assert f"Asks http://127.0.0.1:{listing.server_port}{path} with" in page
+
+
+def test_the_page_of_a_provider_without_a_test_has_no_button(console: Client, provider: Provider) -> None:
+    provider.dialect, provider.options = Dialect.BEDROCK, {"region": "eu-central-1"}
+    provider.save()
+    page = console.get("/console/catalog/provider/local/change/").content.decode()
+    assert "There is no connection test for this dialect." in page
+    assert "Test connection" not in page
+
+
 @pytest.mark.parametrize("dialect", [Dialect.BEDROCK, "of-tomorrow"])
 def test_a_dialect_without_a_list_is_not_asked(provider: Provider, listing: ListingServer, dialect: str) -> None:
     provider.dialect = dialect

@@ -10,6 +10,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from apps.accounts.organizations import create_organization, default_project
+from apps.console.usage import UsageRecordAdmin
 from apps.core.ids import new_id
 from apps.keys.issuing import create_key
 from apps.usage.models import UsageRecord
@@ -113,3 +114,9 @@ def test_no_page_adds_a_record(console: Client, rows: Rows) -> None:
 def test_the_database_refuses_to_change_a_record(rows: Rows) -> None:
     with pytest.raises(IntegrityError), transaction.atomic():
         UsageRecord.objects.filter(pk=rows.record.pk).update(cost_nanos=0)
+
+
+def test_no_figure_of_a_record_is_squeezed_into_a_column_of_one_digit() -> None:
+    rows = [row for _, fieldset in UsageRecordAdmin.fieldsets for row in fieldset["fields"]]
+    assert len(rows) > 10
+    assert [row for row in rows if not isinstance(row, str) and len(row) > 2] == []
