@@ -73,6 +73,7 @@ CLIENT_WRITE_TIMEOUT_S = env.float("CRUN_CLIENT_WRITE_TIMEOUT_S", default=30.0)
 DRAIN_TIMEOUT_S = env.float("CRUN_DRAIN_TIMEOUT_S", default=30.0)
 
 # --- repeated requests: answers are kept, encrypted, for those that bring an Idempotency-Key -------------------------
+SHOW_PROVIDERS = env.bool("CRUN_SHOW_PROVIDERS", default=False)
 IDEMPOTENCY = env.bool("CRUN_IDEMPOTENCY", default=True)
 IDEMPOTENCY_TTL_S = env.int("CRUN_IDEMPOTENCY_TTL_S", default=86_400)
 IDEMPOTENCY_MAX_BYTES = env.int("CRUN_IDEMPOTENCY_MAX_BYTES", default=1 << 18)

@@ -164,6 +164,11 @@ class OfferedModel(msgspec.Struct, frozen=True):
     """What each organization may use of it: requests and tokens a minute."""
 
     @property
+    def only_embeds(self) -> bool:
+        """Whether nothing but embeddings comes out of it."""
+        return self.output_modalities == ("embeddings",)
+
+    @property
     def is_sandbox(self) -> bool:
         """Whether no route leads to a provider that costs money."""
         return all(target.is_sandbox for target in self.targets)

@@ -37,10 +37,12 @@ from apps.catalog.price_document import price_pairs, read_prices
 from apps.catalog.price_entries import PriceEntry
 
 MODALITIES = ("text", "image", "audio", "file", "video")
+OUTPUT_MODALITIES = (*MODALITIES, "embeddings")
 _MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
 _PROVIDER_ID = re.compile(r"[A-Za-z0-9_-]{1,60}")
 _ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
-_OWN_SECRET = re.compile(r"CRUN_.*|DATABASE_URL|REDIS_URL", re.IGNORECASE)
+OWN_SECRET = re.compile(r"CRUN_.*|DATABASE_URL|REDIS_URL|EMAIL_URL|SECRET_KEY", re.IGNORECASE)
+"""Variables with secrets of this installation: no provider may be sent one of them as its API key."""
 _API_KEY = re.compile(r"[!-~]{1,4096}")
 _UPSTREAM_MODEL = re.compile(r"[!-~]{1,200}")
 _MAX_INTEGER = 2_147_483_647
@@ -213,7 +215,7 @@ def _base_url(written: Scalar) -> str:
 def _environment_name(written: Scalar) -> str:
     if not _ENVIRONMENT_NAME.fullmatch(written.text):
         raise Refusal("must be the name of an environment variable, such as OPENAI_API_KEY", repeats_value=False)
-    if _OWN_SECRET.fullmatch(written.text):
+    if OWN_SECRET.fullmatch(written.text):
         raise Refusal(
             f"{written.text} belongs to this installation; it would be sent to the provider",
             repeats_value=False,
@@ -223,6 +225,9 @@ def _environment_name(written: Scalar) -> str:
 
 _read_modalities = items(
     scalar(one_of(MODALITIES)), identity=lambda name: name, described="modality", may_be_empty=False
+)
+_read_output_modalities = items(
+    scalar(one_of(OUTPUT_MODALITIES)), identity=lambda name: name, described="modality", may_be_empty=False
 )
 _PROVIDER_KEYS = {
     "id": Key(
@@ -255,7 +260,7 @@ _MODEL_KEYS = {
     "context_length": Key(scalar(integer(1, _MAX_INTEGER)), "context_length", required=True),
     "max_output_tokens": Key(scalar(integer(1, _MAX_INTEGER)), "max_output_tokens", required=True),
     "input_modalities": Key(_read_modalities, "input_modalities"),
-    "output_modalities": Key(_read_modalities, "output_modalities"),
+    "output_modalities": Key(_read_output_modalities, "output_modalities"),
     "tokenizer": Key(scalar(text(50, may_be_empty=True)), "tokenizer"),
     "enabled": Key(scalar(true_or_false), "enabled"),
 }

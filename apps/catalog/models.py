@@ -15,6 +15,7 @@ from apps.core.limit_fields import in_range, rate_field
 from apps.core.limits import MAX_RATE
 
 MODALITIES = ["text", "image", "audio", "file", "video"]
+OUTPUT_MODALITIES = [*MODALITIES, "embeddings"]
 MODEL_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$"
 
 BASE_URL_PATTERN = r"^https?://[A-Za-z0-9.\-\[\]:_]+(/[^\s?#@]*)?$"

@@ -16,7 +16,7 @@ from unfold.contrib.filters.admin import AllValuesCheckboxFilter, BooleanRadioFi
 from unfold.decorators import action, display
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminTextareaWidget
 
-from apps.catalog.models import MODALITIES, Model, PriceVersion, Route
+from apps.catalog.models import MODALITIES, OUTPUT_MODALITIES, Model, PriceVersion, Route
 from apps.console.access import ConsoleAdmin, OperatorPermissions, ReadOnlyPermissions
 from apps.console.figures import moment
 from apps.console.prices import STATES, bucket_price, in_force, variant_lines, with_state
@@ -24,17 +24,17 @@ from apps.console.site import console_site
 from apps.core.changes import announce_on_commit
 
 
-def _modalities() -> forms.MultipleChoiceField:
+def _modalities(names: list[str]) -> forms.MultipleChoiceField:
     return forms.MultipleChoiceField(
-        choices=[(name, name.title()) for name in MODALITIES], widget=UnfoldAdminCheckboxSelectMultipleWidget
+        choices=[(name, name.title()) for name in names], widget=UnfoldAdminCheckboxSelectMultipleWidget
     )
 
 
 class LanguageModelForm(forms.ModelForm):
     """A model as customers see it."""
 
-    input_modalities = _modalities()
-    output_modalities = _modalities()
+    input_modalities = _modalities(MODALITIES)
+    output_modalities = _modalities(OUTPUT_MODALITIES)
 
     class Meta:
         model = Model

@@ -9,9 +9,10 @@ from apps.billing.admission import Admitted, Allowance, Demand, Refused
 from apps.billing.holding import FIRST_OUTPUT_TOKENS, LEAST_OUTPUT_TOKENS, output_covered, worst_cost_nanos
 from apps.billing.pricing.book import PriceBook
 from apps.catalog.contracts import CatalogSnapshot, OfferedModel, Price
-from apps.gateway.chat import ChatRequest, check_modalities, check_service_tier
+from apps.gateway.chat import check_service_tier
 from apps.gateway.counting import SLICE, TOKENS, bound_of, measure_of
 from apps.gateway.errors import CONTEXT_TOO_LONG, UNPRICED, GatewayError
+from apps.gateway.model_request import ModelRequest
 from apps.gateway.offers import offered
 from apps.gateway.refusals import check_rate_can_fit, refusal
 from apps.gateway.reservations import Reservations
@@ -29,7 +30,7 @@ class Admission:
 
     request_id: str
     grant: KeyGrant
-    chat: ChatRequest
+    asked: ModelRequest
     model: OfferedModel
     price: Price
     hold_nanos: int = 0
@@ -43,7 +44,7 @@ class Admission:
         """More tokens than this can neither go in nor come out: a larger usage is an upstream's mistake.
 
         Twice the context, because operators' figures and vendors' counting differ a little."""
-        return 2 * max(self.model.context_length, self.model.max_output_tokens * self.chat.choices)
+        return 2 * max(self.model.context_length * self.asked.inputs, self.model.max_output_tokens * self.asked.choices)
 
     @cached_property
     def demand(self) -> Demand:
@@ -70,37 +71,37 @@ class Admission:
     @cached_property
     def input_bound(self) -> int:
         """No more tokens than this can go in."""
-        return self.chat.input_bound(self.model.context_length)
+        return self.asked.input_bound(self.model.context_length)
 
     @cached_property
     def most_output(self) -> int:
         """No more tokens than this can come out, of all choices: by the caller, the model, and what its rates allow.
 
         Rates cut only an output that the caller set no bound to."""
-        chat, per_choice = self.chat, self.model.max_output_tokens
-        if chat.asked_output is not None:
-            return min(chat.asked_output, per_choice) * chat.choices
-        by_rate = max((self.rate_bound - self.input_bound) // chat.choices, LEAST_OUTPUT_TOKENS)
-        return min(per_choice, by_rate) * chat.choices
+        asked, per_choice = self.asked, self.model.max_output_tokens
+        if asked.asked_output is not None:
+            return min(asked.asked_output, per_choice) * asked.choices
+        by_rate = max((self.rate_bound - self.input_bound) // asked.choices, LEAST_OUTPUT_TOKENS)
+        return min(per_choice, by_rate) * asked.choices
 
     @property
     def first_output(self) -> int:
         """The output that is held for at the door."""
-        if self.chat.stream and self.chat.asked_output is None and not self.grant.sandbox:
-            return min(self.most_output, FIRST_OUTPUT_TOKENS * self.chat.choices)
+        if self.asked.stream and self.asked.asked_output is None and not self.grant.sandbox:
+            return min(self.most_output, FIRST_OUTPUT_TOKENS * self.asked.choices)
         return self.most_output
 
     @property
     def least_output(self) -> int:
         """The least output for which it is worth to begin."""
-        if self.chat.asked_output is not None:
+        if self.asked.asked_output is not None:
             return self.most_output
-        return min(self.model.max_output_tokens, LEAST_OUTPUT_TOKENS) * self.chat.choices
+        return min(self.model.max_output_tokens, LEAST_OUTPUT_TOKENS) * self.asked.choices
 
     @property
     def grows(self) -> bool:
         """Whether its hold must grow while it runs."""
-        is_open = self.chat.stream and self.chat.asked_output is None and not self.grant.sandbox
+        is_open = self.asked.stream and self.asked.asked_output is None and not self.grant.sandbox
         return is_open and self.hold_nanos < self.worst_nanos(self.most_output)
 
     def worst_nanos(self, output: int) -> int:
@@ -108,19 +109,19 @@ class Admission:
         if self.grant.sandbox:
             return 0
         return worst_cost_nanos(
-            self.input_bound, output, self.price, service_tier=self.chat.asked_tier, images=self.images
+            self.input_bound, output, self.price, service_tier=self.asked.asked_tier, images=self.images
         )
 
     def output_covered(self, hold_nanos: int) -> int:
         """The most output, of all choices together, that costs no more than this."""
         return output_covered(
-            hold_nanos, self.input_bound, self.price, service_tier=self.chat.asked_tier, images=self.images
+            hold_nanos, self.input_bound, self.price, service_tier=self.asked.asked_tier, images=self.images
         )
 
     @cached_property
     def images(self) -> int:
         """How many images the request brings; 0 where they have no price of their own."""
-        return self.chat.images if self.price.charges_images else 0
+        return self.asked.images if self.price.charges_images else 0
 
     @cached_property
     def rate_bound(self) -> int:
@@ -134,53 +135,55 @@ class Admission:
         """With its hold. What rates forbid of the worst case the output loses, and what the hold does not cover, unless
         that grows."""
         self.hold_nanos, self.balance_nanos = admitted.hold_nanos, admitted.balance_nanos
-        if self.chat.asked_output is None:
+        if self.asked.asked_output is None:
             allowed = self.most_output
             if (taken := admitted.tokens) < self.demand.tokens:
                 allowed = min(allowed, taken - self.input_bound)
             if admitted.hold_nanos < self.demand.most_nanos and not self.grows:
                 allowed = min(allowed, self.output_covered(admitted.hold_nanos))
-            if allowed // self.chat.choices < self.model.max_output_tokens:
-                self.chat.cut_output(allowed // self.chat.choices)
+            if allowed // self.asked.choices < self.model.max_output_tokens:
+                self.asked.cut_output(allowed // self.asked.choices)
         return self
 
     async def counted(self) -> "Admission":
         """The same with a closer bound on its input, if there is one to be had."""
         measure = measure_of(self.model)
-        count = await TOKENS.count(self.chat.countable_text(), measure, enough=self.model.context_length)
+        count = await TOKENS.count(
+            self.asked.countable_text(), measure, enough=self.model.context_length * self.asked.inputs
+        )
         if count is not None:
-            self.chat.text_tokens = bound_of(count, measure)
+            self.asked.text_tokens = bound_of(count, measure)
         return replace(self)
 
     def may_fit(self, refused: Refused) -> bool:
         """Whether counting its input, or cutting its output, can bring it below the limit that said no."""
-        least_input = self.chat.input_bound(
-            self.model.context_length, text_tokens=self.chat.text_bytes // DENSEST_BYTES_PER_TOKEN
+        least_input = self.asked.input_bound(
+            self.model.context_length, text_tokens=self.asked.text_bytes // DENSEST_BYTES_PER_TOKEN
         )
         left = refused.allowance
         if refused.what == "tokens_per_minute":
             return left.tokens is None or least_input + self.least_output <= left.tokens.left
         if refused.what not in ("balance", "budget") or left.left_nanos is None:
             return False
-        tier = self.chat.asked_tier
+        tier = self.asked.asked_tier
         least = worst_cost_nanos(least_input, self.least_output, self.price, service_tier=tier, images=self.images)
         return least <= left.left_nanos
 
 
 def admit(
-    grant: KeyGrant, chat: ChatRequest, snapshot: CatalogSnapshot, *, book: PriceBook, request_id: str
+    grant: KeyGrant, asked: ModelRequest, snapshot: CatalogSnapshot, *, book: PriceBook, request_id: str
 ) -> Admission:
     """Check model, modalities and price. The price version in force now, as the organization's price book has it, is
     the one that is held for and billed."""
-    model = offered(snapshot, chat.model, grant=grant)
-    check_modalities(chat, model)
+    model = offered(snapshot, asked.model, grant=grant)
+    asked.check_model(model)
     now = time.time()
     listed = model.price_at(now)
     if listed is None:
         raise GatewayError(UNPRICED, f"The model '{model.id}' has no price yet, so it cannot be used.", param="model")
     price = book.price_for(grant.organization_id, model.id, listed, moment=now)
-    check_service_tier(chat, model, price)
-    return Admission(request_id, grant, chat, model, price)
+    check_service_tier(asked, model, price)
+    return Admission(request_id, grant, asked, model, price)
 
 
 async def reserve(reservations: Reservations, admission: Admission) -> tuple[Admission, Allowance]:
@@ -204,19 +207,19 @@ async def reserve(reservations: Reservations, admission: Admission) -> tuple[Adm
 
 def _is_over_rate(admission: Admission) -> bool:
     """Whether the cheap bound on the input is what makes the request too large for a minute, or cuts its output."""
-    wanted = admission.chat.asked_output or admission.model.max_output_tokens
-    wanted = min(wanted, admission.model.max_output_tokens) * admission.chat.choices
+    asked, most = admission.asked, admission.model.max_output_tokens
+    wanted = (most if asked.asked_output is None else min(asked.asked_output, most)) * asked.choices
     if admission.rate_bound >= admission.input_bound + wanted:
         return False
-    return admission.chat.text_bytes // DENSEST_BYTES_PER_TOKEN <= admission.rate_bound
+    return admission.asked.text_bytes // DENSEST_BYTES_PER_TOKEN <= admission.rate_bound
 
 
 async def _check_context(admission: Admission) -> None:
     """400 for text that is certainly too long for the model, in its own encoding. The upstream knows the rest."""
     model, measure = admission.model, measure_of(admission.model)
-    if not measure.is_exact or admission.chat.body_bytes <= LONG_BYTES_PER_TOKEN * model.context_length:
+    if not measure.is_exact or admission.asked.body_bytes <= LONG_BYTES_PER_TOKEN * model.context_length:
         return
-    text = admission.chat.text()
+    text = admission.asked.longest_text()
     if len(text.encode()) <= LONG_BYTES_PER_TOKEN * model.context_length:
         return
     most = model.context_length + len(text) // SLICE
@@ -224,6 +227,6 @@ async def _check_context(admission: Admission) -> None:
     if count is not None and count > most:
         raise GatewayError(
             CONTEXT_TOO_LONG,
-            f"The messages have more tokens than the {model.context_length:,} that the model {model.id} can take.",
-            param="messages",
+            f"The request has more tokens than the {model.context_length:,} that the model {model.id} can take.",
+            param=admission.asked.content_field,
         )

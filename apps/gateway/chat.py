@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
 
 from apps.catalog.contracts import OUTPUT_LIMIT_FIELDS, SERVICE_TIERS, OfferedModel, Price
 from apps.gateway.chat_fields import MAX_MODEL_ID, MAX_USER, check_fields, check_messages, clean_name
 from apps.gateway.errors import UNSUPPORTED_MODALITY, GatewayError, bad_field
+from apps.gateway.model_request import ModelRequest
 from apps.gateway.strict_json import MAX_TEXT_BYTES, read_object, too_much_text
 from apps.gateway.token_usage import estimate_tokens
 
@@ -45,7 +46,7 @@ class ChatRequest:
     choices: int
     body: dict[str, Any]
     body_bytes: int = 0
-    """Size of the body as it came in."""
+    """Size of the body as it came in, or as it goes out where that is more."""
     text_tokens: int | None = None
     """No more tokens than this are in its text, where somebody counted."""
     output_cut: int | None = None
@@ -54,6 +55,8 @@ class ChatRequest:
     """The output tokens that the caller allows each choice; None when it set no bound."""
     asked_tier: str = field(init=False)
     """The service tier that the caller asks for; "" for the standard one, or when the upstream may choose."""
+    inputs: ClassVar[int] = 1
+    content_field: ClassVar[str] = "messages"
     has_parts: bool = field(init=False)
     """Whether any content is a list of parts: only then there can be media."""
 
@@ -64,6 +67,13 @@ class ChatRequest:
         tier = body.get("service_tier")
         self.asked_tier = tier if tier in SERVICE_TIERS else ""
         self.has_parts = any(isinstance(message.get("content"), list) for message in body["messages"])
+
+    def check_model(self, model: OfferedModel) -> None:
+        """400 for a model that does not chat, or does not take a modality of the messages."""
+        if model.only_embeds:
+            message = f"The model {model.id} gives embeddings only: ask it at /embeddings."
+            raise GatewayError(UNSUPPORTED_MODALITY, message, param="model")
+        check_modalities(self, model)
 
     def input_estimate(self) -> int:
         """Tokens of all text in the messages, by our own estimate."""
@@ -80,12 +90,16 @@ class ChatRequest:
         """Let each choice have no more than so many output tokens. Only for a request whose caller set no bound."""
         self.output_cut = tokens
 
-    def text(self) -> str:
-        """All text of its messages."""
+    def longest_text(self) -> str:
+        """All text of its messages, which must fit into the model's context together."""
         return "".join(_texts(self.body["messages"]))
 
     def countable_text(self) -> str:
         """Everything in it that is billed as text, and its JSON, which is more."""
+        return self._written_text().decode()
+
+    def _written_text(self) -> bytes:
+        """The body without media as an upstream gets it."""
         media = {id(part) for _, part in _parts(self.body["messages"]) if part.get("type") not in _TEXT_PARTS}
         messages = [
             {**message, "content": [part for part in message["content"] if id(part) not in media]}
@@ -93,7 +107,12 @@ class ChatRequest:
             else message
             for message in self.body["messages"]
         ]
-        return orjson.dumps({**self.body, "messages": messages}).decode()
+        return orjson.dumps({**self.body, "messages": messages})
+
+    def grow_as_written(self) -> None:
+        """Count bytes that come with writing: 1e15 becomes 1000000000000000.0, of which a vendor bills every digit."""
+        media_bytes = _all_media_length(self.body["messages"]) if self.has_parts else 0
+        self.body_bytes = max(self.body_bytes, media_bytes + len(self._written_text()))
 
     @property
     def text_bytes(self) -> int:
@@ -111,7 +130,7 @@ class ChatRequest:
         media_tokens, text = 0, self.body_bytes
         for _, part in _parts(self.body["messages"]) if self.has_parts else ():
             kind = part.get("type")
-            if kind == "image_url":
+            if kind == "image_url" and _may_be_image(part):
                 media_tokens += IMAGE_TOKENS
             elif kind == "input_audio" and _is_here(part):
                 media_tokens += AUDIO_TOKENS + _media_length(part) // AUDIO_BYTES_PER_TOKEN
@@ -121,7 +140,8 @@ class ChatRequest:
         counted = self.text_tokens if text_tokens is None else text_tokens
         if counted is not None:
             text = min(text, counted)
-        unseen = MESSAGE_TOKENS * len(self.body["messages"]) + (TOOLS_TOKENS if self.body.get("tools") else 0)
+        has_tools = self.body.get("tools") or self.body.get("functions")
+        unseen = MESSAGE_TOKENS * len(self.body["messages"]) + (TOOLS_TOKENS if has_tools else 0)
         return min(text + media_tokens + unseen, context_length)
 
 
@@ -135,13 +155,15 @@ def parse_chat(raw: bytes) -> ChatRequest:
     check_fields(body)
     if body.get("user") is not None:
         body["user"] = clean_name("user", body["user"], most=MAX_USER, least=0)
-    return ChatRequest(
+    chat = ChatRequest(
         model=model,
         stream=body.get("stream") is True,
         choices=body.get("n") or 1,
         body=body,
         body_bytes=len(raw),
     )
+    chat.grow_as_written()
+    return chat
 
 
 def check_modalities(chat: ChatRequest, model: OfferedModel) -> None:
@@ -161,7 +183,7 @@ def check_modalities(chat: ChatRequest, model: OfferedModel) -> None:
             )
 
 
-def check_service_tier(chat: ChatRequest, model: OfferedModel, price: Price) -> None:
+def check_service_tier(chat: ModelRequest, model: OfferedModel, price: Price) -> None:
     """400 for a tier that the model has no price for: what is not priced is not sold."""
     asked = chat.asked_tier
     if asked and all(variant.service_tier != asked for variant in price.variants):
@@ -233,6 +255,12 @@ def _media_length(part: dict[str, Any]) -> int:
         if part.get("type") == kind:
             return len(_text_in(part.get(kind), place))
     return 0
+
+
+def _may_be_image(part: dict[str, Any]) -> bool:
+    """Whether the address of an image does not say itself that it is something else."""
+    url = _text_in(part.get("image_url"), "url")
+    return url[:5].lower() != "data:" or url[5:11].lower() == "image/"
 
 
 def _is_here(audio: dict[str, Any]) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from apps.catalog.contracts import Target
+from apps.core.crash_points import crash_point
 from apps.gateway.admission import Admission
 from apps.gateway.cancellation import told_to_client
 from apps.gateway.deadline import Deadline, Wait
@@ -24,7 +25,7 @@ from apps.gateway.errors import (
 )
 from apps.gateway.growth import Growth
 from apps.gateway.metering import Meter
-from apps.gateway.providers import PROVIDERS
+from apps.gateway.providers import PROVIDERS, upstream_request
 from apps.gateway.providers.transport import (
     MAX_ERROR_BYTES,
     Transport,
@@ -87,12 +88,14 @@ class OtherModels(Protocol):
 class _TryNext(Exception):
     """This route failed in a way that cannot have cost anything; `error` is what the caller sees if it was the last.
 
-    `is_for_all`: other routes of the model would say the same."""
+    `is_for_all`: other routes of the model would say the same. `was_asked`: False when the route's dialect has no words
+    for the request, so that nobody was."""
 
-    def __init__(self, error: GatewayError, *, is_for_all: bool = False) -> None:
+    def __init__(self, error: GatewayError, *, is_for_all: bool = False, was_asked: bool = True) -> None:
         super().__init__(error.message)
         self.error = error
         self.is_for_all = is_for_all
+        self.was_asked = was_asked
 
 
 async def open_exchange(
@@ -163,9 +166,9 @@ def _opened(admission: Admission, target: Target) -> RequestOpened:
         model=admission.model.id,
         provider=target.provider,
         upstream_model=target.upstream_model,
-        streamed=admission.chat.stream,
+        streamed=admission.asked.stream,
         price=admission.price,
-        input_estimate=admission.chat.input_estimate(),
+        input_estimate=admission.asked.input_estimate(),
         hold_nanos=admission.hold_nanos,
         sandbox=admission.grant.sandbox,
         balance_nanos=admission.balance_nanos,
@@ -175,6 +178,7 @@ def _opened(admission: Admission, target: Target) -> RequestOpened:
 
 def _go_on(meter: Meter, admission: Admission, target: Target) -> None:
     """The record is that of another model from now on, which is what its hold is for."""
+    crash_point("P18")
     try:
         meter.reopen(_opened(admission, target))
     except JournalFull as error:
@@ -207,18 +211,19 @@ class _Call:
 
     async def first_answer(self, admission: Admission, targets: Sequence[Target]) -> tuple[UpstreamResponse, Target]:
         """The first of the routes that answers. Raises _TryNext when none did and none can have charged."""
-        upstreams, failure = self._upstreams, None
-        for number, target in enumerate(targets[:MAX_ATTEMPTS]):
+        upstreams, is_retry, failure = self._upstreams, False, None
+        for target in targets[:MAX_ATTEMPTS]:
             health = self.health = upstreams.of(target)
-            if number and (health.is_resting or not upstreams.retries.take()):
+            if is_retry and (health.is_resting or not upstreams.retries.take()):
                 continue
-            health.begin()
             self._meter.route_to(target)
-            self._deadline.expect(Wait.FIRST_BYTE if admission.chat.stream else Wait.WHOLE_ANSWER)
+            self._deadline.expect(Wait.FIRST_BYTE if admission.asked.stream else Wait.WHOLE_ANSWER)
             try:
                 response = await self._attempt(admission, target, health)
             except _TryNext as error:
-                failure = error
+                is_retry = is_retry or error.was_asked
+                if failure is None or error.was_asked:
+                    failure = error
                 self._meter.note_failed_attempt(error.error)
                 log.warning(
                     "attempt failed",
@@ -237,12 +242,12 @@ class _Call:
 
     async def _attempt(self, admission: Admission, target: Target, health: RouteHealth) -> UpstreamResponse:
         """One call. Raises _TryNext when another route may be tried, GatewayError when that would be wrong."""
-        provider = PROVIDERS[target.dialect]
         try:
-            request = provider.chat_request(admission.chat, admission.model, target, request_id=admission.request_id)
+            request = upstream_request(admission.asked, admission.model, target, request_id=admission.request_id)
         except GatewayError as error:  # its dialect has no words for the request
-            raise _TryNext(error) from error
+            raise _TryNext(error, was_asked=False) from error
         self.dropped = request.dropped
+        health.begin()
         try:
             response = await self._transport.post(request, on_send=self._meter.note_sent)
         except UpstreamUnreachable as error:
@@ -260,7 +265,7 @@ class _Call:
             body = b""
         finally:
             response.close()
-        failure = provider.failure(
+        failure = PROVIDERS[target.dialect].failure(
             response.status, response.header("retry-after"), body, target=target, model=admission.model.id
         )
         if failure.kind in _NOT_THE_CALLERS_FAULT:

@@ -9,7 +9,6 @@ from apps.billing.admission import Allowance
 from apps.catalog.contracts import Target
 from apps.core.errors import Unavailable
 from apps.gateway.admission import Admission, admit, reserve
-from apps.gateway.chat import ChatRequest
 from apps.gateway.errors import (
     BAD_REQUEST,
     CONTEXT_TOO_LONG,
@@ -22,6 +21,7 @@ from apps.gateway.errors import (
     UNSUPPORTED_MODALITY,
     GatewayError,
 )
+from apps.gateway.model_request import ModelRequest
 from apps.gateway.refusals import LimitReached
 from apps.gateway.routing import check_price, chosen, has_usable_route, wishes_of
 from apps.gateway.runtime import Runtime
@@ -48,17 +48,17 @@ class Fallback:
         self,
         runtime: Runtime,
         grant: KeyGrant,
-        chat: ChatRequest,
+        asked: ModelRequest,
         *,
         request_id: str,
         note: Callable[[Allowance], None],
     ) -> None:
         """`note` is told what the caller has left, whenever that is known anew. Raises GatewayError (400)."""
-        wishes = wishes_of(chat)
+        wishes = wishes_of(asked)
         self._runtime = runtime
         self._snapshot = runtime.snapshot
         self._grant = grant
-        self._chat = chat
+        self._asked = asked
         self._request_id = request_id
         self._note = note
         self._preferences = wishes.preferences
@@ -106,12 +106,12 @@ class Fallback:
     async def _admit(self, model_id: str, *, is_again: bool) -> Admission:
         runtime = self._runtime
         # A copy, because what is counted in one model's vocabulary and cut to its hold says nothing about the next.
-        chat = copy.copy(self._chat)
-        chat.model = model_id
-        admission = admit(self._grant, chat, self._snapshot, book=runtime.book, request_id=self._request_id)
+        asked = copy.copy(self._asked)
+        asked.model = model_id
+        admission = admit(self._grant, asked, self._snapshot, book=runtime.book, request_id=self._request_id)
         admission.is_again = is_again
-        check_price(admission.price, self._preferences, service_tier=chat.asked_tier)
-        targets = chosen(admission.model, self._preferences, chat, upstreams=runtime.upstreams)
+        check_price(admission.price, self._preferences, service_tier=asked.asked_tier)
+        targets = chosen(admission.model, self._preferences, asked, upstreams=runtime.upstreams)
         admission, allowance = await reserve(runtime.reservations, admission)
         self.targets = targets
         self._note(allowance)

@@ -66,7 +66,7 @@ class Growth:
         self._admission = admission
         self._note = note
         self._reservations = reservations
-        self._choices = admission.chat.choices
+        self._choices = admission.asked.choices
         self._asking: asyncio.Task[Grown] | None = None
         self._lack: Lack | None = None
         self._failure: BaseException | None = None

@@ -9,7 +9,7 @@ import msgspec
 import orjson
 
 from apps.billing.pricing.book import PriceBook
-from apps.catalog.contracts import CatalogSnapshot, OfferedModel, Price, PriceVariant, Rates
+from apps.catalog.contracts import CatalogSnapshot, OfferedModel, Price, PriceVariant, Rates, Target
 from apps.core.money import NANOS_PER_USD, TOKENS_PER_PRICE_UNIT
 from apps.gateway.errors import bad_field
 from apps.gateway.offers import models_for
@@ -52,6 +52,7 @@ EXPRESSED: Final[Mapping[str, frozenset[str]]] = {
     "bedrock": _COMMON | {"top_k"},
 }
 """Dialect -> what can be said in it, in OpenRouter's names. What a model makes of it is its vendor's affair."""
+_OF_EMBEDDINGS: Final = ("dimensions", "encoding_format")
 
 
 class Listing(msgspec.Struct, frozen=True):
@@ -131,7 +132,7 @@ def present(model: OfferedModel, grant: KeyGrant, book: PriceBook, *, now: float
         "is_sandbox": model.is_sandbox,
         "top_provider": {
             "context_length": model.context_length,
-            "max_completion_tokens": model.max_output_tokens,
+            "max_completion_tokens": None if model.only_embeds else model.max_output_tokens,
             "is_moderated": False,
         },
         "per_request_limits": None,
@@ -143,9 +144,11 @@ def present(model: OfferedModel, grant: KeyGrant, book: PriceBook, *, now: float
     }
 
 
-def supported_parameters(model: OfferedModel) -> list[str]:
-    """What can be asked of at least one of its routes without being dropped on the way."""
-    return sorted(frozenset().union(*(EXPRESSED.get(target.dialect, _COMMON) for target in model.targets)))
+def supported_parameters(model: OfferedModel, routes: Sequence[Target] | None = None) -> list[str]:
+    """What can be asked of at least one of its routes, or of these, without being dropped on the way."""
+    if model.only_embeds:
+        return list(_OF_EMBEDDINGS)
+    return sorted(frozenset().union(*(EXPRESSED.get(target.dialect, _COMMON) for target in routes or model.targets)))
 
 
 def present_as_anthropic(model: OfferedModel) -> dict[str, str]:

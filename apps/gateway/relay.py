@@ -2,13 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from apps.core.crash_points import crash_point
 from apps.core.money import NANOS_PER_USD
 from apps.gateway.cancellation import told_to_client
-from apps.gateway.chat_stream import OUTPUT_FIELDS, PUBLIC_FIELDS, ChatStream
+from apps.gateway.chat_stream import PUBLIC_FIELDS, ChatStream, output_of
 from apps.gateway.deadline import Deadline, Wait
 from apps.gateway.dispatch import Exchange
 from apps.gateway.errors import GATEWAY_STOPPING, SERVER_ERROR, UPSTREAM_FAILED, GatewayError
@@ -18,6 +18,9 @@ from apps.gateway.providers.transport import UpstreamBroken
 from apps.gateway.token_usage import ToldUsage, estimate_tokens, read_usage, served_tier, to_openai
 from apps.gateway.vendor_json import write_json
 from apps.usage.contracts import Outcome, RequestClosed, TokenCounts
+
+Give = Callable[[Exchange, bytes], tuple[bytes, RequestClosed]]
+"""Closes the record of a whole answer, and makes what the client gets of it. Raises GatewayError for no answer."""
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +33,7 @@ async def stream(exchange: Exchange) -> AsyncGenerator[bytes, None]:
     chat_stream = ChatStream(
         completion_id=completion_id(admission.request_id),
         model=admission.model.id,
-        choices=admission.chat.choices,
+        choices=admission.asked.choices,
         token_bound=admission.token_bound,
         note_output=growth.output.add if growth is not None else None,
     )
@@ -77,20 +80,33 @@ async def stream(exchange: Exchange) -> AsyncGenerator[bytes, None]:
         exchange.abandon()
 
 
-async def whole(exchange: Exchange) -> tuple[bytes, RequestClosed]:
+def give_chat(exchange: Exchange, body: bytes) -> tuple[bytes, RequestClosed]:
+    """A chat completion under our names."""
+    answer, closed = close_chat(exchange, body)
+    return _as_ours(answer, exchange, closed), closed
+
+
+def close_chat(exchange: Exchange, body: bytes) -> tuple[dict[str, Any], RequestClosed]:
+    """A chat completion as the upstream's dialect tells it, and its record. Raises GatewayError for what is none."""
+    answer = _parse_answer(exchange, body)
+    return answer, _close_whole_answer(exchange, answer)
+
+
+async def whole(exchange: Exchange, give: Give = give_chat) -> tuple[bytes, RequestClosed]:
     """A complete answer as JSON in our shape, and its record. Raises GatewayError; the record is closed either way."""
     meter = exchange.meter
     deadline = exchange.deadline
     try:
-        answer = _parse_answer(exchange, await exchange.response.read())
-        closed = _close_whole_answer(exchange, answer)
-        return _as_ours(answer, exchange, closed), closed
+        return give(exchange, await exchange.response.read())
     except (GatewayError, UpstreamBroken, asyncio.CancelledError) as error:
         failure = _failure_of(error, deadline)
         if failure is None:
             raise
         meter.close(Outcome.FAILED, TokenCounts(), http_status=failure.kind.status, error_code=failure.code or "")
         raise failure from error
+    except Exception:  # process edge: a mistake of ours costs nobody anything
+        meter.close(Outcome.FAILED, TokenCounts(), http_status=500, error_code=SERVER_ERROR.code or "")
+        raise
     finally:
         exchange.abandon()
 
@@ -102,9 +118,14 @@ def completion_id(request_id: str) -> str:
 
 def usage_for_client(closed: RequestClosed) -> dict[str, Any]:
     """OpenAI's usage object with what it cost in USD, to the nano-dollar. Test traffic says that it is not charged."""
+    return {**to_openai(closed.tokens), **cost_for_client(closed)}
+
+
+def cost_for_client(closed: RequestClosed) -> dict[str, Any]:
+    """What the usage object of any endpoint says of the cost."""
     cost_usd = closed.cost_nanos / NANOS_PER_USD  # for display: below a million dollars its digits are exact
     details = {"estimated": closed.estimated} | ({"is_sandbox": True} if closed.opened.sandbox else {})
-    return {**to_openai(closed.tokens), "cost": cost_usd, "cost_details": details}
+    return {"cost": cost_usd, "cost_details": details}
 
 
 def _failure_of(error: BaseException, deadline: Deadline) -> GatewayError | None:
@@ -141,7 +162,7 @@ def _close_part(exchange: Exchange, chat_stream: ChatStream, outcome: Outcome, *
 
 
 def _note_usage(exchange: Exchange, told: ToldUsage, service_tier: object) -> None:
-    tier = served_tier(exchange.admission.chat.asked_tier, service_tier, told.service_tier)
+    tier = served_tier(exchange.admission.asked.asked_tier, service_tier, told.service_tier)
     exchange.meter.note_usage(told, tier)
 
 
@@ -161,7 +182,7 @@ def _close_whole_stream(exchange: Exchange, chat_stream: ChatStream) -> RequestC
     _note_usage(exchange, told, chat_stream.service_tier)
     tokens = told.tokens
     if tokens is None:
-        estimate = TokenCounts(input=exchange.admission.chat.input_estimate(), output=chat_stream.output_count)
+        estimate = TokenCounts(input=exchange.admission.asked.input_estimate(), output=chat_stream.output_count)
         return exchange.meter.close(
             Outcome.COMPLETED, estimate, estimated=True, finish_reason=chat_stream.finish_reason
         )
@@ -180,7 +201,7 @@ def _close_whole_answer(exchange: Exchange, answer: dict[str, Any]) -> RequestCl
         told = told.beside_output() if output_bytes else told
     _note_usage(exchange, told, answer.get("service_tier"))
     if told.tokens is None:
-        tokens = TokenCounts(input=admission.chat.input_estimate(), output=estimate_tokens(output_bytes))
+        tokens = TokenCounts(input=admission.asked.input_estimate(), output=estimate_tokens(output_bytes))
         return exchange.meter.close(Outcome.COMPLETED, tokens, estimated=True, finish_reason=finish_reason)
     return exchange.meter.close(Outcome.COMPLETED, told.tokens, finish_reason=finish_reason)
 
@@ -206,7 +227,6 @@ def _output_bytes(choice: dict[str, Any]) -> int:
     message = choice.get("message")
     if not isinstance(message, dict):
         return 0
-    parts = (message.get(field) for field in OUTPUT_FIELDS)
-    return sum(
-        len(part.encode("utf-8", "replace") if isinstance(part, str) else write_json(part)) for part in parts if part
-    )
+    pieces = output_of(message)
+    written = (piece.encode("utf-8", "replace") if isinstance(piece, str) else write_json(piece) for piece in pieces)
+    return sum(map(len, written))

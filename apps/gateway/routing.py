@@ -10,10 +10,10 @@ import msgspec
 
 from apps.catalog.contracts import OfferedModel, Price, Target
 from apps.core.money import NANOS_PER_USD
-from apps.gateway.chat import ChatRequest
 from apps.gateway.chat_fields import MAX_MODEL_ID, clean_name
 from apps.gateway.errors import NO_MATCHING_PROVIDER, GatewayError, bad_field
-from apps.gateway.providers import PROVIDERS
+from apps.gateway.model_request import ModelRequest
+from apps.gateway.providers import upstream_request
 from apps.gateway.upstream_health import RouteHealth, Upstreams
 
 MAX_MODELS: Final = 8
@@ -49,10 +49,10 @@ class Wishes(msgspec.Struct, frozen=True):
     preferences: Preferences = Preferences()
 
 
-def wishes_of(chat: ChatRequest) -> Wishes:
+def wishes_of(asked: ModelRequest) -> Wishes:
     """Read `models` and `provider`. Raises GatewayError (400) naming the first field that is wrong."""
-    models, provider = chat.body.get("models"), chat.body.get("provider")
-    names = (chat.model, *(_models(models) if models is not None else ()))
+    models, provider = asked.body.get("models"), asked.body.get("provider")
+    names = (asked.model, *(_models(models) if models is not None else ()))
     preferences = _preferences(provider) if provider is not None else Preferences()
     return Wishes(tuple(dict.fromkeys(names)), preferences)
 
@@ -83,13 +83,13 @@ def has_usable_route(model: OfferedModel, upstreams: Upstreams) -> bool:
     return not upstreams.troubled or any(not upstreams.of(target).is_resting for target in model.targets)
 
 
-def chosen(model: OfferedModel, preferences: Preferences, chat: ChatRequest, *, upstreams: Upstreams) -> list[Target]:
+def chosen(model: OfferedModel, preferences: Preferences, asked: ModelRequest, *, upstreams: Upstreams) -> list[Target]:
     """The routes that the caller wants, in the order of the caller's preferences.
 
     Raises GatewayError (404) when there is none. `order` and `sort` stand above health, but for routes that rest."""
     targets = [target for target in model.targets if _is_wanted(target, preferences)]
     if preferences.require_parameters:
-        targets = [target for target in targets if takes_all_of(chat, model, target)]
+        targets = [target for target in targets if takes_all_of(asked, model, target)]
     if not targets:
         message = f"No provider of the model '{model.id}' is left by the 'provider' field of the request."
         raise GatewayError(NO_MATCHING_PROVIDER, message, param="provider")
@@ -124,10 +124,10 @@ def _is_wanted(target: Target, preferences: Preferences) -> bool:
     return not preferences.order or preferences.allow_fallbacks or provider in preferences.order
 
 
-def takes_all_of(chat: ChatRequest, model: OfferedModel, target: Target) -> bool:
+def takes_all_of(asked: ModelRequest, model: OfferedModel, target: Target) -> bool:
     """Whether the route's dialect has words for every field of the request."""
     try:
-        return not PROVIDERS[target.dialect].chat_request(chat, model, target, request_id="").dropped
+        return not upstream_request(asked, model, target, request_id="").dropped
     except GatewayError:
         return False
 

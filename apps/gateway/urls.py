@@ -4,17 +4,22 @@ from django.urls import path
 
 from apps.gateway.client_envelope import ClientNotFound
 from apps.gateway.views.chat import ChatCompletions
+from apps.gateway.views.completions import Completions
 from apps.gateway.views.credits import AccountBalance, Credits
 from apps.gateway.views.document import ApiDocument
+from apps.gateway.views.embeddings import Embeddings
 from apps.gateway.views.generation import Generation
 from apps.gateway.views.key import Key
-from apps.gateway.views.models import ModelDetail, Models
+from apps.gateway.views.models import ModelDetail, ModelEndpoints, Models
 
 app_name = "gateway"
 
 urlpatterns = [
     path("chat/completions", ChatCompletions.as_view(), name="chat-completions"),
+    path("completions", Completions.as_view(), name="completions"),
+    path("embeddings", Embeddings.as_view(), name="embeddings"),
     path("models", Models.as_view(), name="models"),
+    path("models/<path:model_id>/endpoints", ModelEndpoints.as_view(), name="model-endpoints"),
     path("models/<path:model_id>", ModelDetail.as_view(), name="model"),
     path("openapi.json", ApiDocument.as_view(), name="openapi"),
     path("key", Key.as_view(), name="key"),

@@ -136,12 +136,13 @@ def read_chat(body: bytes) -> ChatRequest:
     try:
         return _decoder.decode(body)
     except msgspec.ValidationError as error:
-        raise _field_error(str(error)) from None
+        raise field_error(str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise bad_request(f"The request body is not valid JSON: {error}", code="invalid_json") from None
 
 
-def _field_error(text: str) -> ApiError:
+def field_error(text: str) -> ApiError:
+    """What msgspec says of a request, as an error that names the field."""
     found = _FIELD_IN_ERROR.match(text)
     message, path = (found["message"], found["path"]) if found else (text, "")
     named = _MISSING_OR_UNKNOWN.search(message)

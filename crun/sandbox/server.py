@@ -1,4 +1,4 @@
-"""The sandbox as a server: its routes, the life of one chat request, start and stop."""
+"""The sandbox as a server: its routes, the life of one request, start and stop."""
 
 import asyncio
 import hmac
@@ -14,7 +14,8 @@ from urllib.parse import unquote
 
 import orjson
 
-from crun.sandbox.chat import ChatRequest, read_chat
+from crun.sandbox import embeddings
+from crun.sandbox.chat import read_chat
 from crun.sandbox.errors import ApiError, unknown_model
 from crun.sandbox.faults import refuse
 from crun.sandbox.planning import FlakyCounter, Reply, is_model, model_names, plan_reply
@@ -101,6 +102,9 @@ class Sandbox:
             if request.path == "/v1/chat/completions":
                 await self._chat(exchange)
                 return
+            if request.path == "/v1/embeddings":
+                await self._embeddings(exchange)
+                return
             plan = _look_up(request.method, request.path)
         except ApiError as error:
             plan = refuse(error)
@@ -113,7 +117,16 @@ class Sandbox:
         chat = read_chat(request.body)
         reply = plan_reply(chat, presented_key=request.presented_key, created=int(time()), flaky=self._flaky)
         ticket = Ticket(self._truth, request.headers.get("x-request-id"))
-        await _give(chat, reply, exchange, ticket)
+        await _give(chat.model, reply, exchange, ticket, stream=bool(chat.stream))
+
+    async def _embeddings(self, exchange: Exchange) -> None:
+        request = exchange.request
+        if request.method != "POST":
+            raise ApiError(405, "Embeddings are created by POST.", headers=(("allow", "POST"),))
+        asked = embeddings.read_embeddings(request.body)
+        reply = embeddings.plan_embeddings(asked, presented_key=request.presented_key)
+        ticket = Ticket(self._truth, request.headers.get("x-request-id"))
+        await _give(asked.model, reply, exchange, ticket)
 
     def _authenticate(self, presented_key: str) -> None:
         expected = self._options.api_key
@@ -133,11 +146,11 @@ class Sandbox:
             await truth.close()
 
 
-async def _give(chat: ChatRequest, reply: Reply, exchange: Exchange, ticket: Ticket) -> None:
+async def _give(model: str, reply: Reply, exchange: Exchange, ticket: Ticket, *, stream: bool = False) -> None:
     """Perform the reply between its request line and its end line in the truth log."""
     outcome = Outcome.CUT
     try:
-        await ticket.accept(model=chat.model, stream=bool(chat.stream), usage=reply.usage)
+        await ticket.accept(model=model, stream=stream, usage=reply.usage)
         outcome = await play(reply.plan, exchange, ticket)
     except ClientGone:
         outcome = Outcome.CLIENT_GONE
@@ -150,17 +163,17 @@ async def _give(chat: ChatRequest, reply: Reply, exchange: Exchange, ticket: Tic
 
 
 def _look_up(method: str, path: str) -> Plan:
-    """The answer of every path but chat completions."""
+    """The answer of every path that is only read."""
     if method not in ("GET", "HEAD"):
         raise ApiError(404, f"Nothing is served by {method} {path}.", code="not_found")
     if path == "/healthz":
         return whole(200, b'{"status":"ok"}')
     if path == "/v1/models":
-        listed = [_model_object(name) for name in model_names()]
+        listed = [_model_object(name) for name in (*model_names(), embeddings.MODEL)]
         return whole(200, orjson.dumps({"object": "list", "data": listed}))
     if path.startswith("/v1/models/"):
         name = unquote(path.removeprefix("/v1/models/"))
-        if not is_model(name):
+        if not is_model(name) and name != embeddings.MODEL:
             raise unknown_model(name)
         return whole(200, orjson.dumps(_model_object(name)))
     raise ApiError(404, f"Nothing is served by {method} {path}.", code="not_found")

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from apps.catalog.dialects import OPTIONS
 from apps.catalog.document import (
     MODALITIES,
+    OUTPUT_MODALITIES,
     CatalogDocument,
     ModelEntry,
     PriceEntry,
@@ -39,6 +40,7 @@ moments = st.datetimes(
     timezones=st.just(UTC),
 )
 modalities = st.lists(st.sampled_from(MODALITIES), min_size=1, unique=True).map(tuple)
+output_modalities = st.lists(st.sampled_from(OUTPUT_MODALITIES), min_size=1, unique=True).map(tuple)
 
 dialects_with_options = st.one_of(
     st.tuples(
@@ -96,7 +98,7 @@ def documents(draw: st.DrawFn) -> CatalogDocument:
         context_length=st.integers(1, 2**31 - 1),
         max_output_tokens=st.integers(1, 2**31 - 1),
         input_modalities=modalities,
-        output_modalities=modalities,
+        output_modalities=output_modalities,
         tokenizer=st.just("") | awkward_line,
         enabled=st.booleans(),
         routes=st.lists(

@@ -384,4 +384,5 @@ def test_two_imports_at_once_come_one_after_the_other() -> None:
 
 def test_document_and_tables_know_the_same_words() -> None:
     assert list(documents.MODALITIES) == tables.MODALITIES
+    assert list(documents.OUTPUT_MODALITIES) == tables.OUTPUT_MODALITIES
     assert list(documents.DIALECTS) == tables.Dialect.values

@@ -92,12 +92,17 @@ def test_the_sandbox_works_without_a_credential() -> None:
         "sandbox-tools",
         "sandbox-json",
         "sandbox-vision",
+        "sandbox-embedding",
     ]
     assert document.warnings == ()
     for model in document.models:
         assert model.routes[0].upstream_model == model.id
+    *chatting, embedding = document.models
+    for model in chatting:
         assert (model.prices[0].input, model.prices[0].output) == (Decimal("0.15"), Decimal("0.60"))
-    assert document.models[-1].input_modalities == ("text", "image")
+    assert chatting[-1].input_modalities == ("text", "image")
+    assert embedding.output_modalities == ("embeddings",)
+    assert (embedding.prices[0].input, embedding.prices[0].output) == (Decimal("0.02"), Decimal(0))
 
 
 # --- the generator, on lists made up here -------------------------------------------------------------------

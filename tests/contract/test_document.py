@@ -10,6 +10,7 @@ import pytest
 from django.urls import URLPattern, get_resolver
 from drf_spectacular.validation import validate_schema
 
+from apps.gateway import errors
 from apps.gateway.http import AsyncAPIView
 from apps.gateway.openapi.document import FILE, UndocumentedRoute, api_document, document_text
 from apps.gateway.openapi.operations import OPERATIONS
@@ -86,6 +87,15 @@ def test_every_operation_names_its_answers_its_errors_and_its_tag() -> None:
         for answer in operation["responses"].values():
             assert {"x-request-id", "x-crun-generation-id"} <= set(answer["headers"])
     assert len(names) == len(set(names))
+
+
+def test_errors_that_say_whether_to_try_again_name_the_headers() -> None:
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, errors.ErrorKind)]
+    told = {(str(kind.status), name) for kind in kinds for name in errors.GatewayError(kind, "").headers()}
+    assert len(told) > 8
+    for _, _, operation in operations():
+        for status, name in told:
+            assert status not in operation["responses"] or name in operation["responses"][status]["headers"]
 
 
 def test_its_examples_are_true_to_its_schemas() -> None:

@@ -51,7 +51,7 @@ async def test_a_bug_is_a_500_that_tells_only_its_request_id(bench: Bench, monke
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("secret detail")
 
-    monkeypatch.setattr("apps.gateway.views.chat.admit", broken)
+    monkeypatch.setattr("apps.gateway.views.asking.admit", broken)
     call = await bench.chat("base")
     assert call.status == 500
     assert call.request_id in call.json["error"]["message"]

@@ -243,3 +243,24 @@ async def test_a_hundred_streams_at_once(sandbox: Any) -> None:
 
         said = await asyncio.gather(*(talk(number) for number in range(100)))
     assert said == [f"stream number {number}" for number in range(100)]
+
+
+def test_embeddings_are_the_same_for_the_same_input_and_of_length_one(client: openai.OpenAI) -> None:
+    asked: Any = {"model": "sandbox-embedding", "input": ["one two", "three"]}
+    first, again = client.embeddings.create(**asked), client.embeddings.create(**asked, encoding_format="float")
+    assert first.data == again.data
+    assert first.data[0].embedding != first.data[1].embedding
+    for each in first.data:
+        assert len(each.embedding) == 64
+        assert sum(number * number for number in each.embedding) == pytest.approx(1, abs=1e-5)
+    assert (first.usage.prompt_tokens, first.usage.total_tokens) == (3, 3)
+    ids = client.embeddings.create(model="sandbox-embedding", input=[1, 2, 3], dimensions=8)
+    assert (len(ids.data), len(ids.data[0].embedding), ids.usage.prompt_tokens) == (1, 8, 3)
+    assert "sandbox-embedding" in [model.id for model in client.models.list()]
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.embeddings.create(model="sandbox-embedding", input=[""])
+    assert refused.value.param == "input"
+    with pytest.raises(openai.NotFoundError):
+        client.chat.completions.create(model="sandbox-embedding", messages=say("x"))
+    with pytest.raises(openai.InternalServerError):
+        client.embeddings.create(model="sandbox-fault-500", input="x")

@@ -66,7 +66,9 @@ MODEL: Final = closed(
     list_pricing=ref("Pricing"),
     is_sandbox=boolean("Whether it costs nothing and answers without a vendor."),
     top_provider=closed(
-        context_length=integer(minimum=1), max_completion_tokens=integer(minimum=1), is_moderated=boolean()
+        context_length=integer(minimum=1),
+        max_completion_tokens=nullable(integer("null for embeddings: they are no output.", minimum=1)),
+        is_moderated=boolean(),
     ),
     per_request_limits={"type": "null"},
     supported_parameters=listing(text(), "What can be asked of at least one of its routes without being dropped."),
@@ -74,6 +76,44 @@ MODEL: Final = closed(
     hugging_face_id={"type": "null"},
     knowledge_cutoff={"type": "null"},
     expiration_date={"type": "null"},
+)
+_PERCENTILES: Final = nullable(closed(p50=number(), p75=number(), p90=number(), p99=number()))
+ENDPOINTS: Final = closed(
+    "The routes of a model in OpenRouter's fields, as the worker that answers saw them. null: that is not known.",
+    data=closed(
+        id=text(),
+        name=text(),
+        created=integer("Unix seconds."),
+        description=text(),
+        architecture=MODEL["properties"]["architecture"],
+        endpoints=listing(
+            closed(
+                name=text(),
+                model_id=text(),
+                model_name=text(),
+                provider_name=nullable(text("Where the operator shows it.")),
+                tag=nullable(text("What `provider` of a request calls it, where the operator shows it.")),
+                context_length=integer(minimum=1),
+                max_completion_tokens=nullable(integer(minimum=1)),
+                max_prompt_tokens={"type": "null"},
+                pricing=nullable(ref("Pricing")),
+                quantization={"const": "unknown"},
+                supports_implicit_caching={"type": "null"},
+                supported_parameters=listing(text()),
+                status={
+                    "type": "integer",
+                    "enum": [0, -1, -2],
+                    "description": "0: it serves; -1: it failed and must show that it can; -2: it rests.",
+                },
+                uptime_last_5m={"type": "null"},
+                uptime_last_30m=nullable(number("Per cent.", minimum=0, maximum=100)),
+                uptime_last_1d={"type": "null"},
+                latency_last_30m=_PERCENTILES | {"description": "Milliseconds to the first byte."},
+                throughput_last_30m=_PERCENTILES | {"description": "Tokens of output a second."},
+            ),
+            minItems=1,
+        ),
+    ),
 )
 MODEL_LIST: Final = closed(object={"const": "list"}, data=listing(ref("Model")))
 ANTHROPIC_MODEL: Final = closed(
@@ -221,6 +261,7 @@ GENERATION: Final = closed(
 SCHEMAS: Final[dict[str, Schema]] = {
     "Pricing": PRICING,
     "Model": MODEL,
+    "ModelEndpoints": ENDPOINTS,
     "ModelList": MODEL_LIST,
     "AnthropicModel": ANTHROPIC_MODEL,
     "AnthropicModelList": ANTHROPIC_MODEL_LIST,

@@ -8,7 +8,7 @@ from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.openapi import AutoSchema
 
 from apps.gateway import urls
-from apps.gateway.openapi import account, chat
+from apps.gateway.openapi import account, asking, chat
 from apps.gateway.openapi.operations import OPERATIONS
 from apps.gateway.openapi.shapes import Schema, text
 
@@ -25,6 +25,7 @@ _HEADERS: Final[dict[str, tuple[Schema, str, bool]]] = {
     "x-crun-cost": (text(), "USD.", False),
     "x-crun-budget-remaining": (text(), "USD that this key could still spend.", False),
     "x-crun-dropped-params": (text(), "Fields that the upstream cannot be told, by commas.", False),
+    "x-crun-idempotent-replay": (text(enum=["true"]), "Given again for its key, and not charged.", False),
     "etag": (text(), "Send it back as If-None-Match.", True),
     "retry-after": (text(pattern="^[0-9]+$"), "Seconds.", False),
     "retry-after-ms": (text(pattern="^[0-9]+$"), "The same in milliseconds.", False),
@@ -75,10 +76,10 @@ def api_document() -> dict[str, Any]:
                  "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"}},
         "servers": [{"url": "/api/v1"}],
         "security": [{"bearer": []}, {"apiKey": []}],
-        "tags": [{"name": name} for name in ("Chat", "Models", "Account", "Document")],
+        "tags": [{"name": name} for name in ("Chat", "Completions", "Embeddings", "Models", "Account", "Document")],
         "paths": paths,
         "components": {
-            "schemas": dict(sorted((chat.SCHEMAS | account.SCHEMAS).items())),
+            "schemas": dict(sorted((chat.SCHEMAS | asking.SCHEMAS | account.SCHEMAS).items())),
             "headers": {
                 name: {"schema": schema, "description": words, "required": required}
                 for name, (schema, words, required) in _HEADERS.items()

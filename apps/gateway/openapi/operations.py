@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from apps.gateway.model_listing import MAX_PAGE
-from apps.gateway.openapi import chat
+from apps.gateway.openapi import asking, chat
 from apps.gateway.openapi.shapes import Schema, answer, integer, ref, text
 
 JSON: Final = "application/json"
@@ -26,7 +26,8 @@ _WORDS: Final = {
     529: "As 503, for callers who send `anthropic-version`.",
 }
 _OF_EVERY_ANSWER: Final = (400, 401, 403, 408, 413, 415, 500, 503)
-_WAITING: Final = (429, 503, 529)
+_SAYS_WHEN: Final = ("retry-after", "retry-after-ms", "x-should-retry")
+"""Headers of the errors that tell whether and when to try again: 409, 429, 500 and above."""
 _PLAIN: Final = {JSON: ref("Error")}
 _EITHER: Final = {JSON: {"anyOf": [ref("Error"), ref("AnthropicError")]}}
 _CLIENT: Final = {JSON: {"anyOf": [ref("ClientError"), ref("Error")]}}
@@ -38,7 +39,7 @@ def _errors(*more: int, schemas: dict[str, Schema] = _PLAIN) -> dict[str, Schema
         str(status): answer(
             _WORDS[status],
             schemas,
-            headers=("retry-after", "retry-after-ms", "x-should-retry") if status in _WAITING else (),
+            headers=_SAYS_WHEN if status in (409, 429) or status >= 500 else (),
         )
         for status in statuses
     }
@@ -93,44 +94,78 @@ _MODEL_EXAMPLE: Final[Schema] = {
     "default_parameters": {}, "hugging_face_id": None, "knowledge_cutoff": None, "expiration_date": None,
 }  # fmt: skip
 
-_CHAT: Final = _operation(
+_ASKED: Final = (
+    *_LIMITS, "x-crun-budget-remaining", "x-crun-cost", "x-crun-dropped-params", "x-crun-idempotent-replay",
+)  # fmt: skip
+
+
+def _asking(
+    name: str, summary: str, *, tag: str, request: str, examples: dict[str, Any], answers: dict[str, tuple[str, Any]]
+) -> Schema:
+    """An operation that asks a model: `answers` are media type -> name of a schema and example."""
+    good = answer(
+        "The answer; with `stream: true` its events, of which the last is `[DONE]`."
+        if EVENTS in answers
+        else "The answer.",
+        {kind: ref(schema) for kind, (schema, _) in answers.items()},
+        headers=_ASKED,
+    )
+    for kind, (_, example) in answers.items():
+        good["content"][kind]["example"] = example
+    given = {named: {"value": value} for named, value in examples.items()}
+    return _operation(
+        name,
+        summary,
+        tag=tag,
+        parameters=[
+            _parameter(
+                "Idempotency-Key", "header", text(pattern="^[ -~]{1,255}$"),
+                "The same request sent again with the same key gets the same answer and is charged once.",
+            )
+        ],
+        requestBody={"required": True, "content": {JSON: {"schema": ref(request), "examples": given}}},
+        answers={"200": good, **_errors(404, 409, 429, 502, 504)},
+    )  # fmt: skip
+
+
+_CHAT: Final = _asking(
     "createChatCompletion",
     "An answer to a conversation, whole or as a stream",
     tag="Chat",
-    parameters=[
-        _parameter(
-            "Idempotency-Key", "header", text(pattern="^[ -~]{1,255}$"),
-            "The same request sent again with the same key gets the same answer and is charged once.",
-        )
-    ],
-    requestBody={
-        "required": True,
-        "content": {
-            JSON: {
-                "schema": ref("ChatRequest"),
-                "examples": {
-                    "whole": {"value": chat.REQUEST_EXAMPLE},
-                    "stream": {"value": chat.STREAM_REQUEST_EXAMPLE},
-                },
-            }
-        },
+    request="ChatRequest",
+    examples={"whole": chat.REQUEST_EXAMPLE, "stream": chat.STREAM_REQUEST_EXAMPLE},
+    answers={
+        JSON: ("ChatCompletion", chat.ANSWER_EXAMPLE),
+        EVENTS: ("ChatCompletionEvent", chat.STREAM_EXAMPLE),
+    },
+)
+_COMPLETIONS: Final = _asking(
+    "createCompletion",
+    "A text that goes on from a prompt, whole or as a stream (legacy)",
+    tag="Completions",
+    request="CompletionsRequest",
+    examples={
+        "whole": asking.COMPLETIONS_REQUEST_EXAMPLE,
+        "stream": {**asking.COMPLETIONS_REQUEST_EXAMPLE, "stream": True},
     },
     answers={
-        "200": {
-            **answer(
-                "The answer; with `stream: true` its events, of which the last is `[DONE]`.",
-                {JSON: ref("ChatCompletion"), EVENTS: ref("ChatCompletionEvent")},
-                headers=(*_LIMITS, "x-crun-budget-remaining", "x-crun-cost", "x-crun-dropped-params"),
-            )
-        },
-        **_errors(404, 409, 429, 502, 504),
+        JSON: ("Completion", asking.COMPLETION_EXAMPLE),
+        EVENTS: ("CompletionEvent", asking.COMPLETION_STREAM_EXAMPLE),
     },
-)  # fmt: skip
-_CHAT["responses"]["200"]["content"][JSON]["example"] = chat.ANSWER_EXAMPLE
-_CHAT["responses"]["200"]["content"][EVENTS]["example"] = chat.STREAM_EXAMPLE
+)
+_EMBEDDINGS: Final = _asking(
+    "createEmbedding",
+    "A vector for each input",
+    tag="Embeddings",
+    request="EmbeddingsRequest",
+    examples={"texts": asking.EMBEDDINGS_REQUEST_EXAMPLE},
+    answers={JSON: ("Embeddings", asking.EMBEDDINGS_EXAMPLE)},
+)
 
 OPERATIONS: Final[dict[tuple[str, str], Schema]] = {
     ("/chat/completions", "post"): _CHAT,
+    ("/completions", "post"): _COMPLETIONS,
+    ("/embeddings", "post"): _EMBEDDINGS,
     ("/models", "get"): _operation(
         "listModels",
         "The models that the key can call now",
@@ -167,6 +202,16 @@ OPERATIONS: Final[dict[tuple[str, str], Schema]] = {
             "304": _KNOWN,
             **_errors(404, 529, schemas=_EITHER),
         },
+    ),
+    ("/models/{model_id}/endpoints", "get"): _operation(
+        "listModelEndpoints",
+        "The routes of a model, and how they do",
+        tag="Models",
+        parameters=[
+            _parameter("model_id", "path", text(), "It may contain slashes.", required=True, example="sandbox-echo"),
+            _DIALECT,
+        ],
+        answers={"200": _good("The routes.", ref("ModelEndpoints")), **_errors(404, 529, schemas=_EITHER)},
     ),
     ("/key", "get"): _operation(
         "getKey", "What the calling key is, may use and has left", tag="Account",

@@ -1,17 +1,36 @@
 """Upstream providers: one file a dialect, and the transport they share."""
 
+from apps.catalog.contracts import OfferedModel, Target
+from apps.gateway.chat import ChatRequest
+from apps.gateway.embeddings import EmbeddingsRequest
+from apps.gateway.errors import UNSUPPORTED_MODALITY, GatewayError
+from apps.gateway.model_request import ModelRequest
 from apps.gateway.providers.anthropic import Anthropic
 from apps.gateway.providers.azure import Azure
-from apps.gateway.providers.base import Provider
+from apps.gateway.providers.base import EmbeddingsProvider, Provider, UpstreamRequest
 from apps.gateway.providers.bedrock import Bedrock
 from apps.gateway.providers.gemini import Gemini
 from apps.gateway.providers.openai import OpenAI
 
+_OPENAI, _AZURE = OpenAI(), Azure()
 PROVIDERS: dict[str, Provider] = {
-    "openai": OpenAI(),
-    "azure": Azure(),
+    "openai": _OPENAI,
+    "azure": _AZURE,
     "anthropic": Anthropic(),
     "gemini": Gemini(),
     "bedrock": Bedrock(),
 }
 """Dialect -> provider. A new one is a file beside this one, its test, and a line here."""
+EMBEDDERS: dict[str, EmbeddingsProvider] = {"openai": _OPENAI, "azure": _AZURE}
+"""Dialect -> provider, for those that can be asked for embeddings."""
+
+
+def upstream_request(asked: ModelRequest, model: OfferedModel, target: Target, *, request_id: str) -> UpstreamRequest:
+    """The request in the dialect of the target. Raises GatewayError (400) for what that cannot express."""
+    if isinstance(asked, ChatRequest):
+        return PROVIDERS[target.dialect].chat_request(asked, model, target, request_id=request_id)
+    embedder = EMBEDDERS.get(target.dialect)
+    if embedder is None or not isinstance(asked, EmbeddingsRequest):
+        message = f"The provider that serves the model {model.id} cannot be asked for embeddings."
+        raise GatewayError(UNSUPPORTED_MODALITY, message, param="model")
+    return embedder.embeddings_request(asked, target, request_id=request_id)

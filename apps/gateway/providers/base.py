@@ -6,6 +6,7 @@ import msgspec
 
 from apps.catalog.contracts import OfferedModel, Target
 from apps.gateway.chat import ChatRequest
+from apps.gateway.embeddings import EmbeddingsRequest
 from apps.gateway.errors import GatewayError
 
 
@@ -50,3 +51,10 @@ class Provider(Protocol):
 
     def failure(self, status: int, retry_after: str | None, body: bytes, *, target: Target, model: str) -> GatewayError:
         """What an answer other than 200 means to our caller, without anything of the upstream's that must not leak."""
+
+
+class EmbeddingsProvider(Protocol):
+    """What a dialect has beside that, if it can be asked for embeddings. Its answers are OpenAI's."""
+
+    def embeddings_request(self, asked: EmbeddingsRequest, target: Target, *, request_id: str) -> UpstreamRequest:
+        """The request in this dialect."""

@@ -4,9 +4,10 @@ from typing import Any
 
 from apps.catalog.contracts import OfferedModel, Target
 from apps.gateway.chat import ChatRequest, body_for_upstream, dropped_options
+from apps.gateway.embeddings import EmbeddingsRequest
 from apps.gateway.errors import BAD_REQUEST, GatewayError
 from apps.gateway.providers.base import StreamTranslator, UpstreamRequest
-from apps.gateway.providers.vendor_errors import by_status, error_object, presentable, seconds
+from apps.gateway.providers.vendor_errors import by_status, error_object, presentable, presentable_name, seconds
 from apps.gateway.vendor_json import read_json
 
 
@@ -16,19 +17,18 @@ class OpenAI:
     def chat_request(
         self, chat: ChatRequest, model: OfferedModel, target: Target, *, request_id: str
     ) -> UpstreamRequest:
-        headers = {
-            "content-type": "application/json",
-            "accept": "text/event-stream" if chat.stream else "application/json",
-            "accept-encoding": "identity",
-            "x-request-id": request_id,
-        }
-        if target.api_key:
-            headers["authorization"] = f"Bearer {target.api_key}"
         return UpstreamRequest(
             url=f"{target.base_url}/chat/completions",
-            headers=headers,
+            headers=_headers(target, request_id, stream=chat.stream),
             body=body_for_upstream(chat, model, target.upstream_model, output_limit_field=target.output_limit_field),
             dropped=dropped_options(chat),
+        )
+
+    def embeddings_request(self, asked: EmbeddingsRequest, target: Target, *, request_id: str) -> UpstreamRequest:
+        return UpstreamRequest(
+            url=f"{target.base_url}/embeddings",
+            headers=_headers(target, request_id, stream=False),
+            body=asked.for_upstream(target.upstream_model),
         )
 
     def whole_answer(self, body: bytes) -> dict[str, Any]:
@@ -45,11 +45,22 @@ class OpenAI:
         if status in (400, 422):
             error = error_object(body)
             message = presentable(error.get("message"), target=target, model=model)
-            param, code = error.get("param"), error.get("code")
             return GatewayError(
                 BAD_REQUEST,
                 message or "The upstream refused the request as invalid.",
-                param=param if isinstance(param, str) else None,
-                code=code if isinstance(code, str) else None,
+                param=presentable_name(error.get("param"), target=target, model=model),
+                code=presentable_name(error.get("code"), target=target, model=model),
             )
         return by_status(status, seconds(retry_after))
+
+
+def _headers(target: Target, request_id: str, *, stream: bool) -> dict[str, str]:
+    headers = {
+        "content-type": "application/json",
+        "accept": "text/event-stream" if stream else "application/json",
+        "accept-encoding": "identity",
+        "x-request-id": request_id,
+    }
+    if target.api_key:
+        headers["authorization"] = f"Bearer {target.api_key}"
+    return headers

@@ -1,15 +1,17 @@
-"""GET /models and /models/{id}, in OpenAI's shape with OpenRouter's fields, or in Anthropic's."""
+"""GET /models and /models/{id}, in OpenAI's shape with OpenRouter's fields, or in Anthropic's; and /endpoints."""
 
 import time
 from typing import Final
 
 import orjson
+from django.conf import settings
 from django.http import HttpResponse
 from rest_framework.request import Request
 
 from apps.gateway.anthropic_envelope import anthropic_error
+from apps.gateway.endpoint_listing import present_endpoints
 from apps.gateway.errors import GatewayError
-from apps.gateway.http import AsyncAPIView, JsonBytes
+from apps.gateway.http import AsyncAPIView, JsonBytes, json_response
 from apps.gateway.model_listing import (
     Listings,
     anthropic_page,
@@ -73,3 +75,19 @@ class ModelDetail(ModelsView):
         else:
             content = orjson.dumps(present(model, self.grant, runtime.book, now=time.time()))
         return self.fresh(content, etag_of(content))
+
+
+class ModelEndpoints(ModelsView):
+    """The routes of one model, and how they do."""
+
+    async def get(self, request: Request, model_id: str) -> HttpResponse:
+        runtime = self.runtime
+        content = present_endpoints(
+            offered(runtime.snapshot, model_id, grant=self.grant),
+            self.grant,
+            runtime.book,
+            upstreams=runtime.upstreams,
+            now=time.time(),
+            shows_providers=settings.SHOW_PROVIDERS,
+        )
+        return json_response(content)

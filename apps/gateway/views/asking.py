@@ -1,0 +1,55 @@
+"""What all endpoints that ask a model have in common: from a checked request to an upstream that answers."""
+
+from django.http.response import HttpResponseBase
+
+from apps.billing.admission import Allowance
+from apps.core.crash_points import crash_point
+from apps.core.money import format_usd
+from apps.gateway import dispatch, relay
+from apps.gateway.admission import admit, reserve
+from apps.gateway.dispatch import Exchange
+from apps.gateway.dropped_params import HEADER, header_value
+from apps.gateway.fallback import Fallback
+from apps.gateway.http import AsyncAPIView, JsonBytes
+from apps.gateway.model_request import ModelRequest
+from apps.gateway.refusals import limit_headers
+
+
+class AsksModel(AsyncAPIView):
+    """A view whose answer comes from a model, and is charged for."""
+
+    async def open_exchange(self, asked: ModelRequest) -> Exchange:
+        """Admit the request and call the upstreams. Raises GatewayError when none answers, or none may be asked."""
+        runtime = self.runtime
+        crash_point("P1")
+        fallback = None
+        if "models" in asked.body or "provider" in asked.body:
+            fallback = Fallback(runtime, self.grant, asked, request_id=self.request_id, note=self._note_allowance)
+            admission = await fallback.first()
+        else:
+            admission = admit(self.grant, asked, runtime.snapshot, book=runtime.book, request_id=self.request_id)
+            admission, allowance = await reserve(runtime.reservations, admission)
+            self._note_allowance(allowance)
+        crash_point("P2")
+        return await dispatch.open_exchange(
+            runtime.transport,
+            runtime.journal,
+            admission,
+            reservations=runtime.reservations,
+            upstreams=runtime.upstreams,
+            fallback=fallback,
+        )
+
+    async def whole(self, exchange: Exchange, give: relay.Give = relay.give_chat) -> JsonBytes:
+        """The answer in one piece, with what it cost."""
+        body, closed = await relay.whole(exchange, give)
+        return JsonBytes(body, headers={"x-crun-cost": format_usd(closed.cost_nanos)})
+
+    def naming_dropped(self, response: HttpResponseBase, exchange: Exchange) -> HttpResponseBase:
+        """The response, with the fields that the upstream could not be told."""
+        if exchange.dropped:
+            response.headers[HEADER] = header_value(exchange.dropped)
+        return response
+
+    def _note_allowance(self, allowance: Allowance) -> None:
+        self.limit_headers = limit_headers(allowance)

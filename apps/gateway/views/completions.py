@@ -1,0 +1,30 @@
+"""POST /completions."""
+
+from django.http.response import HttpResponseBase
+from rest_framework.request import Request
+
+from apps.gateway import completions_answer
+from apps.gateway.completions import parse_completions
+from apps.gateway.errors import GatewayError
+from apps.gateway.http import EventStream
+from apps.gateway.idempotency import idempotent
+from apps.gateway.views.asking import AsksModel
+
+
+class Completions(AsksModel):
+    """OpenAI's legacy Completions on every model of the catalog that chats."""
+
+    @idempotent
+    async def post(self, request: Request) -> HttpResponseBase:
+        asked = parse_completions(request._request.body)
+        try:
+            exchange = await self.open_exchange(asked)
+        except GatewayError as error:
+            if (error.param or "").startswith("messages"):
+                error.param = "prompt"
+            raise
+        if asked.stream:
+            response: HttpResponseBase = EventStream(completions_answer.stream(exchange), exchange)
+        else:
+            response = await self.whole(exchange, completions_answer.give_completion)
+        return self.naming_dropped(response, exchange)

@@ -1,0 +1,18 @@
+"""POST /embeddings."""
+
+from django.http.response import HttpResponseBase
+from rest_framework.request import Request
+
+from apps.gateway.embeddings import parse_embeddings
+from apps.gateway.embeddings_answer import give_embeddings
+from apps.gateway.idempotency import idempotent
+from apps.gateway.views.asking import AsksModel
+
+
+class Embeddings(AsksModel):
+    """OpenAI's embeddings on every model of the catalog that gives some."""
+
+    @idempotent
+    async def post(self, request: Request) -> HttpResponseBase:
+        exchange = await self.open_exchange(parse_embeddings(request._request.body))
+        return self.naming_dropped(await self.whole(exchange, give_embeddings), exchange)
