@@ -18,7 +18,7 @@ from crun.home import Home
 
 OUTSIDE = ("DATABASE_URL", "REDIS_URL", "OPENAI_API_KEY", "ANTHROPIC_API_KEY", "CRUN_JOURNAL_DIR", "PORT", "WORKERS")
 TESTS = Path(__file__).resolve().parent
-WITH_INSTALLATION = ("acceptance", "contract", "sdk")
+WITH_INSTALLATION = ("sdk", "contract", "acceptance")
 IS_XDIST_WORKER = "PYTEST_XDIST_WORKER" in os.environ
 
 
@@ -75,5 +75,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> WholeFi
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests of the running installation come first: they take longest and cannot be divided."""
-    items.sort(key=lambda item: item.path.relative_to(TESTS).parts[0] not in WITH_INSTALLATION)
+    """The tests of the running installation come first: they take longest and cannot be divided. Of those the last are
+    the ones that kill its servers: after that it believes no idempotency key for a while."""
+    items.sort(key=lambda item: _turn(item.path.relative_to(TESTS).parts[0]))
+
+
+def _turn(folder: str) -> int:
+    return WITH_INSTALLATION.index(folder) if folder in WITH_INSTALLATION else len(WITH_INSTALLATION)

@@ -119,8 +119,9 @@ def completion_id(request_id: str) -> str:
 class CompletionsStream:
     """Our own stream of Chat Completions as one of text completions."""
 
-    def __init__(self, *, request_id: str, echoed: str) -> None:
+    def __init__(self, *, request_id: str, model: str, echoed: str) -> None:
         self._id = completion_id(request_id)
+        self._model = model
         self._echoed = echoed
         self._begun: set[int] = set()
         self._created = int(time.time())
@@ -134,20 +135,20 @@ class CompletionsStream:
         chunk = None if payload == _DONE else read_json(payload)
         if chunk is None or "error" in chunk:
             return event + b"\n\n"
-        self._created = chunk.get("created") or self._created
+        created = chunk.get("created")
+        self._created = created if type(created) is int and created else self._created
         choices = [told for choice in chunk.get("choices") or () if (told := self._part(choice))]
         usage = chunk.get("usage")
         if not choices and usage is None:
             return b""
-        ours = {"id": self._id, "object": OBJECT, "created": self._created, "choices": choices}
-        ours["model"] = chunk["model"]
+        ours = {"id": self._id, "object": OBJECT, "created": self._created, "choices": choices, "model": self._model}
         if usage is not None:
             ours["usage"] = usage
         return b"data: " + write_json(ours) + b"\n\n"
 
     def _part(self, choice: dict[str, Any]) -> dict[str, Any] | None:
         """A choice's piece of text; None for one that says nothing, such as the role that a chat begins with."""
-        index, text = choice.get("index") or 0, _text(choice.get("delta"))
+        index, text = _index(choice, 0), _text(choice.get("delta"))
         if not text and not choice.get("finish_reason"):
             return None
         if self._echoed and index not in self._begun:
@@ -157,13 +158,17 @@ class CompletionsStream:
 
 
 def _choice(choice: dict[str, Any], text: str, position: int) -> dict[str, Any]:
-    index = choice.get("index")
     return {
         "text": text,
-        "index": index if type(index) is int else position,
+        "index": _index(choice, position),
         "logprobs": None,
         "finish_reason": choice.get("finish_reason"),
     }
+
+
+def _index(choice: dict[str, Any], position: int) -> int:
+    index = choice.get("index")
+    return index if type(index) is int else position
 
 
 def _text(message: object) -> str:
@@ -171,4 +176,7 @@ def _text(message: object) -> str:
     if not isinstance(message, dict):
         return ""
     text = message.get("content") or message.get("refusal")
+    if isinstance(text, list):  # Mistral's, where there are thoughts
+        parts = (part.get("text") for part in text if isinstance(part, dict) and part.get("type") == "text")
+        return "".join(part for part in parts if isinstance(part, str))
     return text if isinstance(text, str) else ""

@@ -20,7 +20,8 @@ def give_completion(exchange: Exchange, body: bytes) -> tuple[bytes, RequestClos
 
 async def stream(exchange: Exchange) -> AsyncGenerator[bytes, None]:
     """The answer as server-sent events, as `relay.stream` but for their shape."""
-    translation = CompletionsStream(request_id=exchange.admission.request_id, echoed=_echoed(exchange))
+    admission = exchange.admission
+    translation = CompletionsStream(request_id=admission.request_id, model=admission.model.id, echoed=_echoed(exchange))
     async with aclosing(relay.stream(exchange)) as chat:
         async for block in chat:
             if ready := translation.feed(block):

@@ -21,6 +21,10 @@ UNSEEN_TOKENS: Final = 8
 """What a model puts around each input, for the bound on input tokens."""
 _CHECKED_AS_THERE: Final = ("stream", "service_tier", "metadata", "session_id", "safety_identifier")
 """Fields that are what they are in Chat Completions."""
+_KNOWN: Final = frozenset((
+    "model", "input", "encoding_format", "dimensions", "user", "stream_options", *_CHECKED_AS_THERE, *OWN_FIELDS,
+))  # fmt: skip
+"""Fields in which there is nothing to be billed. What else goes through may be an instruction."""
 _NOT_FORWARDED: Final = frozenset((*OWN_FIELDS, "stream", "stream_options"))
 
 
@@ -39,6 +43,8 @@ class EmbeddingsRequest:
     asked_tier: str = field(init=False)
     ids: int = field(init=False)
     """How many token ids it brings: each is one token."""
+    unseen: int = field(init=False)
+    """No more tokens than this come to each input from elsewhere."""
 
     stream: ClassVar[bool] = False
     choices: ClassVar[int] = 1
@@ -51,6 +57,8 @@ class EmbeddingsRequest:
         self.ids = sum(map(len, self.token_lists))
         tier = self.body.get("service_tier")
         self.asked_tier = tier if tier in SERVICE_TIERS else ""
+        of_vendor = {name: value for name, value in self.body.items() if name not in _KNOWN}
+        self.unseen = UNSEEN_TOKENS + (len(orjson.dumps(of_vendor)) if of_vendor else 0)
 
     @property
     def text_bytes(self) -> int:
@@ -71,7 +79,7 @@ class EmbeddingsRequest:
         """No token of a text is shorter than a byte of what was sent; once it was counted there is a closer bound."""
         counted = self.text_tokens if text_tokens is None else text_tokens
         text = self.text_bytes if counted is None else min(self.text_bytes, counted)
-        return min(self.ids + text + UNSEEN_TOKENS * self.inputs, context_length * self.inputs)
+        return min(self.ids + text + self.unseen * self.inputs, context_length * self.inputs)
 
     def input_estimate(self) -> int:
         """Token ids as they are, and texts by our own estimate."""
@@ -102,6 +110,8 @@ def parse_embeddings(raw: bytes) -> EmbeddingsRequest:
     body = read_object(raw)
     model = body["model"] = clean_name("model", body.get("model"), most=MAX_MODEL_ID)
     texts, token_lists = _inputs(body.get("input"))
+    if body.get("messages") is not None:  # vLLM would embed these, and not the input that everything is counted by
+        raise bad_field("messages", "messages cannot be embedded: give their text as input.")
     check_fields({name: body[name] for name in _CHECKED_AS_THERE if name in body})
     if body.get("stream"):
         raise bad_field("stream", "Embeddings come in one piece: they cannot be streamed.")

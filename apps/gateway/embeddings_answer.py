@@ -69,7 +69,8 @@ def _told(usage: object, *, bound: int) -> ToldUsage:
     """The usage of a request without output. Vendors leave out what is always zero, or tell the total alone."""
     completed = usage
     if isinstance(usage, dict) and not usage.keys().isdisjoint(("prompt_tokens", "total_tokens")):
-        completed = {"prompt_tokens": usage.get("total_tokens"), "completion_tokens": 0, **usage}
+        said = {name: value for name, value in usage.items() if value is not None}
+        completed = {"prompt_tokens": usage.get("total_tokens"), "completion_tokens": 0, **said}
     told = read_usage(completed, bound=bound)
     if told.tokens is None:
         return ToldUsage(None, told.violation, usage)
@@ -105,7 +106,7 @@ def _encoded(embedding: msgspec.Raw, encoding: str) -> msgspec.Raw:
 
 def _unpacked(packed: bytes) -> msgspec.Raw:
     floats = _little_endian(array("f", packed))
-    if not all(map(math.isfinite, floats)):
+    if not math.isfinite(sum(floats)):  # in double precision no sum of so few 32-bit floats is too large
         raise ValueError("no finite numbers")
     return msgspec.Raw(msgspec.json.encode(floats.tolist()))
 

@@ -169,6 +169,8 @@ def _preferences(value: object) -> Preferences:
 
 
 def _providers(field: str, value: object) -> dict[str, Any]:
+    if value == [] and field != "provider.only":
+        return {}  # some clients send their empty defaults; that nobody may serve it is no default
     if not isinstance(value, list) or not 1 <= len(value) <= MAX_PROVIDERS:
         raise bad_field(field, f"{field} must be a list of 1 to {MAX_PROVIDERS} provider ids.")
     names = (clean_name(f"{field}[{index}]", name, most=MAX_MODEL_ID) for index, name in enumerate(value))

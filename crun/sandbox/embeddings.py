@@ -20,6 +20,8 @@ from crun.sandbox.steps import Plan, Step
 
 MODEL = "sandbox-embedding"
 DIMENSIONS = 64
+MAX_NUMBERS = 1 << 20
+"""Of an answer: while they are made, nobody else is answered."""
 Input = str | list[int]
 
 
@@ -53,6 +55,9 @@ def plan_embeddings(request: EmbeddingsRequest, *, presented_key: str) -> Reply:
     if chosen is None:
         raise unknown_model(request.model)
     inputs = _inputs(request.input)
+    if len(inputs) * (request.dimensions or DIMENSIONS) > MAX_NUMBERS:
+        message = f"The sandbox gives {MAX_NUMBERS:,} numbers at most in an answer: ask for fewer dimensions or inputs."
+        raise bad_request(message, param="dimensions")
     usage = Usage(sum(map(_tokens, inputs)), 0, 0, 0)
     if chosen.fault.instead is not None:
         return Reply(chosen.fault.instead(presented_key), usage)

@@ -130,7 +130,7 @@ INSIDE: list[tuple[dict[str, Any], str]] = [
     ({"logit_bias": {"50256": 101}}, "logit_bias.50256"),
     ({"metadata": {"a": 1}}, "metadata.a"),
     ({"metadata": {"a": None}}, "metadata.a"),
-    ({"metadata": {"a": "x" * 257}}, "metadata.a"),
+    ({"metadata": {"a": "x" * 513}}, "metadata.a"),
     ({"metadata": {"a": "x\r\ny"}}, "metadata.a"),
     ({"metadata": {"x" * 65: "a"}}, "metadata." + "x" * 64),
 ]
@@ -173,7 +173,7 @@ def test_a_wrong_value_inside_is_400_by_its_place(changes: dict[str, Any], param
         {"temperature": 0.0, "presence_penalty": -2.0, "frequency_penalty": 2, "top_logprobs": 20, "logprobs": True},
         {"stop": []}, {"stop": "x"}, {"stop": ["a"] * 10}, {"logit_bias": {"1": -100, "2": 0.5}},
         {"user": ""}, {"user": "é" * 256}, {"user": "👩‍👩‍👧 Müller"}, {"session_id": "s"},
-        {"metadata": {}}, {"metadata": {"x" * 64: "y" * 256, "empty": ""}},
+        {"metadata": {}}, {"metadata": {"x" * 64: "y" * 512, "empty": ""}},
         {"tools": []}, {"tools": [function(), {"type": "web_search_20250305", "name": "web_search"}]},
         {"tools": [function(parameters=None, strict=None, description="d")], "tool_choice": function()},
         {"tools": [function(strict=True)], "tool_choice": "required"}, {"tool_choice": "any"},

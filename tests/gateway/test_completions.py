@@ -7,7 +7,7 @@ import msgspec
 import orjson
 import pytest
 
-from apps.gateway.completions import CompletionsStream, parse_completions
+from apps.gateway.completions import CompletionsStream, parse_completions, text_completion
 from apps.gateway.errors import GatewayError
 from apps.gateway.providers import upstream_request
 from apps.usage.contracts import Outcome, TokenCounts
@@ -15,7 +15,7 @@ from tests.factories import PRICE, TARGET, offered, snapshot
 from tests.gateway.conftest import Bench, Call
 from tests.gateway.test_fallback import ends, left
 from tests.upstream.conftest import upstream
-from tests.upstream.scripted import PUBLIC_MODEL, ScriptedUpstream
+from tests.upstream.scripted import PUBLIC_MODEL, ScriptedUpstream, sse
 
 __all__ = ["upstream"]
 
@@ -225,7 +225,7 @@ def test_fields_that_say_nothing_are_taken() -> None:
 
 
 def test_thoughts_and_roles_have_no_place() -> None:
-    stream = CompletionsStream(request_id="req_1", echoed="")
+    stream = CompletionsStream(request_id="req_1", model="m", echoed="")
     head = b'data: {"id":"chatcmpl-1","created":7,"model":"m","choices":[{"index":0,"delta":'
     assert stream.feed(head + b'{"role":"assistant","content":""},"finish_reason":null}]}\n\n') == b""
     assert stream.feed(head + b'{"reasoning_content":"hm"},"finish_reason":null}]}\n\n') == b""
@@ -235,6 +235,32 @@ def test_thoughts_and_roles_have_no_place() -> None:
         ("a", None), ("", "stop"),
     ]  # fmt: skip
     assert {each["created"] for each in told} == {7}
+
+
+@pytest.mark.asyncio
+async def test_chunks_may_lack_all_but_their_text(bench: Bench, upstream: ScriptedUpstream, empty_store: Any) -> None:
+    upstream.offer(bench, "openai")
+    odd = {"created": "today", "choices": [{"index": [], "delta": {"content": "b"}, "finish_reason": "stop"}]}
+    upstream.answer(*sse({"choices": [{"delta": {"content": "a "}}]}, odd, "[DONE]"))
+    call = await bench.call(COMPLETIONS, {"model": PUBLIC_MODEL, "prompt": "p", "echo": True, "stream": True})
+    first, second, usage, done = call.events
+    assert [each["choices"][0] for each in (first, second)] == [
+        {"text": "pa ", "index": 0, "logprobs": None, "finish_reason": None},
+        {"text": "b", "index": 0, "logprobs": None, "finish_reason": "stop"},
+    ]
+    assert {each["model"] for each in (first, second, usage)} == {PUBLIC_MODEL}
+    assert first["created"] == second["created"] == usage["created"] > 1_700_000_000
+    assert done == "[DONE]"
+    assert bench.record(call).outcome is Outcome.COMPLETED
+    assert (await left(bench, empty_store))[1:] == (0, 0)
+
+
+def test_the_text_of_an_answer_in_parts_is_told_without_its_thoughts() -> None:
+    parts = [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}, {"type": "text", "text": "a"}]
+    more = [None, {"type": "text", "text": None}, {"type": "text", "text": "b"}]
+    answer = {"choices": [{"index": 0, "message": {"content": [*parts, *more]}, "finish_reason": "stop"}]}
+    told = text_completion(answer, request_id="req_1", model="m", echoed="")
+    assert told["choices"][0]["text"] == "ab"
 
 
 @pytest.mark.asyncio

@@ -102,7 +102,7 @@ async def test_base64_comes_as_it_is(bench: Bench) -> None:
 
 @pytest.mark.asyncio
 async def test_what_the_upstream_gets(bench: Bench, upstream: ScriptedUpstream) -> None:
-    wished = {"metadata": {"a": "b"}, "session_id": "s", "models": [PUBLIC_MODEL], "provider": {"only": ["local"]}}
+    wished: Any = {"metadata": {"a": "b"}, "session_id": "s", "models": [PUBLIC_MODEL], "provider": {"only": ["local"]}}
     call = await scripted(bench, upstream, answer_of([1.5], [2]), dimensions=8, truncate="END", **wished)
     assert call.status == 200
     assert upstream.request.target == "/embeddings"
@@ -196,6 +196,8 @@ async def test_a_broken_answer_is_an_error_and_free(
         ({"total_tokens": 5}, 5, False, False),
         ({"prompt_tokens": 5}, 5, False, False),
         ({"prompt_tokens": 5, "completion_tokens": 0, "total_tokens": 5}, 5, False, False),
+        ({"prompt_tokens": 5, "completion_tokens": None, "total_tokens": 5}, 5, False, False),
+        ({"prompt_tokens": None, "total_tokens": 5}, 5, False, False),
         ({"prompt_tokens": 0, "total_tokens": 0}, 0, False, True),
         ({"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}, 1, True, True),
         ({"prompt_tokens": 5, "total_tokens": 7}, 1, True, True),
@@ -232,6 +234,9 @@ async def test_the_hold_is_the_bound_on_the_input_and_no_output(bench: Bench, em
     assert opened.hold_nanos == -(-(len(body) + 2 * 8) * PRICE.input // 10**6)
     ids = await ask(bench, {"model": "embed", "input": [[100_000, 100_001], [5]]})
     assert bench.record(ids).opened.hold_nanos == -(-(3 + 2 * 8) * PRICE.input // 10**6)
+    told = await ask(bench, {"model": "embed", "input": [[1], [5]], "instruct": "Query: ", "user": "me"})
+    of_vendor = len(orjson.dumps({"instruct": "Query: "}))
+    assert bench.record(told).opened.hold_nanos == -(-(2 + 2 * (8 + of_vendor)) * PRICE.input // 10**6)
     balance, held, holds = await left(bench, empty_store)
     assert (held, holds) == (0, 0)
     again = await ask(bench, SDK_LIKE)
@@ -394,6 +399,7 @@ async def test_a_model_is_asked_where_it_answers(bench: Bench) -> None:
         ("user", {"user": 5}),
         ("user", {"user": "a\x00"}),
         ("stream", {"stream": True}),
+        ("messages", {"messages": [{"role": "user", "content": "what is billed and not seen"}]}),
         ("service_tier", {"service_tier": "fast"}),
         ("metadata", {"metadata": []}),
     ],

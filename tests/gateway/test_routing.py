@@ -106,7 +106,7 @@ def test_a_list_of_models_that_is_none_is_refused_by_name(models: Any, param: st
     ("provider", "param"),
     [
         ("a", "provider"), ([], "provider"), ({"orders": ["a"]}, "provider.orders"),
-        ({"order": "a"}, "provider.order"), ({"order": []}, "provider.order"), ({"only": [1]}, "provider.only[0]"),
+        ({"order": "a"}, "provider.order"), ({"only": []}, "provider.only"), ({"only": [1]}, "provider.only[0]"),
         ({"ignore": ["a", ""]}, "provider.ignore[1]"), ({"order": ["a"] * 33}, "provider.order"),
         ({"allow_fallbacks": 1}, "provider.allow_fallbacks"), ({"allow_fallbacks": "no"}, "provider.allow_fallbacks"),
         ({"require_parameters": 0}, "provider.require_parameters"),
@@ -158,6 +158,7 @@ def test_order_only_and_ignore(upstreams: Upstreams) -> None:
     assert picked(offer, upstreams, order=["c", "x", "a"], allow_fallbacks=False) == ["c", "a"]
     assert picked(offer, upstreams, only=["b", "x"]) == ["b"]
     assert sorted(picked(offer, upstreams, ignore=["b", "x"])) == ["a", "c"]
+    assert sorted(picked(offer, upstreams, ignore=[], order=[])) == ["a", "b", "c"]
     assert len(picked(offer, upstreams, allow_fallbacks=False)) == 1
     assert picked(offer, upstreams, only=["a", "b"], ignore=["a"]) == ["b"]
 

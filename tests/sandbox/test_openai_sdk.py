@@ -264,3 +264,5 @@ def test_embeddings_are_the_same_for_the_same_input_and_of_length_one(client: op
         client.chat.completions.create(model="sandbox-embedding", messages=say("x"))
     with pytest.raises(openai.InternalServerError):
         client.embeddings.create(model="sandbox-fault-500", input="x")
+    with pytest.raises(openai.BadRequestError, match="1,048,576 numbers"):
+        client.embeddings.create(model="sandbox-embedding", input=["x"] * 257, dimensions=4_096)

@@ -36,6 +36,7 @@ _INPUT: Final[Schema] = {
     ],
     "description": "A text, texts, token ids, or lists of token ids.",
 }
+_NOTHING: Final[Schema] = {"type": "null", "description": "Refused."}
 EMBEDDINGS_REQUEST: Final = taken(
     "Fields that are not listed go through. null stands for a field that is not given.",
     required=("model", "input"),
@@ -45,6 +46,7 @@ EMBEDDINGS_REQUEST: Final = taken(
     dimensions=nullable(integer("Where the model can.", minimum=1, maximum=MAX_DIMENSIONS)),
     service_tier=nullable(one_of(*TIERS)),
     stream={"enum": [False, None], "description": "There are no streams of embeddings."},
+    messages=_NOTHING,
     **_SHARED,
 )
 EMBEDDINGS: Final = closed(
@@ -68,7 +70,6 @@ EMBEDDINGS: Final = closed(
     ),
 )
 
-_NOTHING: Final[Schema] = {"type": "null", "description": "Refused."}
 COMPLETIONS_REQUEST: Final = taken(
     "Asked of the model as a chat with one message of the user. Fields that are not listed go through.",
     required=("model", "prompt"),
