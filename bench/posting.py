@@ -13,7 +13,7 @@ import psycopg
 
 from apps.billing.rating import cost_nanos
 from apps.catalog.contracts import Price
-from apps.core.ids import new_id
+from apps.core.ids import created_ms, new_id
 from apps.usage.contracts import Outcome, RequestClosed, RequestOpened, TokenCounts
 from apps.usage.journal import Journal
 from bench.children import BenchFailed, scratch_folder
@@ -37,14 +37,17 @@ WHERE entry.kind = 'usage' AND account.kind = 'revenue'
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--records", default=200_000, show_default=True, type=click.IntRange(1), help="Usage records.")
-def main(*, records: int) -> None:
+@click.option("--age-s", default=1_800, show_default=True, type=click.IntRange(0), help="How old they are.")
+def main(*, records: int, age_s: int) -> None:
     """Put a journal of a dead process into a running CRUN and wait until everything is in the ledger.
 
-    Celery worker, beat, PostgreSQL (durable) and Valkey are those of `crun up`."""
+    Old records are a backlog, as after an outage of PostgreSQL: their gateway settled them long ago. With `--age-s 0`
+    the store has heard of none of them, and each is settled on the way. Celery worker, beat, PostgreSQL (durable) and
+    Valkey are those of `crun up`."""
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(128 + signal.SIGTERM))
     try:
         with scratch_folder() as folder, installation(folder, upstream_port=free_port(0)) as installed:
-            shipped_s, posted_s, charged = measure(installed, records=records)
+            shipped_s, posted_s, charged = measure(installed, records=records, age_s=age_s)
     except BenchFailed as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"{records} records of {ORGANIZATIONS} organizations, {KEYS} keys each")
@@ -52,10 +55,10 @@ def main(*, records: int) -> None:
     click.echo(f"posted after  {posted_s:.1f} s: {records / posted_s:,.0f} a second, {charged} nano-USD charged")
 
 
-def measure(installed: Installation, *, records: int) -> tuple[float, float, int]:
+def measure(installed: Installation, *, records: int, age_s: int) -> tuple[float, float, int]:
     """Seconds until everything was shipped, until everything was posted, and what was charged. Raises BenchFailed."""
     with psycopg.connect(host=str(installed.home.sockets), dbname="crun", user="crun", autocommit=True) as database:
-        entries = list(_requests(records, _version(database), _organizations(installed)))
+        entries = list(_requests(records, _version(database), _organizations(installed), age_s=age_s))
         expected = sum(entry.cost_nanos for entry in entries)
         ready = _write(installed.home.path / "prepared", entries)
         began = time.monotonic()
@@ -77,7 +80,7 @@ def _organizations(installed: Installation) -> list[str]:
     return [str(row[0]) for row in rows]
 
 
-def _requests(records: int, version_id: int, organizations: list[str]) -> Iterator[RequestClosed]:
+def _requests(records: int, version_id: int, organizations: list[str], *, age_s: int) -> Iterator[RequestClosed]:
     """Closed requests as a gateway writes them, in the order of their ids."""
     chance = random.Random(1)
     price = Price(
@@ -96,7 +99,7 @@ def _requests(records: int, version_id: int, organizations: list[str]) -> Iterat
             input=chance.randrange(4000), cache_read=chance.randrange(400), output=chance.randrange(900)
         )
         opened = RequestOpened(
-            request_id=new_id("req"),
+            request_id=_older("req", age_s),
             organization_id=organization_id,
             project_id=project_id,
             key_id=chance.choice(keys),
@@ -110,6 +113,12 @@ def _requests(records: int, version_id: int, organizations: list[str]) -> Iterat
         )
         cost = cost_nanos(tokens, price)
         yield RequestClosed(opened, Outcome.COMPLETED, 200, tokens, cost, estimated=False, duration_ms=800)
+
+
+def _older(prefix: str, age_s: int) -> str:
+    """An id as it would have been made so long ago."""
+    fresh = new_id(prefix)
+    return f"{prefix}_{created_ms(fresh) - age_s * 1000:012x}{fresh[-20:]}"
 
 
 def _write(folder: Path, entries: list[RequestClosed]) -> Path:

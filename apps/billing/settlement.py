@@ -18,6 +18,8 @@ from apps.usage.contracts import Outcome, RequestClosed
 SETTLED_IDS: Final = 100_000
 SETTLED_S: Final = 840
 """Redis remembers settled requests for a minute longer, and at most SETTLED_IDS."""
+AT_ONCE: Final = 200
+"""Settlements in one trip: some milliseconds of the store's time, in which it serves nobody else."""
 log = logging.getLogger(__name__)
 
 
@@ -45,12 +47,21 @@ def _settle(client: redis.Redis, closed: Sequence[RequestClosed]) -> int:
     for organization_id, entries in by_organization.items():
         waiting += _unsettled(client, organization_id, entries)
     if waiting:
-        run_id = client.info("server")["run_id"]
-        for entry in waiting:
-            client.eval(SETTLE.text, 1, money_key(entry.opened.organization_id), run_id, *settle_arguments(entry))
+        _settle_all(client, waiting)
     for organization_id, entries in by_organization.items():
         forget_recorded(client, organization_id, [entry.opened.request_id for entry in entries])
     return len(waiting)
+
+
+def _settle_all(client: redis.Redis, waiting: list[RequestClosed]) -> None:
+    """Some hundred a trip: after a store was lost they may be all of a batch."""
+    run_id = client.info("server")["run_id"]
+    client.script_load(SETTLE.text)
+    for start in range(0, len(waiting), AT_ONCE):
+        calls: Any = client.pipeline(transaction=False)
+        for entry in waiting[start : start + AT_ONCE]:
+            calls.evalsha(SETTLE.sha, 1, money_key(entry.opened.organization_id), run_id, *settle_arguments(entry))
+        calls.execute()
 
 
 def _unsettled(client: redis.Redis, organization_id: str, entries: list[RequestClosed]) -> list[RequestClosed]:
