@@ -60,10 +60,10 @@ def test_from_the_billing_page_to_a_profile_an_invoice_and_a_statement(
     member.get_by_role("link", name="INV-000001", exact=True).click()
     expect(member.get_by_role("heading", name="Invoice", level=1)).to_be_visible()
     expect(member.get_by_text("Analytical Engines Ltd")).to_be_visible()
-    assert member.evaluate("getComputedStyle(document.querySelector('.links')).display") == "flex"
+    expect(member.locator(".links")).to_have_css("display", "flex")
     picture(member, "invoice")
     member.emulate_media(media="print")
-    assert member.evaluate("getComputedStyle(document.querySelector('.links')).display") == "none"
+    expect(member.locator(".links")).to_have_css("display", "none")
     member.emulate_media(media="screen")
     member.set_viewport_size({"width": 360, "height": 700})
     assert member.evaluate("document.documentElement.scrollWidth") <= 360
