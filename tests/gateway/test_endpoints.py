@@ -6,19 +6,13 @@ from django.conf import settings
 
 from apps.gateway.route_measures import SLOT_S, SLOTS, RouteMeasures
 from apps.gateway.upstream_health import FAILURES_TO_REST
+from tests.clocks import Clock
 from tests.factories import offered, snapshot
 from tests.gateway.conftest import UPSTREAM_KEY, Bench
 
 PATH = "/api/v1/models/two/routes/endpoints"
 """Of a model whose id has a slash."""
 HIDDEN = ("127.0.0.1", "sandbox-echo", "sandbox-fault", UPSTREAM_KEY)
-
-
-class Clock:
-    now = 1_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def offer(bench: Bench) -> None:
@@ -103,7 +97,7 @@ def test_odd_speeds_are_counted(value: float) -> None:
 
 
 def test_what_is_older_than_half_an_hour_is_forgotten() -> None:
-    clock = Clock()
+    clock = Clock(1_000_000.0)
     measures = RouteMeasures(clock)
     measures.note_failed()
     measures.note_speed(5_000.0, 1.0)

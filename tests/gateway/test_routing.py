@@ -32,15 +32,8 @@ from apps.gateway.upstream_health import (
     Upstreams,
 )
 from apps.usage.contracts import AttemptMade, Outcome, TokenCounts
+from tests.clocks import Clock
 from tests.factories import PRICE, TARGET, closed, offered, opened
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -12,8 +12,10 @@ from apps.core.errors import Unavailable
 from apps.keys.contracts import KeyGrant
 from apps.keys.keyformat import new_key
 from apps.keys.lookup import FRESH_S, RETRY_S, STALE_S, KeyLookup
+from tests.clocks import Clock
 
 PEPPERS = {"t1": b"p" * 32}
+
 pytestmark = pytest.mark.asyncio
 
 
@@ -43,14 +45,6 @@ class Store:
     def change(self, **changes: Any) -> None:
         assert self.grant is not None
         self.grant = msgspec.structs.replace(self.grant, **changes)
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -12,19 +12,13 @@ from apps.catalog.contracts import Target
 from apps.gateway import deadline
 from apps.gateway.upstream_health import FAILURES_TO_REST, LEAST_RETRIES, Upstreams
 from apps.usage.contracts import Outcome
+from tests.clocks import Clock
 from tests.factories import offered, snapshot
 from tests.gateway.conftest import Bench, Call
 from tests.upstream.faulty import ANSWER, FaultyUpstream, refusing, reset, saying
 
 pytestmark = pytest.mark.asyncio
 CHAT = "/api/v1/chat/completions"
-
-
-class Clock:
-    now = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def offer(bench: Bench, *targets: Target) -> None:
