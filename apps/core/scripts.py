@@ -178,7 +178,7 @@ class ScriptClient:
         """The replies in order; an error reply stands as the exception that it is."""
         if not commands:
             return []
-        packed = b"".join([hiredis.pack_command(each) for each in commands])  # type: ignore[arg-type]  # of any length
+        packed = b"".join([hiredis.pack_command(each) for each in commands])  # type: ignore[arg-type]  # its stub says a tuple of one
         await connection.send_packed_command(packed, check_health=False)
         replies: list[Any] = []
         for _ in commands:

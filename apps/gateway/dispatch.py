@@ -121,20 +121,12 @@ async def open_exchange(
     except JournalFull as error:
         reservations.release(admission.demand)
         raise _unrecorded() from error
-    except BaseException:
+    except BaseException:  # a hold without a meter is settled by nobody
         reservations.release(admission.demand)
         raise
     call = _Call(transport, upstreams, deadline, meter)
     try:
-        while True:
-            try:
-                response, target = await call.first_answer(admission, targets)
-                break
-            except _TryNext as failure:
-                if fallback is None or meter.attempts >= MAX_CALLS:
-                    raise failure.error from failure
-                admission, targets = await fallback.next(failure.error)
-                _go_on(meter, admission, targets[0])
+        admission, response, target = await _answer_of_any_model(call, admission, targets, fallback)
     except GatewayError as error:
         deadline.stop()
         meter.close(Outcome.FAILED, TokenCounts(), http_status=error.kind.status, error_code=error.code or "")
@@ -149,12 +141,26 @@ async def open_exchange(
         outcome = Outcome.INTERRUPTED if failure_told.kind is GATEWAY_STOPPING else Outcome.FAILED
         meter.close(outcome, TokenCounts(), http_status=failure_told.kind.status, error_code=failure_told.code or "")
         raise failure_told from None
-    except BaseException:
+    except BaseException:  # a record that stays open holds money for as long as this process lives
         deadline.stop()
         meter.close(Outcome.FAILED, TokenCounts(), http_status=500, error_code=SERVER_ERROR.code or "")
         raise
     growth = Growth(admission, note=meter.note_hold, reservations=reservations) if admission.grows else None
     return Exchange(admission, meter, response, target, deadline, growth, call.health, call.dropped)
+
+
+async def _answer_of_any_model(
+    call: "_Call", admission: Admission, targets: Sequence[Target], fallback: OtherModels | None
+) -> tuple[Admission, UpstreamResponse, Target]:
+    """The first answer, of the model that was admitted or of one that is admitted after it. Raises GatewayError."""
+    while True:
+        try:
+            return admission, *await call.first_answer(admission, targets)
+        except _TryNext as failure:
+            if fallback is None or call.meter.attempts >= MAX_CALLS:
+                raise failure.error from failure
+            admission, targets = await fallback.next(failure.error)
+            _go_on(call.meter, admission, targets[0])
 
 
 def _opened(admission: Admission, target: Target) -> RequestOpened:
@@ -192,13 +198,13 @@ def _unrecorded() -> GatewayError:
 class _Call:
     """The attempts of one request."""
 
-    __slots__ = ("_deadline", "_meter", "_transport", "_upstreams", "dropped", "health")
+    __slots__ = ("_deadline", "_transport", "_upstreams", "dropped", "health", "meter")
 
     def __init__(self, transport: Transport, upstreams: Upstreams, deadline: Deadline, meter: Meter) -> None:
         self._transport = transport
         self._upstreams = upstreams
         self._deadline = deadline
-        self._meter = meter
+        self.meter = meter
         self.health: RouteHealth | None = None
         """Of the route that was asked last."""
         self.dropped: tuple[str, ...] = ()
@@ -216,7 +222,7 @@ class _Call:
             health = self.health = upstreams.of(target)
             if is_retry and (health.is_resting or not upstreams.retries.take()):
                 continue
-            self._meter.route_to(target)
+            self.meter.route_to(target)
             self._deadline.expect(Wait.FIRST_BYTE if admission.asked.stream else Wait.WHOLE_ANSWER)
             try:
                 response = await self._attempt(admission, target, health)
@@ -224,7 +230,7 @@ class _Call:
                 is_retry = is_retry or error.was_asked
                 if failure is None or error.was_asked:
                     failure = error
-                self._meter.note_failed_attempt(error.error)
+                self.meter.note_failed_attempt(error.error)
                 log.warning(
                     "attempt failed",
                     extra={
@@ -249,7 +255,7 @@ class _Call:
         self.dropped = request.dropped
         health.begin()
         try:
-            response = await self._transport.post(request, on_send=self._meter.note_sent)
+            response = await self._transport.post(request, on_send=self.meter.note_sent)
         except UpstreamUnreachable as error:
             health.failed()
             raise _TryNext(GatewayError(UPSTREAM_FAILED, "The upstream cannot be reached.")) from error
@@ -258,7 +264,7 @@ class _Call:
             raise GatewayError(UPSTREAM_FAILED, "The upstream closed the connection without an answer.") from error
         if response.status == 200:
             return response
-        self._meter.note_refused()
+        self.meter.note_refused()
         try:
             body = await response.read(MAX_ERROR_BYTES)
         except UpstreamBroken:

@@ -177,7 +177,7 @@ class Connection(asyncio.Protocol):
             crash_point("P4")
             response: UpstreamResponse = await answer
             return response
-        except BaseException:
+        except BaseException:  # a cancellation above all: what may still come must reach nobody else
             if self._answer is answer:  # who leaves when all of the answer is here: somebody else may be served by now
                 self.abort("given up")
             raise

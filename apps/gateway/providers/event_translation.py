@@ -1,6 +1,7 @@
 """What translators of foreign streams share: events in, chunks of Chat Completions out. Pure."""
 
 import time
+from abc import ABC, abstractmethod
 from typing import Any, Final
 
 from apps.gateway.errors import CONTENT_FILTERED, UPSTREAM_FAILED, UPSTREAM_OVERLOADED, ErrorKind
@@ -53,7 +54,7 @@ class ChunkWriter:
         return self._head + b"[]" + _usage(usage) + b"}\n\n"
 
 
-class EventTranslator:
+class EventTranslator(ABC):
     """A stream of server-sent events, translated one by one."""
 
     def __init__(self) -> None:
@@ -70,9 +71,9 @@ class EventTranslator:
         rest = self._splitter.rest()
         return (self._event(rest) if rest else b"") + self._closing()
 
+    @abstractmethod
     def _event(self, event: bytes) -> bytes:
         """One event, without the empty line behind it."""
-        raise NotImplementedError
 
     def _closing(self) -> bytes:
         """What follows when the upstream has said all."""
