@@ -16,9 +16,9 @@ from apps.core.ids import new_id
 from apps.core.limits import Limits
 from apps.core.redis import single_try_client
 from apps.core.scripts import ScriptClient
-from apps.gateway.admission import Admission, reserve
-from apps.gateway.chat import parse_chat
-from apps.gateway.reservations import Reservations
+from apps.gateway.admission.decision import Admission, reserve
+from apps.gateway.admission.reservations import Reservations
+from apps.gateway.dialects.chat import parse_chat
 from apps.keys.contracts import KeyGrant
 from apps.usage.contracts import Outcome, RequestClosed, RequestOpened, TokenCounts
 from bench.cpu import cpu_s

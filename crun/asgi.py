@@ -13,7 +13,7 @@ warnings.filterwarnings("ignore", message="StreamingHttpResponse must consume sy
 
 web = get_asgi_application()
 
-from apps.gateway.asgi import Gateway, serves  # noqa: E402 - Django must be set up before its apps are imported
+from apps.gateway.server.asgi import Gateway, serves  # noqa: E402 - Django must be set up before its apps are imported
 
 gateway = Gateway()
 

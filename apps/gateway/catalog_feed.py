@@ -11,8 +11,8 @@ from apps.billing.pricing.loading import load_book
 from apps.catalog.contracts import CatalogSnapshot
 from apps.catalog.snapshot import load_snapshot, read_version
 from apps.core.errors import Unavailable
-from apps.gateway.bridge import DatabaseBridge
 from apps.gateway.providers import PROVIDERS
+from apps.gateway.server.bridge import DatabaseBridge
 
 POLL_S: Final = 1.0
 log = logging.getLogger(__name__)

@@ -8,9 +8,8 @@ from typing import Protocol
 
 from apps.catalog.contracts import Target
 from apps.core.crash_points import crash_point
-from apps.gateway.admission import Admission
-from apps.gateway.cancellation import told_to_client
-from apps.gateway.deadline import Deadline, Wait
+from apps.gateway.admission.decision import Admission
+from apps.gateway.admission.reservations import Reservations
 from apps.gateway.errors import (
     CONTEXT_TOO_LONG,
     GATEWAY_STOPPING,
@@ -23,8 +22,8 @@ from apps.gateway.errors import (
     UPSTREAM_UNAUTHORIZED,
     GatewayError,
 )
-from apps.gateway.growth import Growth
-from apps.gateway.metering import Meter
+from apps.gateway.metering.growth import Growth
+from apps.gateway.metering.record import Meter
 from apps.gateway.providers import PROVIDERS, upstream_request
 from apps.gateway.providers.transport import (
     MAX_ERROR_BYTES,
@@ -33,9 +32,10 @@ from apps.gateway.providers.transport import (
     UpstreamResponse,
     UpstreamUnreachable,
 )
-from apps.gateway.reservations import Reservations
-from apps.gateway.routing import in_order
-from apps.gateway.upstream_health import RouteHealth, Upstreams
+from apps.gateway.routing.health import RouteHealth, Upstreams
+from apps.gateway.routing.order import in_order
+from apps.gateway.server.cancellation import told_to_client
+from apps.gateway.server.deadline import Deadline, Wait
 from apps.usage.contracts import Outcome, RequestOpened, TokenCounts
 from apps.usage.journal import Journal, JournalFull
 
@@ -76,7 +76,7 @@ class Exchange:
 
 
 class OtherModels(Protocol):
-    """The way of a request that says something about it (`apps.gateway.fallback.Fallback`)."""
+    """The way of a request that says something about it (`apps.gateway.routing.fallback.Fallback`)."""
 
     targets: list[Target]
     """The routes of the model that was admitted last."""

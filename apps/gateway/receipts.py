@@ -16,7 +16,7 @@ from apps.billing.receipts import Arithmetic, Attempt, Receipt, ReceiptLine, Rer
 from apps.catalog.contracts import Price
 from apps.core.ids import created_at
 from apps.core.money import TOKENS_PER_PRICE_UNIT, format_usd
-from apps.gateway.bridge import DatabaseBridge
+from apps.gateway.server.bridge import DatabaseBridge
 from apps.keys.contracts import KeyGrant
 from apps.usage.contracts import Outcome
 

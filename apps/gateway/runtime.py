@@ -18,16 +18,16 @@ from apps.billing.standing import LOOK
 from apps.catalog.contracts import CatalogSnapshot
 from apps.core.errors import Unavailable
 from apps.core.scripts import ScriptClient
-from apps.gateway.bridge import DatabaseBridge
+from apps.gateway.admission.reservations import Reservations
 from apps.gateway.catalog_feed import CatalogFeed
 from apps.gateway.changes import listen
-from apps.gateway.idempotency_claims import SCRIPTS as IDEMPOTENCY_SCRIPTS
-from apps.gateway.idempotency_claims import Claims
-from apps.gateway.idempotency_keys import IdempotencyKeys
+from apps.gateway.idempotency.claims import SCRIPTS as IDEMPOTENCY_SCRIPTS
+from apps.gateway.idempotency.claims import Claims
+from apps.gateway.idempotency.keys import IdempotencyKeys
 from apps.gateway.providers.transport import Transport
 from apps.gateway.receipts import Receipts
-from apps.gateway.reservations import Reservations
-from apps.gateway.upstream_health import Upstreams
+from apps.gateway.routing.health import Upstreams
+from apps.gateway.server.bridge import DatabaseBridge
 from apps.keys.lookup import KeyLookup
 from apps.keys.reading import read_grant
 from apps.usage.forgetting import pause_ms

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from apps.gateway.client_envelope import ClientNotFound
+from apps.gateway.server.client_envelope import ClientNotFound
 from apps.gateway.views.chat import ChatCompletions
 from apps.gateway.views.completions import Completions
 from apps.gateway.views.credits import AccountBalance, Credits

@@ -17,11 +17,11 @@ MAX_PARAMETERS = 6
 FORBIDDEN_NAMES = {"utils.py", "helpers.py", "common.py"}
 
 BROAD_HANDLERS = {
-    "apps/gateway/relay.py": "process edge: after the first byte every failure is an event of the stream",
-    "apps/gateway/http.py": "process edge: a bug becomes a 500 that tells nothing but its request id",
+    "apps/gateway/answers/relay.py": "process edge: after the first byte every failure is an event of the stream",
+    "apps/gateway/server/http.py": "process edge: a bug becomes a 500 that tells nothing but its request id",
     "apps/billing/alerts/apart.py": "process edge: what one customer's rows bring about must not stop the others",
     "apps/billing/rebuilding.py": "process edge: one organization that cannot be rebuilt must not stop the others",
-    "apps/gateway/reservations.py": "process edge: whoever waits for a rebuild gets an answer, whatever it breaks on",
+    "apps/gateway/admission/reservations.py": "process edge: who waits for a rebuild gets an answer, whatever breaks",
     "apps/billing/one_by_one.py": "process edge: one odd row of periodic work must not stop the work on the others",
     "apps/billing/payments/inbox.py": "process edge: one odd event must not stop the others; it is noted and given up",
     "apps/billing/payments/tasks.py": "process edge: one step of the work on payments must not stop the next",

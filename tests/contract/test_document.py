@@ -11,9 +11,9 @@ from django.urls import URLPattern, get_resolver
 from drf_spectacular.validation import validate_schema
 
 from apps.gateway import errors
-from apps.gateway.http import AsyncAPIView
 from apps.gateway.openapi.document import FILE, UndocumentedRoute, api_document, document_text
 from apps.gateway.openapi.operations import OPERATIONS
+from apps.gateway.server.http import AsyncAPIView
 from tests.gateway.conftest import Bench, bench, empty_store
 
 __all__ = ["bench", "empty_store"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from apps.gateway.asgi import MAX_BODY_BYTES
+from apps.gateway.server.asgi import MAX_BODY_BYTES
 from crun import settings
 from tests.deploy.compose import NGINX_CONF, services
 from tests.deploy.stack import runnable_conf

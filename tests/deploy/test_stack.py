@@ -11,7 +11,7 @@ from itertools import pairwise
 import orjson
 import pytest
 
-from apps.gateway.asgi import MAX_BODY_BYTES
+from apps.gateway.server.asgi import MAX_BODY_BYTES
 from tests.deploy.stack import DOMAIN, Stack, ask, eventually, running_stack
 
 NGINX = shutil.which("nginx")

@@ -17,9 +17,9 @@ from apps.billing.balance_cache import money_key
 from apps.core.crypto import keyed_digests
 from apps.core.redis import single_try_client
 from apps.core.scripts import StoreAway
-from apps.gateway.asgi import Gateway
 from apps.gateway.catalog_feed import CatalogFeed
 from apps.gateway.runtime import Runtime, start_runtime, stop_runtime
+from apps.gateway.server.asgi import Gateway
 from apps.keys.contracts import KeyGrant
 from apps.keys.keyformat import new_key
 from apps.keys.lookup import KeyLookup

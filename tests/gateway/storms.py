@@ -17,8 +17,8 @@ from apps.core.errors import Unavailable
 from apps.core.ids import new_id
 from apps.core.limits import Limits
 from apps.core.scripts import ScriptClient
-from apps.gateway.bridge import DatabaseBridge
-from apps.gateway.reservations import Reservations
+from apps.gateway.admission.reservations import Reservations
+from apps.gateway.server.bridge import DatabaseBridge
 from apps.usage.contracts import RequestClosed
 from apps.usage.journal import Journal
 from tests.factories import PRICE, closed, opened

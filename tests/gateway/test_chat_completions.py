@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from apps.gateway import deadline
+from apps.gateway.server import deadline
 from apps.usage.contracts import Outcome, RequestOpened, TokenCounts
 from tests.factories import offered, snapshot
 from tests.gateway.conftest import UPSTREAM_KEY, Bench
@@ -316,7 +316,7 @@ async def test_a_full_journal_refuses_new_work_before_any_upstream_call(bench: B
 async def test_many_aborts_at_random_moments_leak_nothing(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    monkeypatch.setattr("apps.gateway.disconnect.WATCH_AFTER_S", 0)
+    monkeypatch.setattr("apps.gateway.server.disconnect.WATCH_AFTER_S", 0)
     scripts = [{"first_byte_delay_ms": 15}, {"chunk_delay_ms": 2}, {"first_byte_delay_ms": 5, "chunk_delay_ms": 1}]
     bodies = [bench.chat_body("base", "hello " * 20, stream=number != 2, sandbox=s) for number, s in enumerate(scripts)]
     ends: Counter[str] = Counter()
@@ -375,7 +375,7 @@ async def test_a_large_body_is_read_for_known_keys_only(bench: Bench) -> None:
 
 
 async def test_a_body_that_never_arrives_is_408(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("apps.gateway.asgi.CLIENT_BODY_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("apps.gateway.server.asgi.CLIENT_BODY_TIMEOUT_S", 0.1)
     sent: list[dict[str, Any]] = []
 
     async def receive() -> dict[str, Any]:
@@ -477,7 +477,7 @@ async def test_a_bug_while_relaying_is_an_event_and_a_failed_record(
     def broken(*_: object) -> bytes:
         raise KeyError("secret detail")
 
-    monkeypatch.setattr("apps.gateway.chat_stream.ChatStream.feed", broken)
+    monkeypatch.setattr("apps.gateway.dialects.chat_stream.ChatStream.feed", broken)
     call = await bench.chat("base", stream=True)
     assert call.events[-1]["error"]["code"] == "internal_error"
     assert b"secret" not in call.body

@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 import pytest
 
-from apps.gateway.chat import ChatRequest, parse_chat
+from apps.gateway.dialects.chat import ChatRequest, parse_chat
 from apps.gateway.errors import GatewayError
 
 MESSAGES = [{"role": "user", "content": "Hi"}]

@@ -6,7 +6,7 @@ import msgspec
 import orjson
 import pytest
 
-from apps.gateway.chat import body_for_upstream, check_modalities, parse_chat
+from apps.gateway.dialects.chat import body_for_upstream, check_modalities, parse_chat
 from apps.gateway.errors import GatewayError
 from apps.gateway.providers.openai import OpenAI
 from tests.factories import TARGET, offered

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.gateway.chat_stream import ChatStream
+from apps.gateway.dialects.chat_stream import ChatStream
 from apps.usage.contracts import TokenCounts
 
 USAGE = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}

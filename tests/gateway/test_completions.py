@@ -7,7 +7,7 @@ import msgspec
 import orjson
 import pytest
 
-from apps.gateway.completions import CompletionsStream, parse_completions, text_completion
+from apps.gateway.dialects.completions import CompletionsStream, parse_completions, text_completion
 from apps.gateway.errors import GatewayError
 from apps.gateway.providers import upstream_request
 from apps.usage.contracts import Outcome, TokenCounts

@@ -12,9 +12,9 @@ import pytest
 from tiktoken_ext import openai_public
 
 from apps.core.limits import Limits
-from apps.gateway import counting
-from apps.gateway.chat import TOOLS_TOKENS, body_for_upstream, parse_chat
-from apps.gateway.counting import DIGESTS, TOKENS, TokenCounter, measure_of, read_vocabulary
+from apps.gateway.dialects.chat import TOOLS_TOKENS, body_for_upstream, parse_chat
+from apps.gateway.metering import counting
+from apps.gateway.metering.counting import DIGESTS, TOKENS, TokenCounter, measure_of, read_vocabulary
 from tests.factories import offered, snapshot
 from tests.gateway.conftest import Bench
 

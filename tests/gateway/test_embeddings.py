@@ -11,7 +11,7 @@ import pytest
 
 from apps.catalog.contracts import Price
 from apps.core.limits import Limits
-from apps.gateway.embeddings import MAX_INPUTS, parse_embeddings
+from apps.gateway.dialects.embeddings import MAX_INPUTS, parse_embeddings
 from apps.gateway.errors import GatewayError
 from apps.usage.contracts import Outcome, TokenCounts
 from crun.sandbox.embeddings import vector_of

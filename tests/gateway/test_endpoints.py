@@ -4,8 +4,8 @@ import msgspec
 import pytest
 from django.conf import settings
 
-from apps.gateway.route_measures import SLOT_S, SLOTS, RouteMeasures
-from apps.gateway.upstream_health import FAILURES_TO_REST
+from apps.gateway.routing.health import FAILURES_TO_REST
+from apps.gateway.routing.measures import SLOT_S, SLOTS, RouteMeasures
 from tests.clocks import Clock
 from tests.factories import offered, snapshot
 from tests.gateway.conftest import UPSTREAM_KEY, Bench

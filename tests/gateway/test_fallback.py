@@ -19,8 +19,8 @@ from apps.billing.recovery import close_orphan
 from apps.catalog.contracts import Price
 from apps.core.limits import Limits
 from apps.core.redis import single_try_client
-from apps.gateway import deadline
 from apps.gateway.receipts import public_receipt
+from apps.gateway.server import deadline
 from apps.usage.contracts import Outcome, RequestClosed, RequestOpened, TokenCounts
 from apps.usage.journal import JournalFull, read_entries
 from apps.usage.recording import record

@@ -11,8 +11,8 @@ from apps.billing.holding import FIRST_OUTPUT_TOKENS
 from apps.billing.journals import read_journals
 from apps.core.errors import Unavailable
 from apps.core.limits import Limits
-from apps.gateway.counting import TOKENS, measure_of
-from apps.gateway.growth import OutputBound
+from apps.gateway.metering.counting import TOKENS, measure_of
+from apps.gateway.metering.growth import OutputBound
 from apps.usage.contracts import RequestOpened, RequestProgress
 from tests.factories import closed, offered, snapshot
 from tests.gateway.conftest import Bench, Call
@@ -180,7 +180,7 @@ async def test_a_stream_waits_for_a_store_that_comes_back(bench: Bench) -> None:
 
 
 async def test_a_stream_ends_when_the_store_stays_away(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("apps.gateway.reservations.GROW_PATIENCE_S", 0.3)
+    monkeypatch.setattr("apps.gateway.admission.reservations.GROW_PATIENCE_S", 0.3)
     long_model(bench)
     call = bench.start(CHAT, body(30_000, sandbox={"chunk_delay_ms": 1}))
     await call.until(lambda seen: len(seen.sent) > 20)
@@ -313,11 +313,11 @@ async def test_an_answer_that_comes_too_late_is_not_used(
     bench: Bench, empty_store: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A rebuild that waited long enough for the journal may have given the money to somebody else."""
-    monkeypatch.setattr("apps.gateway.reservations.GROW_PATIENCE_S", 0.2)
+    monkeypatch.setattr("apps.gateway.admission.reservations.GROW_PATIENCE_S", 0.2)
     noted: list[int] = []
     wanted = demand("org_1", 1_000)
     assert isinstance(await bench.runtime.reservations.reserve(wanted), Admitted)
-    monkeypatch.setattr("apps.gateway.reservations.UNOPENED_S", -1.0)
+    monkeypatch.setattr("apps.gateway.admission.reservations.UNOPENED_S", -1.0)
     with pytest.raises(Unavailable):
         await bench.runtime.reservations.grow(
             wanted, wanted_nanos=2_000, tokens=1, note=lambda nanos: noted.append(nanos) is None
@@ -329,7 +329,7 @@ async def test_an_answer_that_comes_too_late_is_not_used(
 
 
 async def test_a_hold_that_cannot_be_written_down_is_not_used(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("apps.gateway.reservations.GROW_PATIENCE_S", 0.2)
+    monkeypatch.setattr("apps.gateway.admission.reservations.GROW_PATIENCE_S", 0.2)
     long_model(bench)
     call = bench.start(CHAT, body(30_000, sandbox={"chunk_delay_ms": 1}))
     await call.until(lambda seen: len(seen.sent) > 20)

@@ -14,7 +14,7 @@ from apps.billing.receipts import receipt_of
 from apps.core.ids import new_id
 from apps.core.limits import Limits
 from apps.core.money import format_usd
-from apps.gateway import idempotency_keys
+from apps.gateway.idempotency import keys as idempotency_keys
 from apps.gateway.runtime import Runtime
 from apps.usage.contracts import Outcome, RequestClosed, TokenCounts
 from tests.factories import PRICE, closed, opened
@@ -81,7 +81,7 @@ async def two_workers(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
     first, second = desk.bench.runtime, Runtime()
     second.keys, second.catalog = first.keys, first.catalog
     turns = iter(range(10**6))
-    monkeypatch.setattr("apps.gateway.http.current_runtime", lambda: (first, second)[next(turns) % 2])
+    monkeypatch.setattr("apps.gateway.server.http.current_runtime", lambda: (first, second)[next(turns) % 2])
     yield desk
     second.catalog = type(first.catalog)(second.bridge)
     await second.close()
@@ -364,7 +364,7 @@ async def test_a_full_organization_loses_its_oldest_answers_and_no_charge(
 
 
 async def test_an_organization_with_too_many_keys_is_refused(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("apps.gateway.idempotency_claims.MAX_KEYS", 2)
+    monkeypatch.setattr("apps.gateway.idempotency.claims.MAX_KEYS", 2)
     assert [(await desk.ask(key=key)).status for key in "abc"] == [200, 200, 429]
     assert (await desk.ask(key="a")).status == 200
     assert (await desk.ask(key=None)).status == 200

@@ -8,8 +8,8 @@ from django.http import HttpResponse
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from apps.gateway.idempotency_answers import MAX_PLAIN_BYTES, Recording, replay
-from apps.gateway.idempotency_claims import CLAIM, END, RENEW, Found, KeyedRequest, State
+from apps.gateway.idempotency.answers import MAX_PLAIN_BYTES, Recording, replay
+from apps.gateway.idempotency.claims import CLAIM, END, RENEW, Found, KeyedRequest, State
 
 RING = {"k1": b"1" * 32}
 TTL_MS = 600_000

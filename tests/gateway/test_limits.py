@@ -16,8 +16,8 @@ import time_machine
 from apps.billing.admission import Admitted, Refused, period_starts
 from apps.core.ids import new_id
 from apps.core.limits import Limits
-from apps.gateway.counting import TOKENS, bound_of, measure_of
-from apps.gateway.token_usage import ToldUsage
+from apps.gateway.metering.counting import TOKENS, bound_of, measure_of
+from apps.gateway.metering.token_usage import ToldUsage
 from apps.usage.contracts import TokenCounts
 from apps.usage.journal import JournalFull
 from tests.factories import offered, snapshot
@@ -37,7 +37,7 @@ def free(hold: int) -> int:
 @pytest_asyncio.fixture
 async def workers(empty_store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[list[Worker]]:
     """Two workers that believe every answer: on a slow machine the last of 500 at once comes late."""
-    monkeypatch.setattr("apps.gateway.reservations.UNOPENED_S", 30.0)
+    monkeypatch.setattr("apps.gateway.admission.reservations.UNOPENED_S", 30.0)
     monkeypatch.setattr("apps.core.scripts.CALL_TIMEOUT_S", 5.0)
     async with (
         running_worker(tmp_path, make_states=make_rich) as one,
@@ -410,7 +410,7 @@ async def test_an_upstream_that_claims_too_much_is_paid_from_the_hold_alone(
     bench: Bench, empty_store: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "apps.gateway.relay.read_usage", lambda usage, bound: ToldUsage(TokenCounts(input=3, output=50_000))
+        "apps.gateway.answers.relay.read_usage", lambda usage, bound: ToldUsage(TokenCounts(input=3, output=50_000))
     )
     bench.limit(key_limits=Limits(budget_nanos=60_000))
     record = bench.record(await bench.chat("base", max_tokens=1))

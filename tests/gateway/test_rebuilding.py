@@ -14,7 +14,7 @@ from apps.accounts.models import Organization
 from apps.billing import rebuilding
 from apps.billing.rebuilding import RebuildFailed
 from apps.core.errors import Unavailable
-from apps.gateway.reservations import _Rebuilds
+from apps.gateway.admission.reservations import _Rebuilds
 from apps.usage.contracts import RequestClosed
 from tests.billing.books import credit
 from tests.factories import closed, opened

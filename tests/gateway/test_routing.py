@@ -7,19 +7,9 @@ import msgspec
 import pytest
 
 from apps.catalog.contracts import OfferedModel, PriceVariant, Target
-from apps.gateway.chat import ChatRequest
+from apps.gateway.dialects.chat import ChatRequest
 from apps.gateway.errors import UPSTREAM_FAILED, UPSTREAM_OVERLOADED, GatewayError
-from apps.gateway.routing import (
-    MAX_MODELS,
-    Preferences,
-    Wishes,
-    check_price,
-    chosen,
-    has_usable_route,
-    in_order,
-    wishes_of,
-)
-from apps.gateway.upstream_health import (
+from apps.gateway.routing.health import (
     FAILURES_TO_REST,
     FIRST_REST_S,
     LEAST_RETRIES,
@@ -30,6 +20,16 @@ from apps.gateway.upstream_health import (
     TRIAL_S,
     RetryBudget,
     Upstreams,
+)
+from apps.gateway.routing.order import (
+    MAX_MODELS,
+    Preferences,
+    Wishes,
+    check_price,
+    chosen,
+    has_usable_route,
+    in_order,
+    wishes_of,
 )
 from apps.usage.contracts import AttemptMade, Outcome, TokenCounts
 from tests.clocks import Clock

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.gateway.sse import MAX_EVENT_BYTES, EventSplitter, event_data, events
+from apps.gateway.dialects.sse import MAX_EVENT_BYTES, EventSplitter, event_data, events
 
 payloads = st.text(st.characters(codec="utf-8", exclude_characters="\r\n"), min_size=1, max_size=20).map(str.encode)
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from apps.gateway.dialects.strict_json import MAX_INTEGER, MAX_KEYS, read_object
 from apps.gateway.errors import GatewayError
-from apps.gateway.strict_json import MAX_INTEGER, MAX_KEYS, read_object
 
 CHAT = b'{"model":"m","max_tokens":5,"messages":[{"role":"user","content":"Say: \\"a\\":1"}]}'
 LARGE = 300 << 10

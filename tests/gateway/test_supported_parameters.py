@@ -7,8 +7,8 @@ import orjson
 import pytest
 
 from apps.catalog.dialects import with_defaults
-from apps.gateway.chat import parse_chat
-from apps.gateway.model_listing import EXPRESSED, supported_parameters
+from apps.gateway.dialects.chat import parse_chat
+from apps.gateway.listing.models import EXPRESSED, supported_parameters
 from apps.gateway.providers import PROVIDERS
 from tests.factories import TARGET, offered
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apps.catalog.contracts import BUCKETS
-from apps.gateway.token_usage import RAW_USAGE_BYTES, ToldUsage, read_usage, served_tier, to_openai
+from apps.gateway.metering.token_usage import RAW_USAGE_BYTES, ToldUsage, read_usage, served_tier, to_openai
 from apps.usage.contracts import TokenCounts
 
 BOUND = 1_000_000

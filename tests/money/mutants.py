@@ -122,21 +122,21 @@ MUTANTS = [
     ),
     Mutant(
         "no intent is written before the upstream is called",
-        "apps/gateway/metering.py",
+        "apps/gateway/metering/record.py",
         "        journal.open_request(opened)\n",
         "",
         f"{_CRASHES} -k 0",
     ),
     Mutant(
         "the hold is settled before the journal knows the end",
-        "apps/gateway/metering.py",
+        "apps/gateway/metering/record.py",
         "            self._journal.close_request(self.closed, then=partial(self._written, self.closed))\n",
         "            self._settle(self.closed)\n            self._journal.close_request(self.closed)\n",
         f"{_RULES} -k settled_only_when",
     ),
     Mutant(
         "a fallback runs on the hold of the first model",
-        "apps/gateway/fallback.py",
+        "apps/gateway/routing/fallback.py",
         "        admission, allowance = await reserve(runtime.reservations, admission)\n"
         "        self.targets = targets\n"
         "        self._note(allowance)\n",
@@ -155,7 +155,7 @@ MUTANTS = [
     ),
     Mutant(
         "both models of a fallback are charged",
-        "apps/gateway/metering.py",
+        "apps/gateway/metering/record.py",
         "        self._journal.open_request(opened)\n        self._opened = opened\n",
         "        self.close(Outcome.FAILED, TokenCounts(input=self._opened.input_estimate), estimated=True)\n"
         "        self.closed = None\n"
@@ -243,14 +243,14 @@ MUTANTS = [
     ),
     Mutant(
         "another body gets the answer of the first",
-        "apps/gateway/scripts/claim.lua",
+        "apps/gateway/idempotency/scripts/claim.lua",
         "if found[1] ~= body then",
         "if false then",
         "tests/gateway/test_idempotency.py -k another_body",
     ),
     Mutant(
         "a claim does not keep twins out",
-        "apps/gateway/scripts/claim.lua",
+        "apps/gateway/idempotency/scripts/claim.lua",
         "if tonumber(found[4]) > now_ms then return {'running', found[2]} end\n"
         "  if found[2] ~= ARGV[9] then return {'lost', found[2]} end",
         "",
@@ -258,14 +258,14 @@ MUTANTS = [
     ),
     Mutant(
         "a lost claim is taken over without asking what it cost",
-        "apps/gateway/scripts/claim.lua",
+        "apps/gateway/idempotency/scripts/claim.lua",
         "if found[2] ~= ARGV[9] then",
         "if false then",
         "tests/gateway/test_idempotency.py -k a_lost_request_is_looked_for",
     ),
     Mutant(
         "a claim ends before the journal knows what it cost",
-        "apps/gateway/idempotency_claims.py",
+        "apps/gateway/idempotency/claims.py",
         "        if claim.closed is None and self._reservations.is_running(claim.keyed.request_id):\n"
         "            return  # its end does not stand in the journal yet: it will be told\n",
         "",
@@ -273,7 +273,7 @@ MUTANTS = [
     ),
     Mutant(
         "what cost something and has no answer is forgotten",
-        "apps/gateway/idempotency_claims.py",
+        "apps/gateway/idempotency/claims.py",
         "        elif cost_nanos:\n",
         "        elif False:\n",
         "tests/gateway/test_idempotency.py -k was_charged_is_not_done_again",

@@ -40,8 +40,8 @@ from apps.catalog.contracts import Price
 from apps.core.limits import Limits
 from apps.core.redis import single_try_client
 from apps.core.scripts import ScriptClient
-from apps.gateway.bridge import DatabaseBridge
-from apps.gateway.reservations import Reservations
+from apps.gateway.admission.reservations import Reservations
+from apps.gateway.server.bridge import DatabaseBridge
 from apps.usage.contracts import RequestProgress, TokenCounts
 from apps.usage.journal import Journal
 from apps.usage.shipping import ship

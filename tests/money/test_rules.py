@@ -20,7 +20,7 @@ from apps.billing.rating import cost_nanos
 from apps.catalog.models import PriceVersion
 from apps.catalog.snapshot import price_from_version
 from apps.core.ids import new_id
-from apps.gateway.metering import Meter
+from apps.gateway.metering.record import Meter
 from apps.keys.models import ApiKey
 from apps.usage.contracts import Outcome, RequestClosed, TokenCounts
 from apps.usage.journal import SEGMENT_PATTERN, Journal, read_entries

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from apps.gateway.chat_stream import ChatStream
+from apps.gateway.dialects.chat_stream import ChatStream
 from apps.gateway.providers.bedrock_answer import BedrockStream
 from apps.usage.contracts import TokenCounts
 from tests.upstream.aws_signature import ACCESS_KEY, SECRET_KEY

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from apps.gateway.chat_stream import ChatStream
+from apps.gateway.dialects.chat_stream import ChatStream
 from apps.gateway.providers.gemini_answer import GeminiStream
 from apps.usage.contracts import TokenCounts
 from tests.upstream.scripted import PUBLIC_MODEL, UPSTREAM_MODEL, sse

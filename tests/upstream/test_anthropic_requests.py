@@ -6,10 +6,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from apps.gateway.chat import ChatRequest
+from apps.gateway.dialects.chat import ChatRequest
+from apps.gateway.dialects.vendor_json import write_json
 from apps.gateway.errors import GatewayError
 from apps.gateway.providers.anthropic_request import losses, messages_request
-from apps.gateway.vendor_json import write_json
 from tests.factories import PRICE, TARGET, offered
 from tests.upstream.anthropic_shapes import CALL, SEALED, THOUGHT, text
 

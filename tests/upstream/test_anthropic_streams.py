@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.gateway.chat_stream import ChatStream
+from apps.gateway.dialects.chat_stream import ChatStream
+from apps.gateway.dialects.sse import MAX_EVENT_BYTES
 from apps.gateway.errors import UPSTREAM_OVERLOADED
 from apps.gateway.providers.anthropic import Anthropic
-from apps.gateway.sse import MAX_EVENT_BYTES
 from tests.upstream.anthropic_shapes import (
     BARE_CALL,
     CALL,

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.gateway.chat_stream import ChatStream
+from apps.gateway.dialects.chat_stream import ChatStream
 from apps.gateway.providers.azure import Azure, AzureStream
 from apps.usage.contracts import Outcome, TokenCounts
 from tests.gateway.conftest import UPSTREAM_KEY, Bench

@@ -7,7 +7,7 @@ import msgspec
 import orjson
 import pytest
 
-from apps.gateway.chat import parse_chat
+from apps.gateway.dialects.chat import parse_chat
 from apps.gateway.providers.bedrock_request import converse_request, losses
 from apps.gateway.providers.bedrock_signing import signed_headers
 from apps.usage.contracts import Outcome

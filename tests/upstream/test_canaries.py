@@ -15,7 +15,7 @@ import pytest
 
 from apps.catalog.contracts import Target
 from apps.catalog.dialects import with_defaults
-from apps.gateway import deadline
+from apps.gateway.server import deadline
 from tests.gateway.conftest import Bench, Call
 from tests.upstream.eventstream import encoded, exception
 from tests.upstream.faulty import HEAD, FaultyUpstream, chunk, reset, saying, words

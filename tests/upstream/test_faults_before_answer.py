@@ -9,8 +9,8 @@ import pytest
 
 from apps.billing.receipts import Payer, Rule, receipt_of
 from apps.catalog.contracts import Target
-from apps.gateway import deadline
-from apps.gateway.upstream_health import FAILURES_TO_REST, LEAST_RETRIES, Upstreams
+from apps.gateway.routing.health import FAILURES_TO_REST, LEAST_RETRIES, Upstreams
+from apps.gateway.server import deadline
 from apps.usage.contracts import Outcome
 from tests.clocks import Clock
 from tests.factories import offered, snapshot

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from apps.billing.receipts import Payer, Rule, receipt_of
-from apps.gateway import deadline
+from apps.gateway.server import deadline
 from apps.usage.contracts import Outcome
 from tests.gateway.conftest import Bench, Call
 from tests.upstream.faulty import ANSWER, HEAD, FaultyUpstream, chunk, reset, saying, whole_answer, words

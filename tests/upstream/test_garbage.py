@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apps.gateway.chat_stream import ChatStream, output_of
+from apps.gateway.answers.relay import PUBLIC_FIELDS
+from apps.gateway.dialects.chat_stream import ChatStream, output_of
+from apps.gateway.dialects.vendor_json import read_json, write_json
 from apps.gateway.errors import GatewayError
+from apps.gateway.metering.token_usage import read_usage, to_openai
 from apps.gateway.providers import PROVIDERS
 from apps.gateway.providers.bedrock_eventstream import MessageSplitter
-from apps.gateway.relay import PUBLIC_FIELDS
-from apps.gateway.token_usage import read_usage, to_openai
-from apps.gateway.vendor_json import read_json, write_json
 from tests.upstream import anthropic_shapes, bedrock_shapes, gemini_shapes
 from tests.upstream.eventstream import message
 from tests.upstream.scripted import sse

@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 import pytest
 
-from apps.gateway.chat import parse_chat
+from apps.gateway.dialects.chat import parse_chat
 from apps.gateway.providers.gemini_request import losses
 from apps.usage.contracts import Outcome
 from tests.factories import TARGET, offered

@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 from apps.core.limits import RATES
-from apps.gateway.model_listing import MAX_PAGE
+from apps.gateway.listing.models import MAX_PAGE
 from apps.gateway.openapi.shapes import (
     Schema,
     boolean,

@@ -2,9 +2,10 @@
 
 from typing import Any, Final
 
-from apps.gateway.chat_fields import TIERS
-from apps.gateway.completions import DEFAULT_MAX_TOKENS
-from apps.gateway.embeddings import ENCODINGS, MAX_DIMENSIONS, MAX_INPUTS, MAX_TOKEN_ID
+from apps.gateway.dialects.chat_fields import TIERS
+from apps.gateway.dialects.completions import DEFAULT_MAX_TOKENS
+from apps.gateway.dialects.embeddings import ENCODINGS, MAX_DIMENSIONS, MAX_INPUTS, MAX_TOKEN_ID
+from apps.gateway.dialects.strict_json import MAX_INTEGER
 from apps.gateway.openapi import chat
 from apps.gateway.openapi.shapes import (
     Schema,
@@ -19,7 +20,6 @@ from apps.gateway.openapi.shapes import (
     taken,
     text,
 )
-from apps.gateway.strict_json import MAX_INTEGER
 
 _MODEL: Final = chat.REQUEST["properties"]["model"]
 _SHARED: Final[dict[str, Schema]] = {

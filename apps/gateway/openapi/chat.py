@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from apps.gateway.chat_fields import (
+from apps.gateway.dialects.chat_fields import (
     MAX_CHOICES,
     MAX_METADATA,
     MAX_METADATA_KEY,
@@ -13,6 +13,7 @@ from apps.gateway.chat_fields import (
     MAX_USER,
     TIERS,
 )
+from apps.gateway.dialects.strict_json import MAX_INTEGER
 from apps.gateway.openapi.shapes import (
     Schema,
     boolean,
@@ -27,8 +28,7 @@ from apps.gateway.openapi.shapes import (
     taken,
     text,
 )
-from apps.gateway.routing import MAX_MODELS
-from apps.gateway.strict_json import MAX_INTEGER
+from apps.gateway.routing.order import MAX_MODELS
 
 _NAME: Final = r"^[^\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]*$"
 _WHOLE: Final[dict[str, Any]] = {"minimum": -MAX_INTEGER, "maximum": MAX_INTEGER}

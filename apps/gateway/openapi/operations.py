@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any, Final
 
-from apps.gateway.model_listing import MAX_PAGE
+from apps.gateway.listing.models import MAX_PAGE
 from apps.gateway.openapi import asking, chat
 from apps.gateway.openapi.shapes import Schema, answer, integer, ref, text
 

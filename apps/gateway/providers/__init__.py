@@ -1,10 +1,10 @@
 """Upstream providers: one file a dialect, and the transport they share."""
 
 from apps.catalog.contracts import OfferedModel, Target
-from apps.gateway.chat import ChatRequest
-from apps.gateway.embeddings import EmbeddingsRequest
+from apps.gateway.dialects.chat import ChatRequest
+from apps.gateway.dialects.embeddings import EmbeddingsRequest
+from apps.gateway.dialects.model_request import ModelRequest
 from apps.gateway.errors import UNSUPPORTED_MODALITY, GatewayError
-from apps.gateway.model_request import ModelRequest
 from apps.gateway.providers.anthropic import Anthropic
 from apps.gateway.providers.azure import Azure
 from apps.gateway.providers.base import EmbeddingsProvider, Provider, UpstreamRequest

@@ -6,13 +6,13 @@ import re
 from typing import Any, Final
 
 from apps.catalog.contracts import OfferedModel, Target
-from apps.gateway.chat import ChatRequest
+from apps.gateway.dialects.chat import ChatRequest
+from apps.gateway.dialects.vendor_json import write_json
 from apps.gateway.errors import BAD_REQUEST, UPSTREAM_UNAUTHORIZED, GatewayError
 from apps.gateway.providers.anthropic_answer import AnthropicStream, whole_answer
 from apps.gateway.providers.anthropic_request import messages_request
 from apps.gateway.providers.base import StreamTranslator, UpstreamRequest
 from apps.gateway.providers.vendor_errors import by_status, error_object, presentable, prompt_too_long, seconds
-from apps.gateway.vendor_json import write_json
 
 DEFAULT_VERSION: Final = "2023-06-01"
 _TOO_LONG = re.compile(r"prompt is too long|exceed(s|ed)? (the )?(model'?s? )?context (limit|window)", re.IGNORECASE)

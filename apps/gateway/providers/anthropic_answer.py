@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
+from apps.gateway.dialects.sse import event_data
+from apps.gateway.dialects.vendor_json import read_json, write_json
 from apps.gateway.providers.anthropic_thinking import detail
 from apps.gateway.providers.event_translation import DONE, FAILED, GARBAGE, OVERLOADED, ChunkWriter, EventTranslator
-from apps.gateway.sse import event_data
-from apps.gateway.vendor_json import read_json, write_json
 
 FINISH_REASONS: Final = {
     "end_turn": "stop",

@@ -6,7 +6,7 @@ Source: `MessageCreateParams` in the Messages API reference of Anthropic.
 from typing import Any, Final
 
 from apps.catalog.contracts import OfferedModel, Target
-from apps.gateway.chat import ChatRequest
+from apps.gateway.dialects.chat import ChatRequest
 from apps.gateway.errors import bad_field
 from apps.gateway.providers.anthropic_messages import answers_tools_without_thoughts, conversation
 from apps.gateway.providers.anthropic_thinking import Habits, asked_effort, habits_of, thinking_fields

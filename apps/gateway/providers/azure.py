@@ -6,15 +6,15 @@ from typing import Any
 from urllib.parse import quote
 
 from apps.catalog.contracts import OfferedModel, Target
-from apps.gateway.chat import ChatRequest, body_for_upstream, dropped_options
-from apps.gateway.embeddings import EmbeddingsRequest
+from apps.gateway.dialects.chat import ChatRequest, body_for_upstream, dropped_options
+from apps.gateway.dialects.embeddings import EmbeddingsRequest
+from apps.gateway.dialects.sse import event_data
+from apps.gateway.dialects.vendor_json import read_json, write_json
 from apps.gateway.errors import UPSTREAM_MISCONFIGURED, GatewayError
 from apps.gateway.providers.base import StreamTranslator, UpstreamRequest
 from apps.gateway.providers.event_translation import FAILED, FILTERED, EventTranslator
 from apps.gateway.providers.openai import OpenAI
 from apps.gateway.providers.vendor_errors import error_object, prompt_filtered
-from apps.gateway.sse import event_data
-from apps.gateway.vendor_json import read_json, write_json
 
 _REPORTS = ("content_filter_results", "content_filter_result", "content_filter_offsets", "content_filter_raw")
 """What the filter says within a choice. `content_filter_result` holds its own failures."""

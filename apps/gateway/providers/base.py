@@ -5,8 +5,8 @@ from typing import Any, Protocol
 import msgspec
 
 from apps.catalog.contracts import OfferedModel, Target
-from apps.gateway.chat import ChatRequest
-from apps.gateway.embeddings import EmbeddingsRequest
+from apps.gateway.dialects.chat import ChatRequest
+from apps.gateway.dialects.embeddings import EmbeddingsRequest
 from apps.gateway.errors import GatewayError
 
 

@@ -7,14 +7,14 @@ from urllib.parse import quote
 import orjson
 
 from apps.catalog.contracts import OfferedModel, Target
-from apps.gateway.chat import ChatRequest
+from apps.gateway.dialects.chat import ChatRequest
+from apps.gateway.dialects.vendor_json import read_json
 from apps.gateway.errors import BAD_REQUEST, UPSTREAM_FAILED, UPSTREAM_MISCONFIGURED, GatewayError
 from apps.gateway.providers.base import StreamTranslator, UpstreamRequest
 from apps.gateway.providers.bedrock_answer import BedrockStream, whole_answer
 from apps.gateway.providers.bedrock_request import converse_request
 from apps.gateway.providers.bedrock_signing import signed_headers
 from apps.gateway.providers.vendor_errors import by_status, presentable, prompt_too_long, seconds
-from apps.gateway.vendor_json import read_json
 
 _TOO_LONG: Final = re.compile(r"input is too long|prompt is too long|context (window|length)", re.IGNORECASE)
 _MISCONFIGURED: Final = re.compile(

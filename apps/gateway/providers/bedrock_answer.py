@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
+from apps.gateway.dialects.vendor_json import read_json, write_json
 from apps.gateway.errors import UPSTREAM_FAILED, GatewayError
 from apps.gateway.providers.anthropic_thinking import detail
 from apps.gateway.providers.bedrock_eventstream import Message, MessageSplitter
 from apps.gateway.providers.event_translation import DONE, FAILED, OVERLOADED, ChunkWriter
-from apps.gateway.vendor_json import read_json, write_json
 
 _FINISH_REASONS: Final = {
     "end_turn": "stop",

@@ -8,7 +8,7 @@ from typing import Any, Final
 import orjson
 
 from apps.catalog.contracts import OfferedModel, Target
-from apps.gateway.chat import ChatRequest
+from apps.gateway.dialects.chat import ChatRequest
 from apps.gateway.errors import bad_field
 from apps.gateway.providers.anthropic_thinking import asked_effort, habits_of, thinking_blocks, thinking_fields
 from apps.gateway.providers.conversation import (

@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from apps.catalog.contracts import OUTPUT_LIMIT_FIELDS, OfferedModel
-from apps.gateway.chat import OWN_FIELDS, ChatRequest
+from apps.gateway.dialects.chat import OWN_FIELDS, ChatRequest
 from apps.gateway.errors import GatewayError, bad_field
 
 INSTRUCTING_ROLES: Final = ("system", "developer")

@@ -4,9 +4,9 @@ import time
 from abc import ABC, abstractmethod
 from typing import Any, Final
 
+from apps.gateway.dialects.sse import EventSplitter, events
+from apps.gateway.dialects.vendor_json import write_json
 from apps.gateway.errors import CONTENT_FILTERED, UPSTREAM_FAILED, UPSTREAM_OVERLOADED, ErrorKind
-from apps.gateway.sse import EventSplitter, events
-from apps.gateway.vendor_json import write_json
 
 DONE: Final = b"data: [DONE]\n\n"
 GARBAGE: Final = b"data: ?\n\n"

@@ -8,7 +8,7 @@ from urllib.parse import quote
 import orjson
 
 from apps.catalog.contracts import OfferedModel, Target
-from apps.gateway.chat import ChatRequest
+from apps.gateway.dialects.chat import ChatRequest
 from apps.gateway.errors import BAD_REQUEST, UPSTREAM_MISCONFIGURED, GatewayError
 from apps.gateway.providers import gemini_answer, gemini_request
 from apps.gateway.providers.base import StreamTranslator, UpstreamRequest

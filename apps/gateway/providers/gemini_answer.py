@@ -6,6 +6,8 @@ import secrets
 import time
 from typing import Any, Final
 
+from apps.gateway.dialects.sse import event_data
+from apps.gateway.dialects.vendor_json import read_json, write_json
 from apps.gateway.errors import UPSTREAM_FAILED, GatewayError
 from apps.gateway.providers.event_translation import (
     FAILED,
@@ -16,8 +18,6 @@ from apps.gateway.providers.event_translation import (
     EventTranslator,
 )
 from apps.gateway.providers.vendor_errors import prompt_filtered
-from apps.gateway.sse import event_data
-from apps.gateway.vendor_json import read_json, write_json
 
 _FILTERED: Final = frozenset((
     "SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "LANGUAGE", "IMAGE_SAFETY",

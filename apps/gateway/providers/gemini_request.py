@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import orjson
 
 from apps.catalog.contracts import OfferedModel, Target
-from apps.gateway.chat import ChatRequest
+from apps.gateway.dialects.chat import ChatRequest
 from apps.gateway.errors import bad_field
 from apps.gateway.providers.conversation import (
     COMMON_FIELDS,

@@ -3,12 +3,12 @@
 from typing import Any
 
 from apps.catalog.contracts import OfferedModel, Target
-from apps.gateway.chat import ChatRequest, body_for_upstream, dropped_options
-from apps.gateway.embeddings import EmbeddingsRequest
+from apps.gateway.dialects.chat import ChatRequest, body_for_upstream, dropped_options
+from apps.gateway.dialects.embeddings import EmbeddingsRequest
+from apps.gateway.dialects.vendor_json import read_json
 from apps.gateway.errors import BAD_REQUEST, GatewayError
 from apps.gateway.providers.base import StreamTranslator, UpstreamRequest
 from apps.gateway.providers.vendor_errors import by_status, error_object, presentable, presentable_name, seconds
-from apps.gateway.vendor_json import read_json
 
 
 class OpenAI:

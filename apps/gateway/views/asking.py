@@ -5,14 +5,15 @@ from django.http.response import HttpResponseBase
 from apps.billing.admission import Allowance
 from apps.core.crash_points import crash_point
 from apps.core.money import format_usd
-from apps.gateway import dispatch, relay
-from apps.gateway.admission import admit, reserve
+from apps.gateway import dispatch
+from apps.gateway.admission.decision import admit, reserve
+from apps.gateway.admission.refusals import limit_headers
+from apps.gateway.answers import relay
+from apps.gateway.dialects.dropped_params import HEADER, header_value
+from apps.gateway.dialects.model_request import ModelRequest
 from apps.gateway.dispatch import Exchange
-from apps.gateway.dropped_params import HEADER, header_value
-from apps.gateway.fallback import Fallback
-from apps.gateway.http import AsyncAPIView, JsonBytes
-from apps.gateway.model_request import ModelRequest
-from apps.gateway.refusals import limit_headers
+from apps.gateway.routing.fallback import Fallback
+from apps.gateway.server.http import AsyncAPIView, JsonBytes
 
 
 class AsksModel(AsyncAPIView):

@@ -3,10 +3,10 @@
 from django.http.response import HttpResponseBase
 from rest_framework.request import Request
 
-from apps.gateway import relay
-from apps.gateway.chat import parse_chat
-from apps.gateway.http import EventStream
-from apps.gateway.idempotency import idempotent
+from apps.gateway.answers import relay
+from apps.gateway.dialects.chat import parse_chat
+from apps.gateway.idempotency.guard import idempotent
+from apps.gateway.server.http import EventStream
 from apps.gateway.views.asking import AsksModel
 
 

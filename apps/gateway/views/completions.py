@@ -3,11 +3,11 @@
 from django.http.response import HttpResponseBase
 from rest_framework.request import Request
 
-from apps.gateway import completions_answer
-from apps.gateway.completions import parse_completions
+from apps.gateway.answers import completions as completions_answer
+from apps.gateway.dialects.completions import parse_completions
 from apps.gateway.errors import GatewayError
-from apps.gateway.http import EventStream
-from apps.gateway.idempotency import idempotent
+from apps.gateway.idempotency.guard import idempotent
+from apps.gateway.server.http import EventStream
 from apps.gateway.views.asking import AsksModel
 
 

@@ -3,11 +3,11 @@
 from django.http import HttpResponse
 from rest_framework.request import Request
 
-from apps.gateway.client_envelope import ClientView, client_success
-from apps.gateway.http import AsyncAPIView, json_response
+from apps.gateway.admission.refusals import limit_headers
+from apps.gateway.admission.standing import standing_of
 from apps.gateway.receipts import usd_number
-from apps.gateway.refusals import limit_headers
-from apps.gateway.standing import standing_of
+from apps.gateway.server.client_envelope import ClientView, client_success
+from apps.gateway.server.http import AsyncAPIView, json_response
 
 
 class Credits(AsyncAPIView):

@@ -7,8 +7,8 @@ from django.http import HttpResponse
 from rest_framework.request import Request
 
 from apps.gateway import openapi
-from apps.gateway.http import AsyncAPIView, JsonBytes
-from apps.gateway.model_listing import etag_of, is_known
+from apps.gateway.listing.models import etag_of, is_known
+from apps.gateway.server.http import AsyncAPIView, JsonBytes
 
 _CONTENT: Final = Path(openapi.__file__).with_name("openapi.json").read_bytes()
 _HEADERS: Final = {

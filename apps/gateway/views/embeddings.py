@@ -3,9 +3,9 @@
 from django.http.response import HttpResponseBase
 from rest_framework.request import Request
 
-from apps.gateway.embeddings import parse_embeddings
-from apps.gateway.embeddings_answer import give_embeddings
-from apps.gateway.idempotency import idempotent
+from apps.gateway.answers.embeddings import give_embeddings
+from apps.gateway.dialects.embeddings import parse_embeddings
+from apps.gateway.idempotency.guard import idempotent
 from apps.gateway.views.asking import AsksModel
 
 

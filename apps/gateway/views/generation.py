@@ -7,8 +7,8 @@ from django.http import HttpResponse
 from rest_framework.request import Request
 
 from apps.gateway.errors import GENERATION_NOT_FOUND, GatewayError, bad_field
-from apps.gateway.http import AsyncAPIView, json_response
 from apps.gateway.receipts import public_receipt
+from apps.gateway.server.http import AsyncAPIView, json_response
 
 _ID: Final = re.compile(r"(?:req_|chatcmpl-|cmpl-)([0-9a-f]{32})")
 

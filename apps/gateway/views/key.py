@@ -11,10 +11,10 @@ from apps.billing.standing import Standing
 from apps.core.errors import Unavailable
 from apps.core.limits import RATES, Limits, budget_window
 from apps.core.money import format_usd
-from apps.gateway.http import AsyncAPIView, json_response
+from apps.gateway.admission.refusals import limit_headers
+from apps.gateway.admission.standing import standing_of
 from apps.gateway.receipts import usd_number
-from apps.gateway.refusals import limit_headers
-from apps.gateway.standing import standing_of
+from apps.gateway.server.http import AsyncAPIView, json_response
 
 LIMIT_RESETS: Final = {"day": "daily", "week": "weekly", "month": "monthly", "lifetime": None}
 """OpenRouter's words for a budget's period."""

@@ -8,11 +8,11 @@ from django.conf import settings
 from django.http import HttpResponse
 from rest_framework.request import Request
 
-from apps.gateway.anthropic_envelope import anthropic_error
-from apps.gateway.endpoint_listing import present_endpoints
+from apps.gateway.admission.offers import models_for, offered
+from apps.gateway.dialects.anthropic_envelope import anthropic_error
 from apps.gateway.errors import GatewayError
-from apps.gateway.http import AsyncAPIView, JsonBytes, json_response
-from apps.gateway.model_listing import (
+from apps.gateway.listing.endpoints import present_endpoints
+from apps.gateway.listing.models import (
     Listings,
     anthropic_page,
     etag_of,
@@ -20,7 +20,7 @@ from apps.gateway.model_listing import (
     present,
     present_as_anthropic,
 )
-from apps.gateway.offers import models_for, offered
+from apps.gateway.server.http import AsyncAPIView, JsonBytes, json_response
 
 _VARIES: Final = "authorization, x-api-key, anthropic-version"
 

@@ -1,0 +1,1 @@
+"""Carrying what an upstream answers to the client, and counting on the way."""

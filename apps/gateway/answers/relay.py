@@ -1,0 +1,232 @@
+"""Carrying an upstream's answer to the client, counting on the way. Settles before the last byte is sent."""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable
+from typing import Any
+
+from apps.core.crash_points import crash_point
+from apps.core.money import NANOS_PER_USD
+from apps.gateway.dialects.chat_stream import PUBLIC_FIELDS, ChatStream, output_of
+from apps.gateway.dialects.vendor_json import write_json
+from apps.gateway.dispatch import Exchange
+from apps.gateway.errors import GATEWAY_STOPPING, SERVER_ERROR, UPSTREAM_FAILED, GatewayError
+from apps.gateway.metering.growth import Growth
+from apps.gateway.metering.token_usage import ToldUsage, estimate_tokens, read_usage, served_tier, to_openai
+from apps.gateway.providers import PROVIDERS
+from apps.gateway.providers.transport import UpstreamBroken
+from apps.gateway.server.cancellation import told_to_client
+from apps.gateway.server.deadline import Deadline, Wait
+from apps.usage.contracts import Outcome, RequestClosed, TokenCounts
+
+Give = Callable[[Exchange, bytes], tuple[bytes, RequestClosed]]
+"""Closes the record of a whole answer, and makes what the client gets of it. Raises GatewayError for no answer."""
+
+log = logging.getLogger(__name__)
+
+
+async def stream(exchange: Exchange) -> AsyncGenerator[bytes, None]:
+    """The answer as server-sent events. A failure on the way is the last event, and no `[DONE]` follows it.
+
+    When the client leaves, this is cancelled or closed: the upstream is cut and the record closed all the same."""
+    admission, meter, deadline, growth = exchange.admission, exchange.meter, exchange.deadline, exchange.growth
+    chat_stream = ChatStream(
+        completion_id=completion_id(admission.request_id),
+        model=admission.model.id,
+        choices=admission.asked.choices,
+        token_bound=admission.token_bound,
+        note_output=growth.output.add if growth is not None else None,
+    )
+    translator = PROVIDERS[exchange.target.dialect].translator()
+    deadline.adopt()
+    deadline.expect(Wait.FIRST_BYTE)
+    try:
+        while not chat_stream.is_done and (received := await exchange.response.read_some()):
+            told = chat_stream.told
+            if translator is not None:
+                received = translator.feed(received)
+            if ready := chat_stream.feed(received):
+                if growth is not None and growth.is_due:
+                    await _keep_up(growth, chat_stream, delivered=meter.output_count, told=told)
+                meter.received(len(received), chat_stream.output_count)
+                deadline.expect(Wait.CLIENT)
+                crash_point("P6")
+                yield ready
+                crash_point("P5")
+            chat_stream.check()
+            deadline.expect(Wait.NEXT_BYTES)
+        rest = chat_stream.feed(translator.end()) if translator is not None else b""
+        rest += chat_stream.end()
+        chat_stream.check()
+        if growth is not None and chat_stream.tokens is not None:
+            _note_usage(exchange, chat_stream.told, chat_stream.service_tier)
+            await growth.cover(meter.cost_of(chat_stream.tokens))
+        closed = _close_whole_stream(exchange, chat_stream)
+        deadline.expect(Wait.CLIENT)
+        yield rest + chat_stream.closing_events(usage_for_client(closed))
+        crash_point("P12")
+        await exchange.response.finish()  # raises nothing: the answer is complete, and no error may follow it
+    except asyncio.CancelledError as error:
+        failure = _failure_of(error, deadline)
+        if failure is None or meter.closed is not None:
+            raise
+        yield _close_broken_stream(exchange, chat_stream, failure)
+    except Exception as error:  # noqa: BLE001 - process edge: after the first byte every failure is an event of the stream
+        yield _close_broken_stream(
+            exchange, chat_stream, _failure_of(error, deadline) or _bug(error, admission.request_id)
+        )
+    finally:
+        _close_part(exchange, chat_stream, Outcome.CANCELLED, error_code="client_closed")
+        exchange.abandon()
+
+
+def give_chat(exchange: Exchange, body: bytes) -> tuple[bytes, RequestClosed]:
+    """A chat completion under our names."""
+    answer, closed = close_chat(exchange, body)
+    return _as_ours(answer, exchange, closed), closed
+
+
+def close_chat(exchange: Exchange, body: bytes) -> tuple[dict[str, Any], RequestClosed]:
+    """A chat completion as the upstream's dialect tells it, and its record. Raises GatewayError for what is none."""
+    answer = _parse_answer(exchange, body)
+    return answer, _close_whole_answer(exchange, answer)
+
+
+async def whole(exchange: Exchange, give: Give = give_chat) -> tuple[bytes, RequestClosed]:
+    """A complete answer as JSON in our shape, and its record. Raises GatewayError; the record is closed either way."""
+    meter = exchange.meter
+    deadline = exchange.deadline
+    try:
+        return give(exchange, await exchange.response.read())
+    except (GatewayError, UpstreamBroken, asyncio.CancelledError) as error:
+        failure = _failure_of(error, deadline)
+        if failure is None:
+            raise
+        meter.close(Outcome.FAILED, TokenCounts(), http_status=failure.kind.status, error_code=failure.code or "")
+        raise failure from error
+    except Exception:  # process edge: a mistake of ours costs nobody anything
+        meter.close(Outcome.FAILED, TokenCounts(), http_status=500, error_code=SERVER_ERROR.code or "")
+        raise
+    finally:
+        exchange.abandon()
+
+
+def completion_id(request_id: str) -> str:
+    """The id of an answer: the request's, in the form that clients of Chat Completions know."""
+    return f"chatcmpl-{request_id.partition('_')[2]}"
+
+
+def usage_for_client(closed: RequestClosed) -> dict[str, Any]:
+    """OpenAI's usage object with what it cost in USD, to the nano-dollar. Test traffic says that it is not charged."""
+    return {**to_openai(closed.tokens), **cost_for_client(closed)}
+
+
+def cost_for_client(closed: RequestClosed) -> dict[str, Any]:
+    """What the usage object of any endpoint says of the cost."""
+    cost_usd = closed.cost_nanos / NANOS_PER_USD  # for display: below a million dollars its digits are exact
+    details = {"estimated": closed.estimated} | ({"is_sandbox": True} if closed.opened.sandbox else {})
+    return {"cost": cost_usd, "cost_details": details}
+
+
+def _failure_of(error: BaseException, deadline: Deadline) -> GatewayError | None:
+    """What the client is told; None when nobody is there to be told."""
+    if isinstance(error, GatewayError):
+        return error
+    if isinstance(error, UpstreamBroken):
+        return GatewayError(UPSTREAM_FAILED, "The upstream broke off before the answer was complete.")
+    return told_to_client(error, deadline) if isinstance(error, asyncio.CancelledError) else None
+
+
+async def _keep_up(growth: Growth, chat_stream: ChatStream, *, delivered: int, told: ToldUsage) -> None:
+    """Have the output held for before it is delivered. Raises GatewayError: then only what was delivered is billed, by
+    the usage `told` with that if there was one."""
+    if chat_stream.tokens is not None and chat_stream.is_finished:
+        return  # the answer is whole: its usage decides
+    try:
+        await growth.keep_up()
+    except GatewayError:
+        chat_stream.output_count, chat_stream.told = delivered, told
+        raise
+
+
+def _close_broken_stream(exchange: Exchange, chat_stream: ChatStream, failure: GatewayError) -> bytes:
+    """Close the record of an answer that is not whole; returns the event that tells the client."""
+    outcome = Outcome.INTERRUPTED if failure.kind is GATEWAY_STOPPING else Outcome.FAILED
+    _close_part(exchange, chat_stream, outcome, error_code=failure.code or "")
+    return failure.stream_event()
+
+
+def _close_part(exchange: Exchange, chat_stream: ChatStream, outcome: Outcome, *, error_code: str) -> None:
+    _note_usage(exchange, chat_stream.told, chat_stream.service_tier)
+    exchange.meter.close_partial(outcome, chat_stream.tokens, chat_stream.output_count, error_code=error_code)
+
+
+def _note_usage(exchange: Exchange, told: ToldUsage, service_tier: object) -> None:
+    tier = served_tier(exchange.admission.asked.asked_tier, service_tier, told.service_tier)
+    exchange.meter.note_usage(told, tier)
+
+
+def _bug(error: Exception, request_id: str) -> GatewayError:
+    """What a client is told of a mistake of ours."""
+    log.error("bug while relaying", exc_info=error, extra={"request_id": request_id})
+    return GatewayError(SERVER_ERROR, f"Internal error; request id {request_id}.")
+
+
+def _close_whole_stream(exchange: Exchange, chat_stream: ChatStream) -> RequestClosed:
+    if chat_stream.skipped_events:
+        log.warning(
+            "skipped events that are no JSON",
+            extra={"request_id": exchange.admission.request_id, "events": chat_stream.skipped_events},
+        )
+    told = chat_stream.told.beside_output() if chat_stream.output_count else chat_stream.told
+    _note_usage(exchange, told, chat_stream.service_tier)
+    tokens = told.tokens
+    if tokens is None:
+        estimate = TokenCounts(input=exchange.admission.asked.input_estimate(), output=chat_stream.output_count)
+        return exchange.meter.close(
+            Outcome.COMPLETED, estimate, estimated=True, finish_reason=chat_stream.finish_reason
+        )
+    return exchange.meter.close(Outcome.COMPLETED, tokens, finish_reason=chat_stream.finish_reason)
+
+
+def _close_whole_answer(exchange: Exchange, answer: dict[str, Any]) -> RequestClosed:
+    admission = exchange.admission
+    choices = answer["choices"]
+    finish_reason = str(choices[0].get("finish_reason") or "") if choices else ""
+    exchange.meter.received(0, 0)
+    told = read_usage(answer.get("usage"), bound=admission.token_bound)
+    output_bytes = 0
+    if told.tokens is None or not told.tokens.all_output:
+        output_bytes = sum(_output_bytes(choice) for choice in choices)
+        told = told.beside_output() if output_bytes else told
+    _note_usage(exchange, told, answer.get("service_tier"))
+    if told.tokens is None:
+        tokens = TokenCounts(input=admission.asked.input_estimate(), output=estimate_tokens(output_bytes))
+        return exchange.meter.close(Outcome.COMPLETED, tokens, estimated=True, finish_reason=finish_reason)
+    return exchange.meter.close(Outcome.COMPLETED, told.tokens, finish_reason=finish_reason)
+
+
+def _parse_answer(exchange: Exchange, body: bytes) -> dict[str, Any]:
+    try:
+        return PROVIDERS[exchange.target.dialect].whole_answer(body)
+    except ValueError as error:
+        raise GatewayError(UPSTREAM_FAILED, "The upstream's answer is no chat completion.") from error
+
+
+def _as_ours(answer: dict[str, Any], exchange: Exchange, closed: RequestClosed) -> bytes:
+    """The answer under our names: nothing that tells which upstream it came from."""
+    ours = {name: answer[name] for name in PUBLIC_FIELDS if name in answer and name != "system_fingerprint"}
+    ours["id"] = completion_id(exchange.admission.request_id)
+    ours["model"] = exchange.admission.model.id
+    ours["usage"] = usage_for_client(closed)
+    return write_json(ours)
+
+
+def _output_bytes(choice: dict[str, Any]) -> int:
+    """The size of everything in a message that is output: text, tool calls, reasoning, a refusal."""
+    message = choice.get("message")
+    if not isinstance(message, dict):
+        return 0
+    pieces = output_of(message)
+    written = (piece.encode("utf-8", "replace") if isinstance(piece, str) else write_json(piece) for piece in pieces)
+    return sum(map(len, written))

@@ -1,0 +1,1 @@
+"""Requests and streams as clients write them: parsed, checked and rendered. Pure, no I/O."""

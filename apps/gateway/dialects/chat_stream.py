@@ -1,0 +1,243 @@
+"""A Chat Completions stream on its way through: watched for output, usage, errors and its end. Pure.
+
+Events are parsed to be watched, but their own bytes go on: only the upstream's model name, completion id and
+fingerprint are replaced, as byte sequences. Quotes inside JSON strings are escaped, so such a sequence can only be a
+key of the chunk itself. The one event that is not parsed is the common one: the head known from its stream, and a
+piece of text.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from apps.gateway.dialects.sse import EventSplitter, event_data, events
+from apps.gateway.dialects.vendor_json import read_json, write_json
+from apps.gateway.errors import CONTENT_FILTERED, UPSTREAM_FAILED, UPSTREAM_OVERLOADED, GatewayError
+from apps.gateway.metering.token_usage import NOTHING_TOLD, ToldUsage, read_usage
+from apps.usage.contracts import TokenCounts
+
+_IDENTITY = {
+    name: re.compile(rb'"' + name.encode() + rb'"\s*:\s*"(?:[^"\\]|\\.)*"')
+    for name in ("id", "model", "system_fingerprint")
+}
+PUBLIC_FIELDS = ("id", "object", "created", "model", "choices", "service_tier", "system_fingerprint")
+"""What may leave of an answer's top level; vendors add fields there that tell who they are."""
+_CHOICES = b'"choices":'
+_FINGERPRINT = b'"system_fingerprint"'
+_DATA = b"data: "
+_PLAIN_TAIL = re.compile(
+    rb'\[\{"index":\d+,"delta":\{"content":"([ !#-\[\]-~]+)"\}(?:,"logprobs":null)?'
+    rb',"finish_reason":null\}\](?:,"usage":null)?(?:,"obfuscation":"\w*")?\}\n\n'
+)
+_DONE = b"[DONE]"
+_DICT_OR_NONE = (dict, type(None))
+_PUBLIC_FIELDS = frozenset((*PUBLIC_FIELDS, "usage", "obfuscation"))
+OUTPUT_FIELDS = ("content", "tool_calls", "function_call", "reasoning_content", "reasoning", "refusal")
+
+
+class ChatStream:
+    """Turns an upstream's bytes into ours. After `end()` the totals tell what to bill."""
+
+    def __init__(
+        self,
+        *,
+        completion_id: str,
+        model: str,
+        choices: int,
+        token_bound: int,
+        note_output: Callable[[str | bytes], None] | None = None,
+    ) -> None:
+        """`note_output` gets every piece of output, as text or JSON, where somebody must know how much it is."""
+        self._splitter = EventSplitter()
+        self._token_bound = token_bound
+        self._choices = choices
+        self._note_output = note_output
+        self._finished: set[str] = set()
+        self._ours = {"id": completion_id, "model": model, "system_fingerprint": None}
+        self._their_head = b""
+        self._our_head = b""
+        self._created = 0
+        self.is_done = False
+        """`[DONE]` came: nothing after it belongs to the answer."""
+        self.failure: GatewayError | None = None
+        self.told: ToldUsage = NOTHING_TOLD
+        self.service_tier: object = None
+        """The tier that the upstream says it serves at."""
+        self.output_count = 0
+        """Words of output, and at least one for each piece: a word has one token or more, so this is never more than
+        was produced."""
+        self.finish_reason = ""
+        self.skipped_events = 0
+
+    def feed(self, received: bytes) -> bytes:
+        """What to send for these bytes; b"" while an event is incomplete.
+
+        Sets `failure` when the upstream reports an error or sends what cannot be relayed: what came before that in the
+        same read is still to be sent."""
+        if plain := self._plain_tail(received):
+            self.output_count += _pieces(plain.group(1))
+            if self._note_output is not None:
+                self._note_output(plain.group(1))
+            return self._our_head + plain.group()
+        block = self._splitter.feed(received)
+        sent = b"".join([self._event(event) for event in events(block)]) if block else b""
+        if self._splitter.is_overfull and self.failure is None:
+            self.failure = GatewayError(UPSTREAM_FAILED, "The upstream sent an event that is too large.")
+        return sent
+
+    def _plain_tail(self, received: bytes) -> re.Match[bytes] | None:
+        """The part behind the head, if a read is exactly one chunk like those before it with a piece of ASCII text."""
+        head = self._their_head
+        if not head or not received.startswith(head) or not self._splitter.is_empty:
+            return None
+        if self.is_done or self.failure is not None:
+            return None
+        return _PLAIN_TAIL.fullmatch(received, len(head))
+
+    def end(self) -> bytes:
+        """The upstream closed the connection; what remains to be sent of its last event.
+
+        Sets `failure` when the answer is not whole: neither `[DONE]` nor a finish reason of every choice came."""
+        sent = self._event(self._splitter.rest())
+        if self.failure is None and not self.is_done and not self.is_finished:
+            message = "The upstream ended the stream before the answer was complete."
+            self.failure = GatewayError(UPSTREAM_FAILED, message)
+        return sent
+
+    def check(self) -> None:
+        """Raise the failure, if there is one: after what came before it was sent."""
+        if self.failure is not None:
+            raise self.failure
+
+    def closing_events(self, usage: dict[str, Any]) -> bytes:
+        """The last two events of a whole answer: usage in a chunk of its own, and `[DONE]`."""
+        chunk: dict[str, Any] = {
+            "id": self._ours["id"],
+            "object": "chat.completion.chunk",
+            "created": self._created,
+            "model": self._ours["model"],
+            "choices": [],
+            "usage": usage,
+        }
+        return b"data: " + write_json(chunk) + b"\n\ndata: [DONE]\n\n"
+
+    def _event(self, event: bytes) -> bytes:
+        payload = event_data(event)
+        if not payload or self.is_done or self.failure is not None:
+            return b""
+        if payload == _DONE:
+            self.is_done = True
+            return b""
+        chunk = _parse(payload)
+        if chunk is None:
+            self.skipped_events += 1
+            return b""
+        if error := chunk.get("error") or chunk.get("object") == "error":
+            self.failure = _reported(error)
+            return b""
+        usage = chunk.get("usage")
+        if usage is not None:
+            self._take_usage(usage)
+            if not chunk.get("choices"):
+                return b""
+        if usage is not None or not _PUBLIC_FIELDS.issuperset(chunk):
+            public = {name: value for name, value in chunk.items() if name in _PUBLIC_FIELDS and name != "usage"}
+            payload = write_json(public)
+        self._watch(chunk)
+        return self._as_ours(payload, chunk)
+
+    def _as_ours(self, payload: bytes, chunk: dict[str, Any]) -> bytes:
+        """The event with our names. Nearly all chunks of a stream begin with the same bytes, up to their choices."""
+        event = _DATA + payload + b"\n\n"
+        head, border, tail = event.partition(_CHOICES)
+        if self._their_head != head + border or _FINGERPRINT in tail:
+            if not (border and b'"id"' in head and b'"model"' in head) or _FINGERPRINT in tail:
+                return self._rename(event, chunk)
+            self._their_head, self._our_head = head + border, self._rename(head, chunk) + border
+        return self._our_head + tail
+
+    def _rename(self, part: bytes, chunk: dict[str, Any]) -> bytes:
+        """A part of a payload with the upstream's identity replaced by ours: only these values, wherever they stand."""
+        self._created = chunk["created"] if isinstance(chunk.get("created"), int) else self._created
+        for name, pattern in _IDENTITY.items():
+            for found in pattern.finditer(part):
+                if read_json(b"{" + found.group() + b"}")[name] == chunk.get(name):
+                    ours = b'"' + name.encode() + b'":' + write_json(self._ours[name])
+                    part = part.replace(found.group(), ours)
+                    break
+        return part
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether every choice had its finish reason: no output follows. Usage alone says nothing of that: it may be
+        told in every chunk."""
+        return len(self._finished) >= self._choices
+
+    @property
+    def tokens(self) -> TokenCounts | None:
+        """What the upstream told and can be billed; None without."""
+        return self.told.tokens
+
+    def _watch(self, chunk: dict[str, Any]) -> None:
+        self.service_tier = chunk.get("service_tier") or self.service_tier
+        for choice in chunk.get("choices") or ():
+            delta = choice.get("delta")
+            if delta:
+                pieces = output_of(delta)
+                self.output_count += sum(map(_pieces, pieces))
+                if self._note_output is not None:
+                    for piece in pieces:
+                        self._note_output(piece if isinstance(piece, str) else write_json(piece))
+            if choice.get("finish_reason"):
+                self.finish_reason = str(choice["finish_reason"])
+                self._finished.add(str(choice.get("index")))
+
+    def _take_usage(self, usage: object) -> None:
+        """The last usage counts: vendors repeat it, cumulatively. An empty one takes nothing back."""
+        if usage == {} and self.tokens is not None:
+            return
+        self.told = read_usage(usage, bound=self._token_bound)
+
+
+def _reported(error: object) -> GatewayError:
+    """What an upstream says of its own failure, as far as our callers can do something about it."""
+    code = error.get("code") if isinstance(error, dict) else None
+    if code == CONTENT_FILTERED.code:
+        return GatewayError(CONTENT_FILTERED, "The upstream's content filter ended the answer.")
+    if code == UPSTREAM_OVERLOADED.code:
+        return GatewayError(UPSTREAM_OVERLOADED, "The upstream became overloaded while answering.")
+    return GatewayError(UPSTREAM_FAILED, "The upstream reported an error while answering.")
+
+
+def output_of(message: dict[str, Any]) -> list[Any]:
+    """Everything in a message, or in a piece of one, that is output. vLLM says the same thought under two names."""
+    pieces = [message[field] for field in OUTPUT_FIELDS if message.get(field)]
+    if message.get("reasoning") and message["reasoning"] == message.get("reasoning_content"):
+        pieces.remove(message["reasoning"])
+    return pieces
+
+
+def _pieces(output: object) -> int:
+    """How many tokens a piece of output has at least."""
+    return max(1, len(output.split())) if isinstance(output, str | bytes) else 1
+
+
+def _parse(payload: bytes) -> dict[str, Any] | None:
+    """The parsed chunk; None for garbage, which is skipped: one bad line does not spoil a good answer."""
+    try:
+        chunk = read_json(payload)
+    except ValueError:
+        return None
+    return chunk if isinstance(chunk, dict) and _is_chunk(chunk) else None
+
+
+def _is_chunk(chunk: dict[str, Any]) -> bool:
+    choices = chunk.get("choices")
+    if choices is None:
+        return True
+    if not isinstance(choices, list):
+        return False
+    for choice in choices:
+        if not isinstance(choice, dict) or not isinstance(choice.get("delta"), _DICT_OR_NONE):
+            return False
+    return True

@@ -1,0 +1,182 @@
+"""Legacy Completions, done as Chat Completions of any model: the request, the whole answer, the stream. Pure.
+
+The prompt becomes one message of the user. What Chat Completions has no word for is refused, so that no answer is
+quietly another one than was asked for."""
+
+import time
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final
+
+from apps.catalog.contracts import OfferedModel
+from apps.gateway.dialects.chat import ChatRequest
+from apps.gateway.dialects.chat_fields import MAX_MODEL_ID, MAX_USER, check_fields, clean_name
+from apps.gateway.dialects.sse import event_data, events
+from apps.gateway.dialects.strict_json import MAX_TEXT_BYTES, read_object, too_much_text
+from apps.gateway.dialects.vendor_json import read_json, write_json
+from apps.gateway.errors import bad_field
+
+DEFAULT_MAX_TOKENS: Final = 16
+"""OpenAI's."""
+OBJECT: Final = "text_completion"
+_DONE: Final = b"[DONE]"
+_TRANSLATED: Final = ("prompt", "echo", "suffix", "logprobs", "best_of")
+_OF_CHAT: Final = (
+    "messages", "max_completion_tokens", "tools", "tool_choice", "functions", "function_call", "modalities", "audio",
+)  # fmt: skip
+"""Fields of Chat Completions whose answers a text completion has no place for."""
+
+
+@dataclass(slots=True)
+class CompletionsRequest(ChatRequest):
+    """A valid request as the chat that is asked in its place."""
+
+    echoed: str = ""
+    """What stands before the text of each choice."""
+
+    content_field: ClassVar[str] = "prompt"
+
+    def check_model(self, model: OfferedModel) -> None:
+        """400 for a model that does not chat. Its bound on the output is told in the field that the provider knows."""
+        ChatRequest.check_model(self, model)
+        self.output_cut = min(self.asked_output or DEFAULT_MAX_TOKENS, model.max_output_tokens)
+
+
+def parse_completions(raw: bytes) -> CompletionsRequest:
+    """Check a request body. Raises GatewayError (400, 413) naming the first field that is wrong."""
+    if len(raw) > MAX_TEXT_BYTES:
+        raise too_much_text()
+    body = read_object(raw)
+    model = body["model"] = clean_name("model", body.get("model"), most=MAX_MODEL_ID)
+    prompt = _prompt(body.get("prompt"))
+    _refuse(body)
+    echo = body.get("echo")
+    if type(echo) not in (bool, type(None)):
+        raise bad_field("echo", "echo must be true or false.")
+    chat = {name: value for name, value in body.items() if name not in _TRANSLATED}
+    check_fields(chat)
+    if chat.get("user") is not None:
+        chat["user"] = clean_name("user", chat["user"], most=MAX_USER, least=0)
+    chat["messages"] = [{"role": "user", "content": prompt}]
+    if chat.get("max_tokens") is None:
+        chat["max_tokens"] = DEFAULT_MAX_TOKENS
+    asked = CompletionsRequest(
+        model=model,
+        stream=chat.get("stream") is True,
+        choices=chat.get("n") or 1,
+        body=chat,
+        body_bytes=len(raw),
+        echoed=prompt if echo else "",
+    )
+    asked.grow_as_written()
+    return asked
+
+
+def _prompt(value: object) -> str:
+    if type(value) is list and len(value) == 1 and type(value[0]) is str:
+        return value[0]
+    if type(value) is list and len(value) > 1 and all(type(item) is str for item in value):
+        raise bad_field("prompt", "One prompt a request: send one request for each.")
+    if type(value) is not str:
+        message = "prompt must be a string, or a list of one string. Token ids are not taken: send their text."
+        raise bad_field("prompt", message)
+    return value
+
+
+def _refuse(body: dict[str, Any]) -> None:
+    """What would be another answer without it."""
+    for name in _OF_CHAT:
+        if body.get(name) is not None:
+            raise bad_field(name, f"{name} is a field of Chat Completions: ask at /chat/completions.")
+    if body.get("suffix") not in (None, ""):
+        raise bad_field("suffix", "suffix is not supported: text cannot be inserted.")
+    if body.get("logprobs") is not None:
+        raise bad_field("logprobs", "logprobs are not supported here: ask at /chat/completions.")
+    best_of = body.get("best_of")
+    if best_of is not None and (type(best_of) is not int or best_of != (body.get("n") or 1)):
+        raise bad_field("best_of", "best_of must be as n: answers are not ranked.")
+
+
+def text_completion(answer: dict[str, Any], *, request_id: str, model: str, echoed: str) -> dict[str, Any]:
+    """A chat completion as a text completion, but for its usage."""
+    created = answer.get("created")
+    return {
+        "id": completion_id(request_id),
+        "object": OBJECT,
+        "created": created if type(created) is int else int(time.time()),
+        "model": model,
+        "choices": [
+            _choice(choice, echoed + _text(choice.get("message")), position)
+            for position, choice in enumerate(answer["choices"])
+        ],
+    }
+
+
+def completion_id(request_id: str) -> str:
+    """The id of an answer: the request's, in the form that clients of Completions know."""
+    return f"cmpl-{request_id.partition('_')[2]}"
+
+
+class CompletionsStream:
+    """Our own stream of Chat Completions as one of text completions."""
+
+    def __init__(self, *, request_id: str, model: str, echoed: str) -> None:
+        self._id = completion_id(request_id)
+        self._model = model
+        self._echoed = echoed
+        self._begun: set[int] = set()
+        self._created = int(time.time())
+
+    def feed(self, block: bytes) -> bytes:
+        """The events that stand for these whole ones; b"" where nothing is to be said."""
+        return b"".join(map(self._event, events(block)))
+
+    def _event(self, event: bytes) -> bytes:
+        payload = event_data(event)
+        chunk = None if payload == _DONE else read_json(payload)
+        if chunk is None or "error" in chunk:
+            return event + b"\n\n"
+        created = chunk.get("created")
+        self._created = created if type(created) is int and created else self._created
+        choices = [told for choice in chunk.get("choices") or () if (told := self._part(choice))]
+        usage = chunk.get("usage")
+        if not choices and usage is None:
+            return b""
+        ours = {"id": self._id, "object": OBJECT, "created": self._created, "choices": choices, "model": self._model}
+        if usage is not None:
+            ours["usage"] = usage
+        return b"data: " + write_json(ours) + b"\n\n"
+
+    def _part(self, choice: dict[str, Any]) -> dict[str, Any] | None:
+        """A choice's piece of text; None for one that says nothing, such as the role that a chat begins with."""
+        index, text = _index(choice, 0), _text(choice.get("delta"))
+        if not text and not choice.get("finish_reason"):
+            return None
+        if self._echoed and index not in self._begun:
+            self._begun.add(index)
+            text = self._echoed + text
+        return _choice(choice, text, index)
+
+
+def _choice(choice: dict[str, Any], text: str, position: int) -> dict[str, Any]:
+    return {
+        "text": text,
+        "index": _index(choice, position),
+        "logprobs": None,
+        "finish_reason": choice.get("finish_reason"),
+    }
+
+
+def _index(choice: dict[str, Any], position: int) -> int:
+    index = choice.get("index")
+    return index if type(index) is int else position
+
+
+def _text(message: object) -> str:
+    """What a message or a piece of it says. Thoughts have no place in a text completion."""
+    if not isinstance(message, dict):
+        return ""
+    text = message.get("content") or message.get("refusal")
+    if isinstance(text, list):  # Mistral's, where there are thoughts
+        parts = (part.get("text") for part in text if isinstance(part, dict) and part.get("type") == "text")
+        return "".join(part for part in parts if isinstance(part, str))
+    return text if isinstance(text, str) else ""

@@ -1,0 +1,58 @@
+"""The routes of a model as callers see them, in OpenRouter's shape: how they do, and not who they are. Pure.
+
+Their addresses and what the model is called there are nobody's business; a provider's id is shown where the operator
+wants it to be."""
+
+from typing import Any, Final
+
+from apps.billing.pricing.book import PriceBook
+from apps.catalog.contracts import OfferedModel, Target
+from apps.gateway.listing.models import present, supported_parameters
+from apps.gateway.routing.health import RouteHealth, Upstreams
+from apps.keys.contracts import KeyGrant
+
+SERVES: Final = 0
+ON_TRIAL: Final = -1
+RESTS: Final = -2
+_OF_MODEL: Final = ("id", "name", "created", "description", "architecture")
+
+
+def present_endpoints(
+    model: OfferedModel, grant: KeyGrant, book: PriceBook, *, upstreams: Upstreams, now: float, shows_providers: bool
+) -> dict[str, Any]:
+    """The public form of a model's routes, priced for the key's organization at `now` (Unix seconds)."""
+    shown = present(model, grant, book, now=now)
+    common = {
+        "model_id": model.id,
+        "model_name": model.name,
+        "context_length": model.context_length,
+        "max_completion_tokens": shown["top_provider"]["max_completion_tokens"],
+        "max_prompt_tokens": None,
+        "pricing": shown["pricing"],
+        "quantization": "unknown",
+        "supports_implicit_caching": None,
+    }
+    endpoints = [
+        {
+            "name": f"{model.name}, route {number}",
+            "provider_name": target.provider if shows_providers else None,
+            "tag": target.provider if shows_providers else None,
+            **common,
+            **_of_route(model, target, upstreams.of(target)),
+        }
+        for number, target in enumerate(model.targets, 1)
+    ]
+    return {"data": {**{name: shown[name] for name in _OF_MODEL}, "endpoints": endpoints}}
+
+
+def _of_route(model: OfferedModel, target: Target, health: RouteHealth) -> dict[str, Any]:
+    measures, uptime = health.measures, health.measures.uptime()
+    return {
+        "supported_parameters": supported_parameters(model, (target,)),
+        "status": RESTS if health.is_resting else ON_TRIAL if health.is_broken else SERVES,
+        "uptime_last_5m": None,
+        "uptime_last_30m": None if uptime is None else round(100 * uptime, 2),
+        "uptime_last_1d": None,
+        "latency_last_30m": measures.latency_ms(),
+        "throughput_last_30m": measures.tokens_per_s(),
+    }

@@ -1,0 +1,1 @@
+"""The ASGI side: routes matched, views awaited, answers sent, clients that leave noticed."""

@@ -1,0 +1,246 @@
+"""The data path's own ASGI entry: matches the route, calls the view on the event loop, sends what it returns.
+
+Django's handler is not involved: it would cost a thread pool, signals and a dozen hops for every request.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import aclosing
+from functools import lru_cache
+from typing import Any
+
+from django.http.response import HttpResponseBase
+from django.urls import Resolver404, URLPattern, URLResolver, get_resolver
+
+from apps.core.errors import Unavailable
+from apps.core.ids import new_id
+from apps.gateway.errors import (
+    BODY_TOO_LARGE,
+    NOT_FOUND,
+    REQUEST_TIMEOUT,
+    STORE_AWAY,
+    UNSUPPORTED_ENCODING,
+    GatewayError,
+)
+from apps.gateway.runtime import current_runtime, start_runtime, stop_runtime
+from apps.gateway.server.authentication import KeyAuthentication, presented_key
+from apps.gateway.server.disconnect import DisconnectWatch, Receive
+from apps.gateway.server.health import JSON, Answer, health_answer
+from apps.gateway.server.http import EventStream
+from apps.gateway.server.lean_request import LeanRequest, headers_meta
+
+MAX_BODY_BYTES = 20 << 20
+"""No request body is larger, with media in it or without."""
+CLIENT_BODY_TIMEOUT_S = 60.0
+EARLY_CHECK_BYTES = 256 << 10
+"""Whoever sends more than this, or does not say how much, shows a valid key before it is read."""
+API_PREFIX = "/api/v1/"
+HEALTH_PATHS = ("/healthz", "/readyz")
+
+Scope = Mapping[str, Any]
+Send = Callable[[Any], Awaitable[None]]
+View = Callable[..., Awaitable[HttpResponseBase]]
+
+log = logging.getLogger(__name__)
+
+
+class ClientGone(Exception):
+    """The client closed the connection while it was still sending its request."""
+
+
+class Gateway:
+    """The ASGI application of the data path. One instance a process."""
+
+    def __init__(self) -> None:
+        self._resolver = get_resolver("apps.gateway.urls")  # no page of the web process is ever served from here
+        self._views = _exact_routes(self._resolver)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+        elif scope["path"] in HEALTH_PATHS:
+            await _send_whole(health_answer(scope["path"]), send)
+        elif scope["type"] == "http":
+            await self._serve(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request_id = new_id("req")
+        try:
+            view, arguments = self._route(scope["path"])
+            announced, is_compressed = _announced(scope)
+            if announced is None or announced > EARLY_CHECK_BYTES:
+                await _refuse_strangers(scope)
+            if is_compressed:
+                raise GatewayError(UNSUPPORTED_ENCODING, "Compressed request bodies are not accepted.")
+            if announced is not None and announced > MAX_BODY_BYTES:
+                raise _too_large()
+            body = await _read_body(receive)
+        except GatewayError as error:
+            await _send_whole(_refusal(error, request_id), send)
+            return
+        except ClientGone:
+            return
+        await _run(view(LeanRequest(scope, body, request_id), **arguments), receive, send)
+
+    def _route(self, path: str) -> tuple[View, dict[str, Any]]:
+        view = self._views.get(path)
+        if view is not None:
+            return view, {}
+        if not path.startswith(API_PREFIX):
+            raise GatewayError(NOT_FOUND, f"There is no endpoint at {path}.")
+        try:
+            match = self._resolver.resolve("/" + path.removeprefix(API_PREFIX))
+        except Resolver404:
+            raise GatewayError(NOT_FOUND, f"There is no endpoint at {path}.") from None
+        return match.func, match.kwargs
+
+
+def serves(scope: Scope) -> bool:
+    """Whether a request belongs to the data path."""
+    return scope["type"] == "http" and (scope["path"].startswith(API_PREFIX) or scope["path"] in HEALTH_PATHS)
+
+
+async def _run(answer: Awaitable[HttpResponseBase], receive: Receive, send: Send) -> None:
+    """Await the view and send its response; a client that leaves cancels both. Whatever was taken is given back."""
+    watch = DisconnectWatch(receive)
+    response = None
+    try:
+        response = await answer
+        await _send(response, send)
+    except asyncio.CancelledError:
+        log.debug("request cancelled: its client left, was too slow, or this process stops")
+    finally:
+        watch.stop()
+        if isinstance(response, EventStream):
+            response.release()
+
+
+def _announced(scope: Scope) -> tuple[int | None, bool]:
+    """How large the body will be by its headers, None when they do not say so, and whether it is compressed."""
+    size: int | None = 0
+    is_compressed = False
+    for name, value in scope["headers"]:
+        if name == b"content-length" and size is not None:
+            size = max(size, int(value)) if value.isdigit() else None
+        elif name == b"transfer-encoding":
+            size = None
+        elif name == b"content-encoding":
+            is_compressed = is_compressed or value.lower() != b"identity"
+    return size, is_compressed
+
+
+async def _refuse_strangers(scope: Scope) -> None:
+    """Memory is for those who are known. Raises GatewayError (401, 400, 503)."""
+    try:
+        KeyAuthentication.accept(await current_runtime().keys.find(presented_key(headers_meta(scope))))
+    except Unavailable as error:
+        raise GatewayError(STORE_AWAY, f"Not available right now: {error.message}.") from error
+
+
+async def _read_body(receive: Receive) -> bytes:
+    """The whole body. Raises GatewayError for one that is too large or too slow, ClientGone for one that never ends."""
+    limit = _BodyLimit()
+    try:
+        return await _read_parts(receive)
+    except asyncio.CancelledError:
+        if limit.took_effect():
+            raise GatewayError(REQUEST_TIMEOUT, "The request body did not arrive in time.") from None
+        raise
+    finally:
+        limit.stop()
+
+
+class _BodyLimit:
+    """Cancels the task that made it when a body takes too long: a lighter `asyncio.timeout`, for every request."""
+
+    __slots__ = ("_expired", "_task", "_timer")
+
+    def __init__(self) -> None:
+        self._task = asyncio.current_task()
+        self._expired = False
+        self._timer = asyncio.get_running_loop().call_later(CLIENT_BODY_TIMEOUT_S, self._expire)
+
+    def stop(self) -> None:
+        self._timer.cancel()
+
+    def took_effect(self) -> bool:
+        """In a handler of CancelledError: whether it was this limit. The task is then no longer being cancelled."""
+        return self._expired and self._task is not None and self._task.uncancel() == 0
+
+    def _expire(self) -> None:
+        self._expired = True
+        if self._task is not None:
+            self._task.cancel()
+
+
+async def _read_parts(receive: Receive) -> bytes:
+    parts, size = [], 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > MAX_BODY_BYTES:
+            raise _too_large()
+        if not message.get("more_body"):
+            return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _refusal(error: GatewayError, request_id: str) -> Answer:
+    """An error before any view was found."""
+    headers = {**JSON, **error.headers(), "x-request-id": request_id, "x-crun-generation-id": request_id}
+    return error.kind.status, headers, error.body()
+
+
+def _too_large() -> GatewayError:
+    return GatewayError(BODY_TOO_LARGE, f"The request body is larger than {MAX_BODY_BYTES >> 20} MB.")
+
+
+async def _send(response: HttpResponseBase, send: Send) -> None:
+    if isinstance(response, EventStream):
+        async with aclosing(response.source):
+            await send(_start(response.status_code, response.items()))
+            async for part in response.source:
+                await send({"type": "http.response.body", "body": part, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+    else:
+        content: bytes = response.content  # type: ignore[attr-defined]  # every other view returns an HttpResponse
+        await _send_whole((response.status_code, dict(response.items()), content), send)
+
+
+async def _send_whole(answer: Answer, send: Send) -> None:
+    status, headers, body = answer
+    length = [] if status == 304 else [("content-length", str(len(body)))]  # of 304 it would be that of the content
+    await send(_start(status, [*headers.items(), *length]))
+    await send({"type": "http.response.body", "body": body})
+
+
+def _start(status: int, headers: Any) -> dict[str, Any]:
+    encoded = [(_wire_name(name), value.encode("latin-1")) for name, value in headers]
+    return {"type": "http.response.start", "status": status, "headers": encoded}
+
+
+@lru_cache(maxsize=256)
+def _wire_name(name: str) -> bytes:
+    return name.lower().encode("latin-1")
+
+
+def _exact_routes(resolver: URLResolver) -> dict[str, View]:
+    """The routes that have no parameters, by their whole path."""
+    plain = (pattern for pattern in resolver.url_patterns if isinstance(pattern, URLPattern))
+    return {f"{API_PREFIX}{pattern.pattern}": pattern.callback for pattern in plain if "<" not in str(pattern.pattern)}
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    """Make the worker's runtime before the first request and close it after the last."""
+    while True:
+        message = await receive()
+        if message["type"] == "lifespan.startup":
+            await start_runtime()
+            await send({"type": "lifespan.startup.complete"})
+        elif message["type"] == "lifespan.shutdown":
+            await stop_runtime()
+            await send({"type": "lifespan.shutdown.complete"})
+            return

@@ -1,0 +1,44 @@
+"""Endpoints under /client/: CRUN's own envelope `{code, message, data}`, for answers and errors alike."""
+
+from typing import Any, Final
+
+import orjson
+from django.http import HttpResponse
+from django.http.response import HttpResponseBase
+from rest_framework.request import Request
+
+from apps.gateway.errors import INVALID_API_KEY, KEY_DISABLED, NOT_FOUND, GatewayError
+from apps.gateway.server.authentication import KeyAuthentication, presented_key
+from apps.gateway.server.http import AsyncAPIView, JsonBytes, json_response
+
+SUCCESS: Final = 200
+
+
+def client_success(content: dict[str, Any]) -> HttpResponse:
+    """A good answer."""
+    return json_response({"code": SUCCESS, "message": "success", "data": content})
+
+
+class ClientView(AsyncAPIView):
+    """A view whose errors have the envelope too: `code` is the HTTP status, `data` is null.
+
+    A key that was revoked or has expired is told so (403); one that nobody knows is not a key (401)."""
+
+    async def authenticate(self, request: Request) -> None:
+        grant = await self.runtime.keys.find_any(presented_key(request._request.META))
+        if grant is None:
+            raise GatewayError(INVALID_API_KEY, "The API key is not valid: it is malformed or unknown.")
+        if not self.runtime.keys.is_usable(grant):
+            raise GatewayError(KEY_DISABLED, "The API key is disabled: it was revoked or has expired.")
+        self.grant = KeyAuthentication.accept(grant)
+
+    def error_response(self, error: GatewayError) -> HttpResponse:
+        body = orjson.dumps({"code": error.kind.status, "message": error.message, "data": None})
+        return JsonBytes(body, status=error.kind.status, headers=error.headers())
+
+
+class ClientNotFound(ClientView):
+    """Any other path under /client/."""
+
+    async def _answer(self, method: str) -> HttpResponseBase:
+        raise GatewayError(NOT_FOUND, f"There is no endpoint at {self.request.path}.")
