@@ -113,6 +113,7 @@ INSTALLED_APPS = [
     "allauth.account",
     "apps.core",
     "apps.accounts",
+    "apps.policies",
     "apps.keys",
     "apps.catalog",
     "apps.usage",

@@ -51,6 +51,6 @@ def _apply(change: str, keys: KeyLookup, catalog: CatalogFeed) -> None:
     if kind == "key":
         keys.forget(subject)
     elif kind == "keys":
-        keys.distrust()
+        keys.distrust(subject)
     elif kind == "catalog":
         catalog.note_change()

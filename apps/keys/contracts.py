@@ -3,6 +3,7 @@
 import msgspec
 
 from apps.core.limits import Limits
+from apps.policies.contracts import Policy
 
 
 class KeyGrant(msgspec.Struct, frozen=True):
@@ -27,6 +28,8 @@ class KeyGrant(msgspec.Struct, frozen=True):
     """It calls sandbox models only, spends no money, and its requests are kept apart."""
     paused_at: float | None = None
     """Set while its brake or its owner holds it: it is known and refused."""
+    policy: Policy | None = None
+    """What its organization decided for its requests; None, as for most, when nothing was."""
 
     def is_usable(self, now: float) -> bool:
         """Neither revoked nor expired at `now` (Unix seconds)."""

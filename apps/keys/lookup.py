@@ -85,10 +85,13 @@ class KeyLookup:
         # A read that is under way may have seen the key as it was: its result is used once and not kept.
         self._reading.clear()
 
-    def distrust(self) -> None:
-        """Announcements may have been missed: read every key again before its next use."""
+    def distrust(self, organization_id: str = "") -> None:
+        """Announcements may have been missed: read every key, or those of one organization, again before its next use.
+
+        With the database away they are served on as they were, like every known key."""
         for entry in self._entries.values():
-            entry.ask_after = 0.0
+            if not organization_id or (entry.grant is not None and entry.grant.organization_id == organization_id):
+                entry.ask_after = 0.0
         self._reading.clear()
 
     def _cache_name(self, presented: str) -> bytes:

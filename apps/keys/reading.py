@@ -1,15 +1,23 @@
-"""One query: the key behind a digest, as a grant. Synchronous; the gateway calls it through its bridge."""
+"""The key behind a digest, as a grant: one query, and one for each kind of decision when there is any.
+
+Synchronous; the gateway calls it through its bridge."""
 
 from collections.abc import Sequence
 
 from apps.accounts.limits import effective_limits
 from apps.keys.contracts import KeyGrant
 from apps.keys.models import ApiKey
+from apps.policies.reading import read_policy, something_is_decided
 
 
 def read_grant(digests: Sequence[str]) -> KeyGrant | None:
     """The key stored under one of these digests, revoked or not; None when there is none."""
-    key = ApiKey.objects.select_related("organization__plan", "project").filter(digest__in=digests).first()
+    key = (
+        ApiKey.objects.select_related("organization__plan", "project")
+        .annotate(is_decided=something_is_decided())
+        .filter(digest__in=digests)
+        .first()
+    )
     if key is None:
         return None
     return KeyGrant(
@@ -28,4 +36,5 @@ def read_grant(digests: Sequence[str]) -> KeyGrant | None:
         organization_limits=effective_limits(key.organization),
         sandbox=key.sandbox,
         paused_at=key.paused_at.timestamp() if key.paused_at else None,
+        policy=read_policy(key.organization_id, key.id) if key.is_decided else None,
     )

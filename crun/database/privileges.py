@@ -61,6 +61,9 @@ _PEOPLE: Final = {
     "django_admin_log": Privileges(web=APPEND),
     "django_migrations": Privileges(worker=READ, web=READ),
 }
+_DECISIONS: Final = {
+    "policies_guardrailrule": Privileges(READ, NOTHING, EVERYTHING),
+}
 _OFFER: Final = {
     # SELECT ... FOR UPDATE needs the right to change a column; the brake pauses keys from the worker.
     "keys_apikey": Privileges(READ, ("SELECT", "UPDATE (paused_at, pause_reason, brake_counts_from)"), KEEP),
@@ -126,7 +129,7 @@ _ALERTS: Final = {
     "billing_alertemail": Privileges(worker=EVERYTHING, web=APPEND),
 }
 TABLES: Final[dict[str, Privileges]] = {
-    **_PEOPLE, **_OFFER, **_USAGE, **_BOOKS, **_PAYMENTS, **_INVOICES, **_ALERTS,
+    **_PEOPLE, **_DECISIONS, **_OFFER, **_USAGE, **_BOOKS, **_PAYMENTS, **_INVOICES, **_ALERTS,
 }  # fmt: skip
 """Every table of the schema but the partitions, which are reached through their table."""
 FUNCTIONS: Final[dict[str, tuple[ProcessRole, ...]]] = {

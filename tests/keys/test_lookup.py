@@ -135,6 +135,18 @@ async def test_after_missed_announcements_everything_is_read_again(lookup: KeyLo
     assert await lookup.find(key) is None
 
 
+async def test_only_the_keys_of_the_named_organization_are_read_again(
+    lookup: KeyLookup, store: Store, key: str
+) -> None:
+    await lookup.find(key)
+    lookup.distrust("org_2")
+    await lookup.find(key)
+    assert store.reads == 1
+    lookup.distrust("org_1")
+    await lookup.find(key)
+    assert store.reads == 2
+
+
 async def test_an_expired_key_is_none_without_any_read(lookup: KeyLookup, store: Store, key: str) -> None:
     store.change(expires_at=1.0)
     assert await lookup.find(key) is None

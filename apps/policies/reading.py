@@ -1,0 +1,39 @@
+"""What an organization decided for one key, from the database. Synchronous: a gateway comes here with its key."""
+
+from typing import Any
+
+import msgspec
+from django.db.models import Exists, OuterRef, Q
+
+from apps.policies.contracts import Policy
+from apps.policies.models import GuardrailRule
+from apps.policies.rules import Check, Guardrail
+
+
+def something_is_decided() -> Exists | Q:
+    """For an annotation of keys: whether there is a row that `read_policy` would look at.
+
+    Whoever has decided nothing, which is nearly everybody, costs no query of its own then."""
+    return Exists(GuardrailRule.objects.filter(organization_id=OuterRef("organization_id")))
+
+
+def read_policy(organization_id: str, key_id: str) -> Policy | None:
+    """What holds for requests of this key, one query for each kind of decision; None when nothing does."""
+    policy = Policy(guardrails=_guardrails(organization_id, key_id))
+    return policy if policy != Policy() else None
+
+
+def _guardrails(organization_id: str, key_id: str) -> tuple[Guardrail, ...]:
+    rows = (
+        GuardrailRule.objects.for_organization(organization_id)
+        .filter(Q(key=None) | Q(key_id=key_id))
+        .exclude(mode="off")
+        .order_by("created_at", "id")
+    )
+    return tuple(guardrail_of(row) for row in rows)
+
+
+def guardrail_of(row: Any) -> Guardrail:
+    """The rule of a row. Raises msgspec.ValidationError for settings that no check has."""
+    check = msgspec.convert({**row.check_settings, "kind": row.kind}, Check)
+    return Guardrail(row.id, row.name, row.mode, row.direction, row.action, check)
