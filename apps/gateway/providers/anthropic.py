@@ -57,7 +57,7 @@ class Anthropic:
             message = "The upstream refused our account; the operator has to look."
             return GatewayError(UPSTREAM_UNAUTHORIZED, message)
         if status not in (400, 422):
-            return by_status(status, seconds(retry_after))
+            return by_status(status, seconds(retry_after), body=body)
         if _TOO_LONG.search(told):
             return prompt_too_long()
         field = _FIELD.match(told)

@@ -55,7 +55,7 @@ class Bedrock:
         if status in _MODEL_FAILED:
             return GatewayError(UPSTREAM_FAILED, "The upstream's model failed to answer.")
         if status != BAD_REQUEST.status:
-            return by_status(status, seconds(retry_after))
+            return by_status(status, seconds(retry_after), body=body)
         told = _told(body)
         if _TOO_LONG.search(told):
             return prompt_too_long()

@@ -58,7 +58,7 @@ class Gemini:
         """Errors are `google.rpc.Status`. A wrong key is a 400 there, told by its reason."""
         error = error_object(body)
         if status != _PRESENTABLE_STATUS:
-            return by_status(status, seconds(retry_after) or _retry_delay_s(error))
+            return by_status(status, seconds(retry_after) or _retry_delay_s(error), body=body)
         if "API_KEY" in _reason(error):
             return by_status(_REFUSED_KEY)
         if error.get("status") == "FAILED_PRECONDITION":

@@ -8,7 +8,15 @@ from apps.gateway.dialects.embeddings import EmbeddingsRequest
 from apps.gateway.dialects.vendor_json import read_json
 from apps.gateway.errors import BAD_REQUEST, GatewayError
 from apps.gateway.providers.base import StreamTranslator, UpstreamRequest
-from apps.gateway.providers.vendor_errors import by_status, error_object, presentable, presentable_name, seconds
+from apps.gateway.providers.vendor_errors import (
+    by_status,
+    credential_refused,
+    error_object,
+    is_refused_key,
+    presentable,
+    presentable_name,
+    seconds,
+)
 
 
 class OpenAI:
@@ -43,6 +51,8 @@ class OpenAI:
 
     def failure(self, status: int, retry_after: str | None, body: bytes, *, target: Target, model: str) -> GatewayError:
         if status in (400, 422):
+            if is_refused_key(body):
+                return credential_refused()
             error = error_object(body)
             message = presentable(error.get("message"), target=target, model=model)
             return GatewayError(
@@ -51,7 +61,7 @@ class OpenAI:
                 param=presentable_name(error.get("param"), target=target, model=model),
                 code=presentable_name(error.get("code"), target=target, model=model),
             )
-        return by_status(status, seconds(retry_after))
+        return by_status(status, seconds(retry_after), body=body)
 
 
 def _headers(target: Target, request_id: str, *, stream: bool) -> dict[str, str]:

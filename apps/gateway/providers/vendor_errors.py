@@ -26,6 +26,26 @@ LEAST_SECRET: Final = 8
 _TELLTALE = re.compile(r"https?://\S+|arn:aws\S*|projects/\S+")
 """Addresses and resource names in a vendor's sentence."""
 _NAME = re.compile(r"[A-Za-z0-9_.\[\]-]{1,100}")
+READ_BYTES: Final = 8 << 10
+"""So much of a 403 or 400 is searched for its meaning."""
+_FILTERED: Final = re.compile(
+    rb"violates (our |the )?(usage|content) (guidelines|polic)|SAFETY_CHECK_TYPE|content_(filter|policy_violation)"
+    rb"|flagged_input|input was flagged|ResponsibleAIPolicyViolation|content_moderation_failed|prompt was flagged",
+    re.IGNORECASE,
+)
+"""xAI, OpenRouter, and gateways that speak for Azure."""
+_ELSEWHERE: Final = re.compile(
+    rb"unsupported_country_region_territory|\"Request not allowed\"|<html|<!doctype html"
+    rb"|(country|region|territory|location)[^.\"]{0,40} (is )?not (supported|available)",
+    re.IGNORECASE,
+)
+"""OpenAI, Google, Anthropic; pages are those of a network in front of the vendor, which lets some addresses pass."""
+_NOT_THIS_MODEL: Final = re.compile(
+    rb"model_not_found|(not|no) (have )?access to (the |this )?model|model_(permission|access)|terms_required",
+    re.IGNORECASE,
+)
+"""OpenAI, Groq."""
+_WRONG_KEY: Final = re.compile(rb"(incorrect|invalid) api key", re.IGNORECASE)
 
 
 def error_object(body: bytes) -> dict[str, Any]:
@@ -71,12 +91,14 @@ def seconds(retry_after: str | None) -> int:
     return min(int(retry_after), MAX_RETRY_AFTER_S)
 
 
-def by_status(status: int, retry_after_s: int = 0) -> GatewayError:
-    """What a status other than 200 says where nothing else is known."""
+def by_status(status: int, retry_after_s: int = 0, *, body: bytes = b"") -> GatewayError:
+    """What a status other than 200 says where nothing else is known. `body` tells the meanings of 403 apart."""
     if status == 413:
         return GatewayError(BODY_TOO_LARGE, "The request is too large for the upstream.")
-    if status in (401, 403):
-        return GatewayError(UPSTREAM_UNAUTHORIZED, "The upstream refused our credential; the operator has to look.")
+    if status == 401:
+        return credential_refused()
+    if status == 403:
+        return _forbidden(body)
     if status == 408:
         return GatewayError(UPSTREAM_FAILED, "The upstream failed to answer in time.")
     if status in (429, 503, 529):
@@ -86,6 +108,30 @@ def by_status(status: int, retry_after_s: int = 0) -> GatewayError:
         message = "The upstream does not know this model or endpoint; the operator has to look."
         return GatewayError(UPSTREAM_MISCONFIGURED, message)
     return GatewayError(UPSTREAM_FAILED, "The upstream failed to answer.")
+
+
+def credential_refused() -> GatewayError:
+    """The credential of the route is not taken."""
+    return GatewayError(UPSTREAM_UNAUTHORIZED, "The upstream refused our credential; the operator has to look.")
+
+
+def is_refused_key(body: bytes) -> bool:
+    """Whether a 400 says that the credential is wrong, as xAI's does."""
+    return _WRONG_KEY.search(body, 0, READ_BYTES) is not None
+
+
+def _forbidden(body: bytes) -> GatewayError:
+    """Vendors say 403 of prompts that their filters refuse, of places that they do not serve, of models that an account
+    may not use, and of credentials. Only the last is the credential's fault, only the first that of the prompt."""
+    if _FILTERED.search(body, 0, READ_BYTES):
+        return prompt_filtered()
+    if _ELSEWHERE.search(body, 0, READ_BYTES):
+        message = "The upstream does not serve the place that this gateway calls from; the operator has to look."
+        return GatewayError(UPSTREAM_MISCONFIGURED, message)
+    if _NOT_THIS_MODEL.search(body, 0, READ_BYTES):
+        message = "The upstream does not let this account use the model; the operator has to look."
+        return GatewayError(UPSTREAM_MISCONFIGURED, message)
+    return credential_refused()
 
 
 def prompt_filtered() -> GatewayError:
