@@ -28,6 +28,7 @@ from typing import Any
 
 import yaml
 
+from apps.catalog.contracts import IMAGE_TOKENS
 from apps.catalog.document import (
     MODALITIES,
     CatalogDocument,
@@ -247,7 +248,7 @@ def input_modalities(model: dict[str, Any], *, with_audio: bool) -> tuple[str, .
 
 
 def model_entry(
-    row: dict[str, str], provider: str, *, genai: dict[str, Any], litellm: dict[str, Any], as_of: date
+    row: dict[str, Any], provider: str, *, genai: dict[str, Any], litellm: dict[str, Any], as_of: date
 ) -> ModelEntry:
     """One model of the selection. Raises SeedError when it is gone or a list does not know its price."""
     if litellm.get("mode") != "chat":
@@ -271,6 +272,7 @@ def model_entry(
         input_modalities=input_modalities(
             litellm, with_audio=not (first.prices_audio_apart or second.prices_audio_apart)
         ),
+        image_tokens=row.get("image_tokens", IMAGE_TOKENS),
         routes=(RouteEntry(provider=provider, upstream_model=row.get("upstream", row["id"])),),
         prices=(price_entry(first, second, as_of=as_of), *announced_prices(genai, as_of)),
     )

@@ -32,6 +32,8 @@ SERVICE_TIERS = ("batch", "flex", "priority")
 """The tiers beside the standard one, which is ""."""
 OUTPUT_LIMIT_FIELDS = ("max_tokens", "max_completion_tokens")
 """Request fields that say where an output must end; the first is the one that nearly all providers know."""
+IMAGE_TOKENS = 8_192
+"""No image has more tokens than this, unless the catalog says so of its model."""
 MINUTES_PER_DAY = 1_440
 
 
@@ -162,6 +164,8 @@ class OfferedModel(msgspec.Struct, frozen=True):
     prices: tuple[Price, ...]
     limits: Limits = Limits()
     """What each organization may use of it: requests and tokens a minute."""
+    image_tokens: int = IMAGE_TOKENS
+    """No image that it is sent has more tokens than this."""
 
     @property
     def only_embeds(self) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
-from apps.catalog.contracts import OUTPUT_LIMIT_FIELDS
+from apps.catalog.contracts import IMAGE_TOKENS, OUTPUT_LIMIT_FIELDS
 from apps.catalog.dialects import DIALECTS, option_problems
 from apps.catalog.nodes import (
     Findings,
@@ -91,6 +91,7 @@ class ModelEntry:
     input_modalities: tuple[str, ...] = ("text",)
     output_modalities: tuple[str, ...] = ("text",)
     tokenizer: str = ""
+    image_tokens: int = IMAGE_TOKENS
     enabled: bool = True
     routes: tuple[RouteEntry, ...] = ()
     prices: tuple[PriceEntry, ...] = ()
@@ -262,6 +263,7 @@ _MODEL_KEYS = {
     "input_modalities": Key(_read_modalities, "input_modalities"),
     "output_modalities": Key(_read_output_modalities, "output_modalities"),
     "tokenizer": Key(scalar(text(50, may_be_empty=True)), "tokenizer"),
+    "image_tokens": Key(scalar(integer(1, _MAX_INTEGER)), "image_tokens"),
     "enabled": Key(scalar(true_or_false), "enabled"),
 }
 _ROUTE_KEYS = {
@@ -327,6 +329,8 @@ def _render_model(entry: ModelEntry) -> Iterator[str]:
     yield f"output_modalities: [{', '.join(entry.output_modalities)}]"
     if entry.tokenizer:
         yield f"tokenizer: {_render_text(entry.tokenizer)}"
+    if entry.image_tokens != IMAGE_TOKENS:
+        yield f"image_tokens: {entry.image_tokens}"
     if not entry.enabled:
         yield "enabled: false"
     yield "routes:" if entry.routes else "routes: []"

@@ -47,6 +47,7 @@ def _model(row: Model) -> ModelEntry:
         input_modalities=tuple(row.input_modalities),
         output_modalities=tuple(row.output_modalities),
         tokenizer=row.tokenizer,
+        image_tokens=row.image_tokens,
         enabled=row.enabled,
         routes=tuple(_route(route) for route in row.routes.all()),
         prices=tuple(_price(price) for price in row.prices.all()),

@@ -8,7 +8,7 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
-from apps.catalog.contracts import BUCKETS, OUTPUT_LIMIT_FIELDS
+from apps.catalog.contracts import BUCKETS, IMAGE_TOKENS, OUTPUT_LIMIT_FIELDS
 from apps.catalog.price_document import MAX_FLAT, MAX_PRICE
 from apps.catalog.price_entries import AMOUNTS, FLAT
 from apps.core.limit_fields import in_range, rate_field
@@ -116,6 +116,11 @@ class Model(models.Model):
     input_modalities = ArrayField(models.CharField(max_length=10), default=text_only)
     output_modalities = ArrayField(models.CharField(max_length=10), default=text_only)
     tokenizer = models.CharField(max_length=50, blank=True)
+    image_tokens = models.PositiveIntegerField(
+        default=IMAGE_TOKENS,
+        validators=[MinValueValidator(1)],
+        help_text="Tokens that are held for each image: the most that the vendor bills for one.",
+    )
     requests_per_minute = rate_field("requests_per_minute", "For each organization.")
     tokens_per_minute = rate_field("tokens_per_minute", "For each organization; input and output together.")
     enabled = models.BooleanField(default=True)

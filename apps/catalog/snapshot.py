@@ -59,6 +59,7 @@ def _offer(row: Model, keys: dict[str, str]) -> OfferedModel:
         input_modalities=tuple(row.input_modalities),
         output_modalities=tuple(row.output_modalities),
         tokenizer=row.tokenizer,
+        image_tokens=row.image_tokens,
         targets=tuple(_target(route, keys) for route in row.routes.all() if route.provider_id in keys),
         prices=tuple(price_from_version(price) for price in row.prices.all()),
         limits=Limits(requests_per_minute=row.requests_per_minute, tokens_per_minute=row.tokens_per_minute),

@@ -48,6 +48,7 @@ class LanguageModelForm(forms.ModelForm):
             "input_modalities",
             "output_modalities",
             "tokenizer",
+            "image_tokens",
             "requests_per_minute",
             "tokens_per_minute",
             "enabled",
@@ -130,7 +131,7 @@ class LanguageModelAdmin(ConsoleAdmin):
                 "fields": (
                     ("context_length", "max_output_tokens"),
                     ("input_modalities", "output_modalities"),
-                    "tokenizer",
+                    ("tokenizer", "image_tokens"),
                 )
             },
         ),

@@ -8,6 +8,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from apps.catalog.contracts import IMAGE_TOKENS
 from apps.catalog.dialects import OPTIONS
 from apps.catalog.document import (
     MODALITIES,
@@ -100,6 +101,7 @@ def documents(draw: st.DrawFn) -> CatalogDocument:
         input_modalities=modalities,
         output_modalities=output_modalities,
         tokenizer=st.just("") | awkward_line,
+        image_tokens=st.just(IMAGE_TOKENS) | st.integers(1, 2**31 - 1),
         enabled=st.booleans(),
         routes=st.lists(
             routes,

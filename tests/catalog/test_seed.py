@@ -55,6 +55,7 @@ def test_known_list_prices_came_through_exactly() -> None:
     mini = models["gpt-4o-mini"]
     assert (mini.context_length, mini.max_output_tokens) == (128000, 16384)
     assert mini.input_modalities == ("text", "image", "file")
+    assert mini.image_tokens == 2_833 + 8 * 5_667
     [price] = mini.prices
     assert (price.input, price.output, price.cache_read, price.cache_write) == (
         Decimal("0.15"),

@@ -26,6 +26,7 @@ def fields(rows: Rows, **changed: Any) -> dict[str, Any]:
         "input_modalities": ["text", "image"],
         "output_modalities": ["text"],
         "tokenizer": "",
+        "image_tokens": "48169",
         "enabled": "on",
         "routes-TOTAL_FORMS": "1",
         "routes-INITIAL_FORMS": "1",
@@ -48,13 +49,15 @@ def test_model_and_routes_are_saved_together_and_prices_are_not(console: Client,
     assert answer.status_code == 302
     model = Model.objects.get()
     assert (model.pk, model.input_modalities) == ("acme/small-1", ["text", "image"])
+    assert model.image_tokens == 48_169
     assert (Route.objects.get().upstream_model, Route.objects.get().weight) == ("small-upstream-2", 5)
     rows.price.refresh_from_db()
     assert rows.price.input == Decimal("0.15")
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("input_modalities", ["smell"]), ("input_modalities", []), ("context_length", "0")]
+    ("field", "value"),
+    [("input_modalities", ["smell"]), ("input_modalities", []), ("context_length", "0"), ("image_tokens", "0")],
 )
 def test_impossible_models_are_refused(console: Client, rows: Rows, field: str, value: Any) -> None:
     answer = console.post(CHANGE, fields(rows, **{field: value}))

@@ -98,7 +98,7 @@ class Bench:
         path: str,
         body: Any = None,
         *,
-        headers: dict[str, str] | None = None,
+        headers: dict[str, str] | list[tuple[str, str]] | None = None,
         method: str = "",
         query: str = "",
     ) -> Call:
@@ -108,12 +108,13 @@ class Bench:
         given = (
             {"authorization": f"Bearer {self.key}", "content-type": "application/json"} if headers is None else headers
         )
+        pairs = given.items() if isinstance(given, dict) else given
         scope = {
             "type": "http",
             "method": method or ("GET" if body is None else "POST"),
             "path": path,
             "query_string": query.encode(),
-            "headers": [(name.encode(), value.encode("latin-1")) for name, value in given.items()],
+            "headers": [(name.encode(), value.encode("latin-1")) for name, value in pairs],
             "client": ("127.0.0.1", 1),
         }
         messages = iter([{"type": "http.request", "body": raw, "more_body": False}])

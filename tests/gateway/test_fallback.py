@@ -254,6 +254,26 @@ async def test_a_bad_request_is_not_tried_elsewhere_and_one_that_is_too_long_is(
     ]["param"] == "models"
 
 
+@pytest.mark.parametrize("path", ["chat/completions", "completions", "embeddings"])
+async def test_without_a_model_the_first_of_the_list_is_asked(bench: Bench, path: str) -> None:
+    kinds = {"output_modalities": ("embeddings",)} if path == "embeddings" else {}
+    upstream = "sandbox-embedding" if path == "embeddings" else "sandbox-echo"
+    target = bench.target(upstream)
+    offer(bench, **{name: offered(id=name, targets=(target,), **kinds) for name in ("first", "second")})
+    content = {"messages": [{"role": "user", "content": "x"}], "prompt": "x", "input": "x"}
+    field = {"chat/completions": "messages", "completions": "prompt", "embeddings": "input"}[path]
+    call = await bench.call(f"/api/v1/{path}", {"models": ["first", "second"], field: content[field]})
+    assert (call.status, call.json["model"], bench.record(call).opened.model) == (200, "first", "first")
+
+
+@pytest.mark.parametrize(
+    ("models", "param"), [([], "model"), ("a", "model"), (None, "model"), ([""], "models[0]"), ([7, "a"], "models[0]")]
+)
+async def test_nobody_to_ask_is_a_bad_request(bench: Bench, models: Any, param: str) -> None:
+    call = await bench.call(CHAT, {"models": models, "messages": [{"role": "user", "content": "x"}]})
+    assert (call.status, call.json["error"]["param"]) == (400, param)
+
+
 async def test_a_cut_for_the_first_model_does_not_cut_the_second(bench: Bench) -> None:
     """The budget cuts the output of the dear model; the cheap one has room for all of its own."""
     dear = offered(id="dear", targets=(bench.target("sandbox-fault-503"),), prices=(DEAR,), max_output_tokens=5_000)

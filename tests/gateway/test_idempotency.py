@@ -308,6 +308,21 @@ async def test_a_key_that_is_none_is_a_bad_request(desk: Desk, key: str) -> None
     assert desk.closed() == []
 
 
+async def test_two_different_keys_are_refused_and_the_same_one_twice_is_one(desk: Desk) -> None:
+    """Who believes in the one and is served by the other pays twice."""
+    body = orjson.dumps(desk.bench.chat_body("base"))
+
+    async def ask(*keys: str) -> Call:
+        given = [("authorization", f"Bearer {desk.bench.key}"), *(("idempotency-key", key) for key in keys)]
+        return await desk.end(desk.bench.start(PATH, body, headers=given))
+
+    refused = await ask("order 17", "order 18")
+    assert (refused.status, code(refused)) == (400, "invalid_idempotency_key")
+    assert desk.closed() == []
+    assert (await ask("a, b", "a, b")).status == 200
+    assert replayed(await ask("a, b"))
+
+
 async def test_switched_off_a_key_is_refused_and_not_ignored(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settings, "IDEMPOTENCY", False)
     refused = await desk.ask()

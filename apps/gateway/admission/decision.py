@@ -71,7 +71,7 @@ class Admission:
     @cached_property
     def input_bound(self) -> int:
         """No more tokens than this can go in."""
-        return self.asked.input_bound(self.model.context_length)
+        return self.asked.input_bound(self.model.context_length, image_tokens=self.model.image_tokens)
 
     @cached_property
     def most_output(self) -> int:
@@ -158,7 +158,9 @@ class Admission:
     def may_fit(self, refused: Refused) -> bool:
         """Whether counting its input, or cutting its output, can bring it below the limit that said no."""
         least_input = self.asked.input_bound(
-            self.model.context_length, text_tokens=self.asked.text_bytes // DENSEST_BYTES_PER_TOKEN
+            self.model.context_length,
+            image_tokens=self.model.image_tokens,
+            text_tokens=self.asked.text_bytes // DENSEST_BYTES_PER_TOKEN,
         )
         left = refused.allowance
         if refused.what == "tokens_per_minute":

@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 
 import orjson
 
-from apps.catalog.contracts import OUTPUT_LIMIT_FIELDS, SERVICE_TIERS, OfferedModel, Price
-from apps.gateway.dialects.chat_fields import MAX_MODEL_ID, MAX_USER, check_fields, check_messages, clean_name
+from apps.catalog.contracts import IMAGE_TOKENS, OUTPUT_LIMIT_FIELDS, SERVICE_TIERS, OfferedModel, Price
+from apps.gateway.dialects.chat_fields import MAX_USER, check_fields, check_messages, clean_name, name_model
 from apps.gateway.dialects.model_request import ModelRequest
 from apps.gateway.dialects.strict_json import MAX_TEXT_BYTES, read_object, too_much_text
 from apps.gateway.errors import UNSUPPORTED_MODALITY, GatewayError, bad_field
@@ -17,7 +17,6 @@ MESSAGE_TOKENS = 8
 """Role and separators of a message, for the bound on input tokens."""
 TOOLS_TOKENS = 1_024
 """What vendors tell a model about using tools, beside the definitions: some hundred tokens that nobody sends."""
-IMAGE_TOKENS = 8_192
 AUDIO_TOKENS = 64
 AUDIO_BYTES_PER_TOKEN = 32
 """Of its base64 text: 8 kbit/s speech is 1 333 of these bytes and at most 32 tokens a second."""
@@ -119,19 +118,21 @@ class ChatRequest:
         """The size of its body without media."""
         return self.body_bytes - (_all_media_length(self.body["messages"]) if self.has_parts else 0)
 
-    def input_bound(self, context_length: int, *, text_tokens: int | None = None) -> int:
+    def input_bound(
+        self, context_length: int, *, image_tokens: int = IMAGE_TOKENS, text_tokens: int | None = None
+    ) -> int:
         """More input tokens than this cannot be billed: no token is shorter than a byte of what was sent.
 
         Tool definitions and schemas are input too, so it is the whole body that counts, without its media, which have
-        bounds of their own. Once it was counted (`text_tokens`) there is a closer bound. Source of the figures:
-        docs/admission.md."""
+        bounds of their own: that of an image is the model's. Once it was counted (`text_tokens`) there is a closer
+        bound. Source of the figures: docs/admission.md."""
         if any(message.get("audio") for message in self.body["messages"]):
             return context_length  # an earlier answer that the upstream has and only its id names
         media_tokens, text = 0, self.body_bytes
         for _, part in _parts(self.body["messages"]) if self.has_parts else ():
             kind = part.get("type")
             if kind == "image_url" and _may_be_image(part):
-                media_tokens += IMAGE_TOKENS
+                media_tokens += image_tokens
             elif kind == "input_audio" and _is_here(part):
                 media_tokens += AUDIO_TOKENS + _media_length(part) // AUDIO_BYTES_PER_TOKEN
             elif kind not in _TEXT_PARTS:
@@ -148,7 +149,7 @@ class ChatRequest:
 def parse_chat(raw: bytes) -> ChatRequest:
     """Check a request body. Raises GatewayError (400, 413) naming the first field that is wrong."""
     body = read_object(raw)
-    model = body["model"] = clean_name("model", body.get("model"), most=MAX_MODEL_ID)
+    model = name_model(body)
     check_messages(body.get("messages"))
     if len(raw) > MAX_TEXT_BYTES and len(raw) - _all_media_length(body["messages"]) > MAX_TEXT_BYTES:
         raise too_much_text()

@@ -38,6 +38,16 @@ def clean_name(field: str, value: Any, *, most: int, least: int = 1) -> str:
     return unicodedata.normalize("NFC", value)
 
 
+def name_model(body: dict[str, Any]) -> str:
+    """The model that a request asks for, which stands in its `model` from then on. Who gives a list of `models` alone
+    asks for the first of them. Raises GatewayError."""
+    field, model, others = "model", body.get("model"), body.get("models")
+    if model is None and type(others) is list and others:
+        field, model = "models[0]", others[0]
+    name = body["model"] = clean_name(field, model, most=MAX_MODEL_ID)
+    return name
+
+
 def check_fields(body: dict[str, Any]) -> None:
     """Raises GatewayError naming the first field with a wrong value. null is as if it was not given."""
     for field, value in body.items():

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Final
 
 from apps.catalog.contracts import OfferedModel
 from apps.gateway.dialects.chat import ChatRequest
-from apps.gateway.dialects.chat_fields import MAX_MODEL_ID, MAX_USER, check_fields, clean_name
+from apps.gateway.dialects.chat_fields import MAX_USER, check_fields, clean_name, name_model
 from apps.gateway.dialects.sse import event_data, events
 from apps.gateway.dialects.strict_json import MAX_TEXT_BYTES, read_object, too_much_text
 from apps.gateway.dialects.vendor_json import read_json, write_json
@@ -46,7 +46,7 @@ def parse_completions(raw: bytes) -> CompletionsRequest:
     if len(raw) > MAX_TEXT_BYTES:
         raise too_much_text()
     body = read_object(raw)
-    model = body["model"] = clean_name("model", body.get("model"), most=MAX_MODEL_ID)
+    model = name_model(body)
     prompt = _prompt(body.get("prompt"))
     _refuse(body)
     echo = body.get("echo")

@@ -5,9 +5,9 @@ from typing import Any, ClassVar, Final
 
 import orjson
 
-from apps.catalog.contracts import SERVICE_TIERS, OfferedModel
+from apps.catalog.contracts import IMAGE_TOKENS, SERVICE_TIERS, OfferedModel
 from apps.gateway.dialects.chat import OWN_FIELDS
-from apps.gateway.dialects.chat_fields import MAX_MODEL_ID, MAX_USER, check_fields, clean_name
+from apps.gateway.dialects.chat_fields import MAX_USER, check_fields, clean_name, name_model
 from apps.gateway.dialects.strict_json import MAX_TEXT_BYTES, read_object, too_much_text
 from apps.gateway.errors import CONTEXT_TOO_LONG, UNSUPPORTED_MODALITY, GatewayError, bad_field
 from apps.gateway.metering.token_usage import estimate_tokens
@@ -75,7 +75,9 @@ class EmbeddingsRequest:
                 message = f"An input has {len(ids):,} tokens; the model {model.id} takes {model.context_length:,}."
                 raise GatewayError(CONTEXT_TOO_LONG, message, param=f"input[{index}]" if self.inputs > 1 else "input")
 
-    def input_bound(self, context_length: int, *, text_tokens: int | None = None) -> int:
+    def input_bound(
+        self, context_length: int, *, image_tokens: int = IMAGE_TOKENS, text_tokens: int | None = None
+    ) -> int:
         """No token of a text is shorter than a byte of what was sent; once it was counted there is a closer bound."""
         counted = self.text_tokens if text_tokens is None else text_tokens
         text = self.text_bytes if counted is None else min(self.text_bytes, counted)
@@ -108,7 +110,7 @@ def parse_embeddings(raw: bytes) -> EmbeddingsRequest:
     if len(raw) > MAX_TEXT_BYTES:
         raise too_much_text()
     body = read_object(raw)
-    model = body["model"] = clean_name("model", body.get("model"), most=MAX_MODEL_ID)
+    model = name_model(body)
     texts, token_lists = _inputs(body.get("input"))
     if body.get("messages") is not None:  # vLLM would embed these, and not the input that everything is counted by
         raise bad_field("messages", "messages cannot be embedded: give their text as input.")

@@ -2,7 +2,7 @@
 
 from typing import Any, Protocol
 
-from apps.catalog.contracts import OfferedModel
+from apps.catalog.contracts import IMAGE_TOKENS, OfferedModel
 
 
 class ModelRequest(Protocol):
@@ -49,8 +49,11 @@ class ModelRequest(Protocol):
     def check_model(self, model: OfferedModel) -> None:
         """Raises GatewayError (400) for a model that does not do this, or does not take what is in it."""
 
-    def input_bound(self, context_length: int, *, text_tokens: int | None = None) -> int:
-        """No more input tokens than this can be billed; with `text_tokens`, if its text had no more than those."""
+    def input_bound(
+        self, context_length: int, *, image_tokens: int = IMAGE_TOKENS, text_tokens: int | None = None
+    ) -> int:
+        """No more input tokens than this can be billed, by a model of which no image has more than `image_tokens`; with
+        `text_tokens`, if its text had no more than those."""
 
     def input_estimate(self) -> int:
         """Its input tokens by our own estimate, for when nobody tells."""

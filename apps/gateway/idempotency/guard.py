@@ -118,6 +118,11 @@ def _keyed(grant: KeyGrant, request_id: str, key: str, request: Request) -> Keye
     if not settings.IDEMPOTENCY:
         message = "This installation does not remember requests: send it without the header Idempotency-Key."
         raise GatewayError(IDEMPOTENCY_OFF, message, param=_PARAM)
+    given = set(key.split("\n"))
+    if len(given) > 1:
+        message = "Two different Idempotency-Keys were given; send one."
+        raise GatewayError(BAD_IDEMPOTENCY_KEY, message, param=_PARAM)
+    key = given.pop()
     if not _SYNTAX.fullmatch(key):
         message = "An Idempotency-Key has 1 to 255 printable ASCII characters."
         raise GatewayError(BAD_IDEMPOTENCY_KEY, message, param=_PARAM)

@@ -37,9 +37,9 @@ _INPUT: Final[Schema] = {
     "description": "A text, texts, token ids, or lists of token ids.",
 }
 _NOTHING: Final[Schema] = {"type": "null", "description": "Refused."}
-EMBEDDINGS_REQUEST: Final = taken(
+EMBEDDINGS_REQUEST: Final = chat.MODEL_OR_MODELS | taken(
     "Fields that are not listed go through. null stands for a field that is not given.",
-    required=("model", "input"),
+    required=("input",),
     model=_MODEL,
     input=_INPUT,
     encoding_format=nullable(one_of(*ENCODINGS)),
@@ -70,9 +70,9 @@ EMBEDDINGS: Final = closed(
     ),
 )
 
-COMPLETIONS_REQUEST: Final = taken(
+COMPLETIONS_REQUEST: Final = chat.MODEL_OR_MODELS | taken(
     "Asked of the model as a chat with one message of the user. Fields that are not listed go through.",
-    required=("model", "prompt"),
+    required=("prompt",),
     model=_MODEL,
     prompt={"anyOf": [text(), listing(text(), minItems=1, maxItems=1)]},
     max_tokens=nullable(

@@ -129,16 +129,30 @@ def _optional() -> dict[str, Schema]:
             maxProperties=MAX_METADATA,
             propertyNames={"minLength": 1, "maxLength": MAX_METADATA_KEY, "pattern": _NAME},
         ),
-        "models": listing(text(), "Other models, to be tried in this order. Not forwarded.", maxItems=MAX_MODELS),
+        "models": listing(
+            text(), "Models to be tried in this order, after `model`. Not forwarded.", maxItems=MAX_MODELS
+        ),
         "provider": ref("ProviderPreferences"),
     }
 
 
-REQUEST: Final = taken(
+MODEL_OR_MODELS: Final[Schema] = {
+    "anyOf": [
+        {"required": ["model"]},
+        {"required": ["models"], "properties": {"models": {"type": "array", "minItems": 1}}},
+    ]
+}
+"""Without a `model` it is the first of `models` that is asked."""
+REQUEST: Final = MODEL_OR_MODELS | taken(
     "Any field of OpenAI's, and whatever the upstream takes beside it: unknown fields go through. null stands for a"
     " field that is not given.",
-    required=("model", "messages"),
-    model=text("A public id, as GET /models lists it.", minLength=1, maxLength=MAX_MODEL_ID, pattern=_NAME),
+    required=("messages",),
+    model=text(
+        "A public id, as GET /models lists it. Not needed beside `models`.",
+        minLength=1,
+        maxLength=MAX_MODEL_ID,
+        pattern=_NAME,
+    ),
     messages=listing(ref("ChatMessage"), minItems=1),
     **{field: nullable(schema) for field, schema in _optional().items()},
 )

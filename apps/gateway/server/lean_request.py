@@ -3,9 +3,12 @@
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from io import BytesIO
-from typing import Any
+from typing import Any, Final
 
 from django.http import HttpRequest, QueryDict
+
+_IDEMPOTENCY_KEY: Final = "HTTP_IDEMPOTENCY_KEY"
+"""May have commas within, so what came more than once is joined by what no header can have: line feeds."""
 
 
 class LeanRequest(HttpRequest):
@@ -37,7 +40,9 @@ def headers_meta(scope: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in headers:
         if key := _wsgi_name(name):
             text = value.decode("latin-1")
-            meta[key] = f"{meta[key]},{text}" if key in meta else text
+            if key in meta:
+                text = f"{meta[key]}\n{text}" if key == _IDEMPOTENCY_KEY else f"{meta[key]},{text}"
+            meta[key] = text
     return meta
 
 
