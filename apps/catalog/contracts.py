@@ -34,6 +34,8 @@ OUTPUT_LIMIT_FIELDS = ("max_tokens", "max_completion_tokens")
 """Request fields that say where an output must end; the first is the one that nearly all providers know."""
 IMAGE_TOKENS = 8_192
 """No image has more tokens than this, unless the catalog says so of its model."""
+UNSUPPORTED_POLICIES = ("drop", "refuse")
+"""What becomes of a request field that a route has no words for: left out and named, or the request is refused."""
 MINUTES_PER_DAY = 1_440
 
 
@@ -166,6 +168,8 @@ class OfferedModel(msgspec.Struct, frozen=True):
     """What each organization may use of it: requests and tokens a minute."""
     image_tokens: int = IMAGE_TOKENS
     """No image that it is sent has more tokens than this."""
+    refuses_unsupported: bool = False
+    """A route that has no words for a field of a request is not asked; else it is asked without the field."""
 
     @property
     def only_embeds(self) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
-from apps.catalog.contracts import IMAGE_TOKENS, OUTPUT_LIMIT_FIELDS
+from apps.catalog.contracts import IMAGE_TOKENS, OUTPUT_LIMIT_FIELDS, UNSUPPORTED_POLICIES
 from apps.catalog.dialects import DIALECTS, option_problems
 from apps.catalog.nodes import (
     Findings,
@@ -92,6 +92,7 @@ class ModelEntry:
     output_modalities: tuple[str, ...] = ("text",)
     tokenizer: str = ""
     image_tokens: int = IMAGE_TOKENS
+    unsupported_parameters: str = UNSUPPORTED_POLICIES[0]
     enabled: bool = True
     routes: tuple[RouteEntry, ...] = ()
     prices: tuple[PriceEntry, ...] = ()
@@ -264,6 +265,7 @@ _MODEL_KEYS = {
     "output_modalities": Key(_read_output_modalities, "output_modalities"),
     "tokenizer": Key(scalar(text(50, may_be_empty=True)), "tokenizer"),
     "image_tokens": Key(scalar(integer(1, _MAX_INTEGER)), "image_tokens"),
+    "unsupported_parameters": Key(scalar(one_of(UNSUPPORTED_POLICIES)), "unsupported_parameters"),
     "enabled": Key(scalar(true_or_false), "enabled"),
 }
 _ROUTE_KEYS = {
@@ -331,6 +333,8 @@ def _render_model(entry: ModelEntry) -> Iterator[str]:
         yield f"tokenizer: {_render_text(entry.tokenizer)}"
     if entry.image_tokens != IMAGE_TOKENS:
         yield f"image_tokens: {entry.image_tokens}"
+    if entry.unsupported_parameters != UNSUPPORTED_POLICIES[0]:
+        yield f"unsupported_parameters: {entry.unsupported_parameters}"
     if not entry.enabled:
         yield "enabled: false"
     yield "routes:" if entry.routes else "routes: []"

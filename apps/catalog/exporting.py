@@ -48,6 +48,7 @@ def _model(row: Model) -> ModelEntry:
         output_modalities=tuple(row.output_modalities),
         tokenizer=row.tokenizer,
         image_tokens=row.image_tokens,
+        unsupported_parameters=row.unsupported_parameters,
         enabled=row.enabled,
         routes=tuple(_route(route) for route in row.routes.all()),
         prices=tuple(_price(price) for price in row.prices.all()),

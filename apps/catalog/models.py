@@ -8,7 +8,7 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
-from apps.catalog.contracts import BUCKETS, IMAGE_TOKENS, OUTPUT_LIMIT_FIELDS
+from apps.catalog.contracts import BUCKETS, IMAGE_TOKENS, OUTPUT_LIMIT_FIELDS, UNSUPPORTED_POLICIES
 from apps.catalog.price_document import MAX_FLAT, MAX_PRICE
 from apps.catalog.price_entries import AMOUNTS, FLAT
 from apps.core.limit_fields import in_range, rate_field
@@ -123,6 +123,12 @@ class Model(models.Model):
     )
     requests_per_minute = rate_field("requests_per_minute", "For each organization.")
     tokens_per_minute = rate_field("tokens_per_minute", "For each organization; input and output together.")
+    unsupported_parameters = models.CharField(
+        max_length=10,
+        choices=[(policy, policy) for policy in UNSUPPORTED_POLICIES],
+        default=UNSUPPORTED_POLICIES[0],
+        help_text="What a provider has no words for: drop leaves it out and names it, refuse answers with an error.",
+    )
     enabled = models.BooleanField(default=True)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 

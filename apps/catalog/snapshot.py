@@ -63,6 +63,7 @@ def _offer(row: Model, keys: dict[str, str]) -> OfferedModel:
         targets=tuple(_target(route, keys) for route in row.routes.all() if route.provider_id in keys),
         prices=tuple(price_from_version(price) for price in row.prices.all()),
         limits=Limits(requests_per_minute=row.requests_per_minute, tokens_per_minute=row.tokens_per_minute),
+        refuses_unsupported=row.unsupported_parameters == "refuse",
     )
 
 

@@ -49,6 +49,7 @@ class LanguageModelForm(forms.ModelForm):
             "output_modalities",
             "tokenizer",
             "image_tokens",
+            "unsupported_parameters",
             "requests_per_minute",
             "tokens_per_minute",
             "enabled",
@@ -132,6 +133,7 @@ class LanguageModelAdmin(ConsoleAdmin):
                     ("context_length", "max_output_tokens"),
                     ("input_modalities", "output_modalities"),
                     ("tokenizer", "image_tokens"),
+                    "unsupported_parameters",
                 )
             },
         ),

@@ -23,6 +23,7 @@ class ErrorKind(NamedTuple):
 BAD_REQUEST = ErrorKind(400, "invalid_request_error", None)
 CONTEXT_TOO_LONG = ErrorKind(400, "invalid_request_error", "context_length_exceeded")
 CONTENT_FILTERED = ErrorKind(400, "invalid_request_error", "content_filter")
+UNSUPPORTED_PARAMETER = ErrorKind(400, "invalid_request_error", "unsupported_parameter")
 UNSUPPORTED_MODALITY = ErrorKind(400, "invalid_request_error", "unsupported_modality")
 BAD_IDEMPOTENCY_KEY = ErrorKind(400, "invalid_request_error", "invalid_idempotency_key")
 IDEMPOTENCY_OFF = ErrorKind(400, "invalid_request_error", "idempotency_not_supported")

@@ -8,8 +8,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.catalog.contracts import IMAGE_TOKENS
-from apps.catalog.dialects import OPTIONS
+from apps.catalog.contracts import IMAGE_TOKENS, UNSUPPORTED_POLICIES
+from apps.catalog.dialects import MAX_OPTION_CHARACTERS, OPTIONS, Option
 from apps.catalog.document import (
     MODALITIES,
     OUTPUT_MODALITIES,
@@ -43,16 +43,17 @@ moments = st.datetimes(
 modalities = st.lists(st.sampled_from(MODALITIES), min_size=1, unique=True).map(tuple)
 output_modalities = st.lists(st.sampled_from(OUTPUT_MODALITIES), min_size=1, unique=True).map(tuple)
 
+
+def _option(option: Option) -> st.SearchStrategy[str]:
+    return st.from_regex(option.pattern, fullmatch=True).filter(lambda text: len(text) <= MAX_OPTION_CHARACTERS)
+
+
 dialects_with_options = st.one_of(
     st.tuples(
         st.just(dialect),
         st.fixed_dictionaries(
-            {name: st.from_regex(option.pattern, fullmatch=True) for name, option in known.items() if option.required},
-            optional={
-                name: st.from_regex(option.pattern, fullmatch=True).filter(lambda text: len(text) <= 200)
-                for name, option in known.items()
-                if not option.required
-            },
+            {name: _option(option) for name, option in known.items() if option.required},
+            optional={name: _option(option) for name, option in known.items() if not option.required},
         ),
     )
     for dialect, known in OPTIONS.items()
@@ -102,6 +103,7 @@ def documents(draw: st.DrawFn) -> CatalogDocument:
         output_modalities=output_modalities,
         tokenizer=st.just("") | awkward_line,
         image_tokens=st.just(IMAGE_TOKENS) | st.integers(1, 2**31 - 1),
+        unsupported_parameters=st.sampled_from(UNSUPPORTED_POLICIES),
         enabled=st.booleans(),
         routes=st.lists(
             routes,

@@ -27,6 +27,7 @@ def fields(rows: Rows, **changed: Any) -> dict[str, Any]:
         "output_modalities": ["text"],
         "tokenizer": "",
         "image_tokens": "48169",
+        "unsupported_parameters": "refuse",
         "enabled": "on",
         "routes-TOTAL_FORMS": "1",
         "routes-INITIAL_FORMS": "1",
@@ -50,6 +51,7 @@ def test_model_and_routes_are_saved_together_and_prices_are_not(console: Client,
     model = Model.objects.get()
     assert (model.pk, model.input_modalities) == ("acme/small-1", ["text", "image"])
     assert model.image_tokens == 48_169
+    assert model.unsupported_parameters == "refuse"
     assert (Route.objects.get().upstream_model, Route.objects.get().weight) == ("small-upstream-2", 5)
     rows.price.refresh_from_db()
     assert rows.price.input == Decimal("0.15")

@@ -10,6 +10,7 @@ from apps.gateway.providers.azure import Azure
 from apps.gateway.providers.base import EmbeddingsProvider, Provider, UpstreamRequest
 from apps.gateway.providers.bedrock import Bedrock
 from apps.gateway.providers.gemini import Gemini
+from apps.gateway.providers.loss import check_loss
 from apps.gateway.providers.openai import OpenAI
 
 _OPENAI, _AZURE = OpenAI(), Azure()
@@ -26,9 +27,13 @@ EMBEDDERS: dict[str, EmbeddingsProvider] = {"openai": _OPENAI, "azure": _AZURE}
 
 
 def upstream_request(asked: ModelRequest, model: OfferedModel, target: Target, *, request_id: str) -> UpstreamRequest:
-    """The request in the dialect of the target. Raises GatewayError (400) for what that cannot express."""
+    """The request in the dialect of the target. Raises GatewayError (400) for what that cannot express and
+    must not leave out."""
     if isinstance(asked, ChatRequest):
-        return PROVIDERS[target.dialect].chat_request(asked, model, target, request_id=request_id)
+        request = PROVIDERS[target.dialect].chat_request(asked, model, target, request_id=request_id)
+        if request.dropped:
+            check_loss(request.dropped, model)
+        return request
     embedder = EMBEDDERS.get(target.dialect)
     if embedder is None or not isinstance(asked, EmbeddingsRequest):
         message = f"The provider that serves the model {model.id} cannot be asked for embeddings."

@@ -12,10 +12,11 @@ from apps.gateway.providers.anthropic_messages import answers_tools_without_thou
 from apps.gateway.providers.anthropic_thinking import Habits, asked_effort, habits_of, thinking_fields
 from apps.gateway.providers.conversation import (
     COMMON_FIELDS,
+    is_function,
     output_limit,
-    refuse_what_changes_the_answer,
     unexpressed,
 )
+from apps.gateway.providers.loss import refuse_unknown
 
 MOST_TEMPERATURE: Final = 1
 MAX_USER_CHARACTERS: Final = 256
@@ -24,8 +25,8 @@ _TIERS: Final = {"auto": "auto", "priority": "auto", "default": "standard_only"}
 _PASSED: Final = ("thinking", "cache_control")
 """Objects of Anthropic's own that callers write beside OpenAI's fields, as is `top_k`."""
 _KNOWN: Final = COMMON_FIELDS | {
-    *_PASSED, "top_k", "n", "temperature", "top_p", "stop", "parallel_tool_calls", "reasoning_effort", "reasoning",
-    "response_format", "user", "safety_identifier", "service_tier", "modalities",
+    *_PASSED, "top_k", "temperature", "top_p", "stop", "parallel_tool_calls", "reasoning_effort", "reasoning",
+    "response_format", "user", "safety_identifier", "service_tier",
 }  # fmt: skip
 
 
@@ -39,7 +40,7 @@ def messages_request(chat: ChatRequest, model: OfferedModel, target: Target) -> 
     """The request in this dialect, and the fields that are lost in it. Raises GatewayError (400) for what would change
     the answer if it were left out."""
     body = chat.body
-    _refuse(body)
+    refuse_unknown(body, _KNOWN)
     habits = habits_of(target.upstream_model, target.options.get("thinking", "auto"))
     lost = list(unexpressed(body, _KNOWN))
     system, turns = conversation(body["messages"])
@@ -85,14 +86,6 @@ def _shorten_cache_marks(request: dict[str, Any]) -> bool:
     return found
 
 
-def _refuse(body: dict[str, Any]) -> None:
-    refuse_what_changes_the_answer(body)
-    if (body.get("n") or 1) > 1:
-        raise bad_field("n", "This model gives one answer to a request: n must be 1.")
-    if body.get("modalities") not in (None, [], ["text"]):
-        raise bad_field("modalities", "This model answers with text only.")
-
-
 def _passed(body: dict[str, Any]) -> dict[str, Any]:
     fields = {name: body[name] for name in _PASSED if body.get(name) is not None}
     for name, value in fields.items():
@@ -102,7 +95,8 @@ def _passed(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def _tools(body: dict[str, Any]) -> dict[str, Any]:
-    tools = [_tool(tool, f"tools[{index}]") for index, tool in enumerate(body.get("tools") or ())]
+    listed = enumerate(body.get("tools") or ())
+    tools = [_tool(tool, f"tools[{index}]") for index, tool in listed if is_function(tool)]
     choice = _tool_choice(body.get("tool_choice"), has_tools=bool(tools))
     if not tools:
         return {}
@@ -111,11 +105,9 @@ def _tools(body: dict[str, Any]) -> dict[str, Any]:
     return {"tools": tools} | ({"tool_choice": choice} if choice else {})
 
 
-def _tool(tool: object, place: str) -> dict[str, Any]:
-    function = tool.get("function") if isinstance(tool, dict) else None
-    if not isinstance(tool, dict) or tool.get("type") != "function" or not isinstance(function, dict):
-        raise bad_field(f"{place}.type", "This model takes tools of the type function only.")
-    if not isinstance(function.get("name"), str):
+def _tool(tool: dict[str, Any], place: str) -> dict[str, Any]:
+    function = tool.get("function")
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise bad_field(f"{place}.function.name", "A function must have a name, which is a string.")
     mapped: dict[str, Any] = {"name": function["name"]}
     if isinstance(function.get("description"), str) and function["description"]:

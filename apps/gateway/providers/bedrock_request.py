@@ -22,7 +22,6 @@ from apps.gateway.providers.conversation import (
     names_of_calls,
     output_limit,
     parts_of,
-    refuse_what_changes_the_answer,
     refused,
     stop_sequences,
     text_of,
@@ -30,9 +29,10 @@ from apps.gateway.providers.conversation import (
     unexpressed,
     wanted_schema,
 )
+from apps.gateway.providers.loss import refuse_unknown
 
 _KNOWN: Final = COMMON_FIELDS | {
-    "n", "temperature", "top_p", "top_k", "stop", "response_format", "reasoning_effort", "reasoning", "service_tier",
+    "temperature", "top_p", "top_k", "stop", "response_format", "reasoning_effort", "reasoning", "service_tier",
 }  # fmt: skip
 MOST_TEMPERATURE: Final = 1
 _NO_TEXT: Final = re.compile(r"\s*")
@@ -67,9 +67,7 @@ def converse_request(chat: ChatRequest, model: OfferedModel, target: Target) -> 
     """The request, and the fields that are lost in it. Raises GatewayError (400) for what would change the answer if
     it were left out."""
     body = chat.body
-    refuse_what_changes_the_answer(body)
-    if chat.choices > 1:
-        raise bad_field("n", "This model gives one answer to a request: n must be 1.")
+    refuse_unknown(body, _KNOWN)
     lost = list(unexpressed(body, _KNOWN))
     system, messages = _conversation(body["messages"])
     request: Block = {"messages": messages}

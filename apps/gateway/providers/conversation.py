@@ -1,7 +1,7 @@
 """A Chat Completions request taken apart, for dialects that have its pieces in another form. Pure."""
 
 import mimetypes
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -9,33 +9,13 @@ import orjson
 from apps.catalog.contracts import OUTPUT_LIMIT_FIELDS, OfferedModel
 from apps.gateway.dialects.chat import OWN_FIELDS, ChatRequest
 from apps.gateway.errors import GatewayError, bad_field
+from apps.gateway.providers.loss import SAID_BY_SILENCE
 
 INSTRUCTING_ROLES: Final = ("system", "developer")
 COMMON_FIELDS: Final = frozenset(
     (*OWN_FIELDS, *OUTPUT_LIMIT_FIELDS, "model", "messages", "stream", "stream_options", "tools", "tool_choice")
 )
 """Request fields that each dialect takes, or that are CRUN's own."""
-_SAID_BY_SILENCE: Final[Mapping[str, tuple[object, ...]]] = {
-    "n": (1,),
-    "logprobs": (False,),
-    "top_logprobs": (0,),
-    "parallel_tool_calls": (True,),
-    "store": (False,),
-    "frequency_penalty": (0,),
-    "presence_penalty": (0,),
-    "logit_bias": ({},),
-    "service_tier": ("auto", "default"),
-    "response_format": ({"type": "text"},),
-    "modalities": (["text"],),
-}
-"""Values that mean what leaving the field out means."""
-
-
-_CHANGE_THE_ANSWER: Final = {
-    "functions": "This model takes no functions in the old form; use tools.",
-    "audio": "This model does not answer with sound.",
-    "web_search_options": "This model cannot search the web through CRUN.",
-}
 _MIME_TYPES: Final = {"image_url": "image/", "input_audio": "audio/", "video_url": "video/"}
 """Kind of a part -> how the type of its file begins. What is held for a file goes by the kind of its part."""
 
@@ -66,11 +46,9 @@ class Tools(NamedTuple):
     name: str = ""
 
 
-def refuse_what_changes_the_answer(body: dict[str, Any]) -> None:
-    """Raises GatewayError (400) for a field that no dialect but OpenAI's has, and that is more than a wish."""
-    for field, message in _CHANGE_THE_ANSWER.items():
-        if body.get(field) not in (None, []):
-            raise bad_field(field, message)
+def is_function(tool: object) -> bool:
+    """Whether a tool is of the kind that every dialect has. Others are dropped and named, unless one is forced."""
+    return isinstance(tool, dict) and tool.get("type", "function") == "function"
 
 
 def unexpressed(body: dict[str, Any], known: frozenset[str]) -> tuple[str, ...]:
@@ -79,13 +57,9 @@ def unexpressed(body: dict[str, Any], known: frozenset[str]) -> tuple[str, ...]:
     fields = [
         field
         for field, value in body.items()
-        if field not in known and value is not None and value not in _SAID_BY_SILENCE.get(field, ())
+        if field not in known and value is not None and value not in SAID_BY_SILENCE.get(field, ())
     ]
-    tools = [
-        f"tools[{index}]"
-        for index, tool in enumerate(body.get("tools") or ())
-        if not isinstance(tool, dict) or tool.get("type", "function") != "function"
-    ]
+    tools = [f"tools[{index}]" for index, tool in enumerate(body.get("tools") or ()) if not is_function(tool)]
     return (*fields, *tools, *_unexpressed_in(body["messages"]))
 
 
@@ -176,9 +150,7 @@ def tools_of(body: dict[str, Any]) -> Tools:
     """The functions of a request and the choice among them. Raises GatewayError (400) for a function that cannot be
     read, and for a call that is forced and impossible. Tools of other kinds are left out."""
     functions = tuple(
-        _function(tool, f"tools[{index}]")
-        for index, tool in enumerate(body.get("tools") or ())
-        if isinstance(tool, dict) and tool.get("type", "function") == "function"
+        _function(tool, f"tools[{index}]") for index, tool in enumerate(body.get("tools") or ()) if is_function(tool)
     )
     choice = body.get("tool_choice") or "auto"
     if isinstance(choice, dict) and choice.get("type") == "allowed_tools":

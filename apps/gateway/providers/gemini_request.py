@@ -20,7 +20,6 @@ from apps.gateway.providers.conversation import (
     names_of_calls,
     output_limit,
     parts_of,
-    refuse_what_changes_the_answer,
     refused,
     stop_sequences,
     text_of,
@@ -29,6 +28,7 @@ from apps.gateway.providers.conversation import (
     wanted_schema,
 )
 from apps.gateway.providers.gemini_schema import to_gemini_schema
+from apps.gateway.providers.loss import refuse_unknown
 
 _SAME_MEANING: Final = {
     "temperature": "temperature",
@@ -70,12 +70,14 @@ def losses(chat: ChatRequest, model: OfferedModel, target: Target) -> tuple[str,
     parts = [part for message in body["messages"] for _, part in parts_of(message, "")]
     if any("cache_control" in holder for holder in (*body["messages"], *parts, *(body.get("tools") or ()))):
         lost.append("cache_control")
+    if any(message.get("reasoning_details") for message in body["messages"]):
+        lost.append("messages.reasoning_details")
     return tuple(lost)
 
 
 def request_body(chat: ChatRequest, model: OfferedModel, target: Target) -> dict[str, Any]:
     """The GenerateContentRequest. Raises GatewayError (400) for what cannot be left out silently."""
-    refuse_what_changes_the_answer(chat.body)
+    refuse_unknown(chat.body, _KNOWN)
     takes_json_schema = target.options["api_version"] != "v1"
     instructions, contents = _conversation(chat.body["messages"], is_signed=_thinks_by_level(target.upstream_model))
     _refuse_files_of(urlsplit(target.base_url).hostname or "", contents)
