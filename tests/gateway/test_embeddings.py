@@ -11,6 +11,7 @@ import pytest
 
 from apps.catalog.contracts import Price
 from apps.core.limits import Limits
+from apps.gateway.answers import embeddings as embeddings_answer
 from apps.gateway.dialects.embeddings import MAX_INPUTS, parse_embeddings
 from apps.gateway.errors import GatewayError
 from apps.usage.contracts import Outcome, TokenCounts
@@ -429,3 +430,59 @@ async def test_a_large_answer_passes(bench: Bench, upstream: ScriptedUpstream) -
     call = await scripted(bench, upstream, body)
     assert call.status == 200
     assert large in call.body
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("encoding", ["float", "base64"])
+async def test_many_vectors_are_made_ready_in_steps_and_are_the_same(
+    bench: Bench, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    numbers = [[0.5, -0.25, float(position)] for position in range(2)]
+    packed = [base64.b64encode(array("f", each).tobytes()).decode() for each in numbers]
+    other = packed if encoding == "float" else numbers
+    whole = await scripted(bench, upstream, answer_of(*other), encoding_format=encoding)
+    for name in ("INLINE_BYTES", "STEP_BYTES"):
+        monkeypatch.setattr(f"apps.gateway.answers.embeddings.{name}", 1)
+    again = await scripted(bench, upstream, answer_of(*other), encoding_format=encoding)
+    assert (whole.status, again.status) == (200, 200)
+    assert again.body == whole.body
+    assert [each["embedding"] for each in again.json["data"]] == (numbers if encoding == "float" else packed)
+
+
+@pytest.mark.asyncio
+async def test_a_broken_answer_of_many_vectors_is_an_error_and_free(
+    bench: Bench, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch, empty_store: Any
+) -> None:
+    monkeypatch.setattr("apps.gateway.answers.embeddings.INLINE_BYTES", 1)
+    for wrong in (answer_of([1.5], ["x"]), answer_of([1.5]), answer_of([1.5], "AAA="), answer_of([1], [2])[:-1]):
+        upstream.answers.clear()
+        call = await scripted(bench, upstream, wrong)
+        assert (call.status, bench.record(call).cost_nanos) == (502, 0)
+    assert (await left(bench, empty_store))[1:] == (0, 0)
+
+
+@pytest.mark.asyncio
+async def test_who_leaves_while_vectors_are_made_ready_pays_what_was_told_and_stops_the_work(
+    bench: Bench, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch, empty_store: Any
+) -> None:
+    for name in ("INLINE_BYTES", "STEP_BYTES"):
+        monkeypatch.setattr(f"apps.gateway.answers.embeddings.{name}", 1)
+    monkeypatch.setattr("apps.gateway.dialects.embeddings.MAX_INPUTS", 3_000)
+    put_on_offer(bench, embed=("sandbox-embedding", PRICE))
+    made: list[int] = []
+    convert = embeddings_answer._encoded
+
+    def note(embedding: msgspec.Raw, encoding: str) -> msgspec.Raw:
+        made.append(1)
+        if len(made) == 3:
+            call.leave()
+        return convert(embedding, encoding)
+
+    monkeypatch.setattr(embeddings_answer, "_encoded", note)
+    call = bench.start(EMBEDDINGS, {**SDK_LIKE, "input": ["one two three"] * 2_500})
+    assert call.task is not None
+    await call.task
+    assert 3 <= len(made) < 2_000
+    (end,) = ends(bench)
+    assert (end.outcome, end.tokens, end.estimated) == (Outcome.CANCELLED, TokenCounts(input=7_500), False)
+    assert (await left(bench, empty_store))[1:] == (0, 0)

@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apps.gateway.dialects.strict_json import MAX_INTEGER, MAX_KEYS, read_object
+from apps.gateway.dialects.strict_json import (
+    MAX_CONTAINERS,
+    MAX_INTEGER,
+    MAX_KEYS,
+    MAX_PIECES,
+    MAX_VALUES,
+    read_object,
+)
 from apps.gateway.errors import GatewayError
 
 CHAT = b'{"model":"m","max_tokens":5,"messages":[{"role":"user","content":"Say: \\"a\\":1"}]}'
@@ -66,6 +73,52 @@ def test_what_readers_could_take_differently_is_400_by_its_place(raw: bytes, pla
         error = refusal(written)
         assert (error.kind.status, error.param) == (400, place)
         assert word in error.message
+
+
+def listed(value: bytes, times: int, *, beside: bytes = b"") -> bytes:
+    return b'{"a":[' + b",".join([value] * times) + b"]" + beside + b"}"
+
+
+@pytest.mark.parametrize(
+    ("value", "most"),
+    [(b'"x"', MAX_VALUES - 1), (b"null", MAX_VALUES - 1), (b"1.5", MAX_VALUES - 1), (b"{}", MAX_CONTAINERS - 2),
+     (b"[]", MAX_CONTAINERS - 2), (b"123456", 290_000)],
+)  # fmt: skip
+def test_so_many_values_pass_and_no_more(value: bytes, most: int) -> None:
+    assert len(read_object(listed(value, most))["a"]) == most
+    if value != b"123456":  # of token ids the text may have no more than these
+        error = refusal(listed(value, most + 1))
+        assert (error.kind.status, "values" in error.message) == (400, True)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        listed(b"1", MAX_PIECES + 2),
+        listed(b'{"":[]}', 200_000),
+        listed(b'["",[[]]]', 100_000),
+        listed(b'""', 600_000),
+        listed(b"[" * 60 + b"]" * 60, 5_000),
+        listed(b"1", MAX_VALUES, beside=b',"b":[1,""' + b",1" * MAX_VALUES + b"]"),
+        listed(b"[" * 1_200 + b"]" * 1_200, 49),
+        listed(b'"\\"[{,\\\\"', 5, beside=b',"b":[' + b"{}," * 50_000 + b"{}]"),
+    ],
+    ids=range(8),
+)
+def test_bodies_that_are_dear_to_read_are_refused(raw: bytes) -> None:
+    assert refusal(raw).kind.status == 400
+
+
+@pytest.mark.parametrize("text", ['{"', '{[,":]}', '\\"[{', "[[[[,,,,", '"' * 7, "\\\\\\"])
+def test_whatever_stands_in_a_text_is_text(text: str) -> None:
+    body = {"messages": [{"role": "user", "content": text * (1_500_000 // len(text))}]}
+    assert read_object(orjson.dumps(body)) == body
+
+
+@pytest.mark.parametrize("wrong", [MAX_INTEGER + 1, -MAX_INTEGER - 1])
+def test_a_large_integer_among_many_is_400_by_its_place(wrong: int) -> None:
+    error = refusal(orjson.dumps({"a": [1] * 150_000 + [wrong]}).replace(b",", b" ,", 1))
+    assert (error.param, "2^53" in error.message) == ("a[150000]", True)
 
 
 DUPLICATES = [

@@ -1,20 +1,29 @@
 """An upstream's embeddings on their way to the client: checked and billed. Vectors stay the bytes that they came as."""
 
+import asyncio
 import base64
 import binascii
 import math
 import sys
 from array import array
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager
+from operator import itemgetter
 from typing import Any, Final
 
 import msgspec
 
-from apps.gateway.answers.relay import cost_for_client
+from apps.gateway.answers.relay import Given, cost_for_client
 from apps.gateway.dispatch import Exchange
 from apps.gateway.errors import UPSTREAM_FAILED, GatewayError
 from apps.gateway.metering.token_usage import ToldUsage, read_usage, served_tier
-from apps.usage.contracts import Outcome, RequestClosed, TokenCounts
+from apps.gateway.server.cancellation import told_to_client
+from apps.usage.contracts import Outcome, TokenCounts
 
+INLINE_BYTES: Final = 256 << 10
+"""A larger answer is made ready in steps: some ten milliseconds a MB, in which nobody else would be served."""
+STEP_BYTES: Final = 128 << 10
+"""About five milliseconds of the dearest way: base64 into decimal numbers."""
 _NUMBERS: Final = b"0123456789+-.eE, \t\r\n"
 """All that stands in a flat list of JSON numbers, which is known to be valid JSON."""
 _EMPTY: Final = b"[] \t\r\n"
@@ -44,25 +53,74 @@ _decoder = msgspec.json.Decoder(_Answer)
 _encoder = msgspec.json.Encoder()
 
 
-def give_embeddings(exchange: Exchange, body: bytes) -> tuple[bytes, RequestClosed]:
+def give_embeddings(exchange: Exchange, body: bytes) -> Given | Awaitable[Given]:
     """The answer under our names, and its record. Raises GatewayError for what are no embeddings of the request."""
-    asked, meter = exchange.admission.asked, exchange.meter
-    try:
+    if len(body) > INLINE_BYTES:
+        return _give_in_steps(exchange, body)
+    with _only_embeddings():
         answer = _decoder.decode(body)
-        vectors = _vectors(answer.data, inputs=asked.inputs, encoding=asked.body.get("encoding_format") or "float")
+        return _close(exchange, answer, list(_written(exchange, answer)))
+
+
+async def _give_in_steps(exchange: Exchange, body: bytes) -> Given:
+    """The same for an answer of many MB, which are turned into other numbers vector by vector."""
+    with _only_embeddings():
+        answer = _decoder.decode(body)
+        written, at_once = [], 0
+        try:
+            for index, vector in _written(exchange, answer):
+                written.append((index, vector))
+                at_once += len(vector)
+                if at_once > STEP_BYTES:
+                    at_once = 0
+                    await asyncio.sleep(0)
+        except asyncio.CancelledError as error:
+            _close_abandoned(exchange, answer, error)
+            raise
+        return _close(exchange, answer, written)
+
+
+def _close_abandoned(exchange: Exchange, answer: _Answer, error: asyncio.CancelledError) -> None:
+    """A client that leaves while its answer is made ready pays for what the upstream told."""
+    if exchange.deadline.expired is None and told_to_client(error, exchange.deadline) is None:
+        told = _note_usage(exchange, answer)
+        exchange.meter.close_partial(Outcome.CANCELLED, told.tokens, 0, error_code="client_closed")
+
+
+@contextmanager
+def _only_embeddings() -> Iterator[None]:
+    try:
+        yield
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
         raise GatewayError(UPSTREAM_FAILED, "The upstream's answer are no embeddings of the request.") from error
-    meter.received(0, 0)
-    told = _told(answer.usage, bound=exchange.admission.token_bound)
-    meter.note_usage(told, served_tier(asked.asked_tier, answer.service_tier))
+
+
+def _close(exchange: Exchange, answer: _Answer, written: list[tuple[int, bytes]]) -> Given:
+    """The vectors in the order of the inputs. Raises ValueError when they are not one for each."""
+    inputs = exchange.admission.asked.inputs
+    written.sort(key=itemgetter(0))
+    if [index for index, _ in written] != list(range(inputs)):
+        raise ValueError(f"{len(written)} vectors for {inputs} inputs")
+    meter = exchange.meter
+    told = _note_usage(exchange, answer)
     if told.tokens is None:
-        closed = meter.close(Outcome.COMPLETED, TokenCounts(input=asked.input_estimate()), estimated=True)
+        tokens = TokenCounts(input=exchange.admission.asked.input_estimate())
+        closed = meter.close(Outcome.COMPLETED, tokens, estimated=True)
     else:
         closed = meter.close(Outcome.COMPLETED, told.tokens)
     prompt = closed.tokens.all_input
     usage = {"prompt_tokens": prompt, "total_tokens": prompt, **cost_for_client(closed)}
-    ours = {"object": "list", "data": vectors, "model": exchange.admission.model.id, "usage": usage}
-    return _encoder.encode(ours), closed
+    rest = _encoder.encode({"model": exchange.admission.model.id, "usage": usage})
+    parts = [part for _, vector in written for part in (b",", vector)]  # joined once: they may be a hundred MB
+    parts[0] = b'{"object":"list","data":['
+    return b"".join([*parts, b"],", rest[1:]]), closed
+
+
+def _note_usage(exchange: Exchange, answer: _Answer) -> ToldUsage:
+    exchange.meter.received(0, 0)
+    told = _told(answer.usage, bound=exchange.admission.token_bound)
+    exchange.meter.note_usage(told, served_tier(exchange.admission.asked.asked_tier, answer.service_tier))
+    return told
 
 
 def _told(usage: object, *, bound: int) -> ToldUsage:
@@ -79,16 +137,12 @@ def _told(usage: object, *, bound: int) -> ToldUsage:
     return ToldUsage(told.tokens, "" if told.tokens.all_input else "no input tokens told for embeddings", usage)
 
 
-def _vectors(data: list[_Vector], *, inputs: int, encoding: str) -> list[_Given]:
-    """The vectors in the order of the inputs, as the caller wants them. Raises ValueError for wrong ones."""
-    given = [
-        _Given(position if vector.index is None else vector.index, _encoded(vector.embedding, encoding))
-        for position, vector in enumerate(data)
-    ]
-    given.sort(key=lambda each: each.index)
-    if [each.index for each in given] != list(range(inputs)):
-        raise ValueError(f"{len(data)} vectors for {inputs} inputs")
-    return given
+def _written(exchange: Exchange, answer: _Answer) -> Iterator[tuple[int, bytes]]:
+    """Each vector with its index, as the caller gets it. Raises ValueError for a wrong one."""
+    encoding = exchange.admission.asked.body.get("encoding_format") or "float"
+    for position, vector in enumerate(answer.data):
+        index = position if vector.index is None else vector.index
+        yield index, _encoder.encode(_Given(index, _encoded(vector.embedding, encoding)))
 
 
 def _encoded(embedding: msgspec.Raw, encoding: str) -> msgspec.Raw:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
 from apps.core.crash_points import crash_point
@@ -19,8 +19,10 @@ from apps.gateway.server.cancellation import told_to_client
 from apps.gateway.server.deadline import Deadline, Wait
 from apps.usage.contracts import Outcome, RequestClosed, TokenCounts
 
-Give = Callable[[Exchange, bytes], tuple[bytes, RequestClosed]]
-"""Closes the record of a whole answer, and makes what the client gets of it. Raises GatewayError for no answer."""
+Given = tuple[bytes, RequestClosed]
+Give = Callable[[Exchange, bytes], Given | Awaitable[Given]]
+"""Closes the record of a whole answer, and makes what the client gets of it: at once, or in steps that let others run
+where that takes long. Raises GatewayError for no answer."""
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +82,7 @@ async def stream(exchange: Exchange) -> AsyncGenerator[bytes, None]:
         exchange.abandon()
 
 
-def give_chat(exchange: Exchange, body: bytes) -> tuple[bytes, RequestClosed]:
+def give_chat(exchange: Exchange, body: bytes) -> Given:
     """A chat completion under our names."""
     answer, closed = close_chat(exchange, body)
     return _as_ours(answer, exchange, closed), closed
@@ -92,12 +94,13 @@ def close_chat(exchange: Exchange, body: bytes) -> tuple[dict[str, Any], Request
     return answer, _close_whole_answer(exchange, answer)
 
 
-async def whole(exchange: Exchange, give: Give = give_chat) -> tuple[bytes, RequestClosed]:
+async def whole(exchange: Exchange, give: Give = give_chat) -> Given:
     """A complete answer as JSON in our shape, and its record. Raises GatewayError; the record is closed either way."""
     meter = exchange.meter
     deadline = exchange.deadline
     try:
-        return give(exchange, await exchange.response.read())
+        given = give(exchange, await exchange.response.read())
+        return given if isinstance(given, tuple) else await given
     except (GatewayError, UpstreamBroken, asyncio.CancelledError) as error:
         failure = _failure_of(error, deadline)
         if failure is None:

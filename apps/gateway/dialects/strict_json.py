@@ -16,6 +16,12 @@ from apps.gateway.errors import BAD_REQUEST, BODY_TOO_LARGE, GatewayError, bad_f
 
 MAX_DEPTH: Final = 64
 MAX_KEYS: Final = 10_000
+MAX_VALUES: Final = 100_000
+"""Of a body in all. Lists of nothing but integers, such as token ids, count as one."""
+MAX_CONTAINERS: Final = 50_000
+"""Objects and lists of a body: each is dearer to make than a number."""
+MAX_PIECES: Final = 400_000
+"""Of a body in all, every token id counted: no 2 MB of real ones have more."""
 MAX_INTEGER: Final = 2**53
 MAX_TEXT_BYTES: Final = 2 << 20
 """A body has no more than this beside its media; with them the door's own limit counts."""
@@ -30,9 +36,17 @@ _MAX_PLACE: Final = 200
 _REWRITTEN_BYTES: Final = 256 << 10
 _FLAT_BYTES: Final = 2 << 10
 """Of no more bytes than this it is cheaper to count brackets than to look; and they hold no 10 000 keys."""
+_FEW_COMMAS: Final = MAX_CONTAINERS // 1_100
+"""No more containers than allowed stand between so few: orjson reads 1 024 levels at most."""
+_LONG_LIST: Final = 64
+"""A list of so many integers is cheaper to look at as a whole."""
 Checked = TypeVar("Checked")
 _LARGE_INTEGER: Final = f"An integer may be {MAX_INTEGER} (2^53) at most, and no less than that below zero."
 _TOO_MANY_KEYS: Final = f"An object may have {MAX_KEYS:,} keys at most."
+_TOO_MANY_VALUES: Final = (
+    f"A request may have {MAX_VALUES:,} values in all, {MAX_CONTAINERS:,} of them objects and lists, and"
+    f" {MAX_PIECES:,} token ids."
+)
 _TOO_DEEP: Final = f"The request body is nested deeper than {MAX_DEPTH} levels."
 
 
@@ -47,8 +61,8 @@ class _Broken(Exception):
 
 def read_object(raw: bytes) -> dict[str, Any]:
     """The object that a body is. Raises GatewayError: 400 that names the place, 413 for too much beside its media."""
-    if len(raw) > MAX_TEXT_BYTES and _count(raw, b",") > MAX_TEXT_BYTES:  # media have hardly any, so all this is text
-        raise too_much_text()
+    if len(raw) > MAX_CONTAINERS:
+        _check_pieces(raw)
     try:
         body = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
@@ -72,6 +86,25 @@ def read_object(raw: bytes) -> dict[str, Any]:
 def too_much_text() -> GatewayError:
     """413 for a body that has too much beside its media."""
     return GatewayError(BODY_TOO_LARGE, f"A request may have {MAX_TEXT_BYTES >> 20} MB without its media.")
+
+
+def _check_pieces(raw: bytes) -> None:
+    """Raises GatewayError for a body of so many values that to make them would keep everybody else waiting: 413 for one
+    that is too large for text, else 400."""
+    commas = _count(raw, b",")
+    if commas <= _FEW_COMMAS:
+        return
+    if len(raw) > MAX_TEXT_BYTES and commas > MAX_TEXT_BYTES:  # media have hardly any, so all this is text
+        raise too_much_text()
+    if commas <= MAX_PIECES and _count(raw, b"[") + _count(raw, b"{") <= MAX_CONTAINERS:
+        return
+    plain = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
+    if plain.count(b'"') <= 4 * MAX_VALUES:  # every value has two at most, and its key two more
+        outside = b"".join(plain.split(b'"')[::2])
+        commas, openings = outside.count(b","), outside.count(b"[") + outside.count(b"{")
+        if commas <= MAX_PIECES and openings <= MAX_CONTAINERS:
+            return
+    raise GatewayError(BAD_REQUEST, _TOO_MANY_VALUES)
 
 
 def _is_written_our_way(body: dict[str, Any], raw: bytes) -> bool:
@@ -115,7 +148,7 @@ def _walk(body: dict[str, Any]) -> tuple[int, int, bool]:
     """Level by level: how many keys there are, how many colons in strings, and whether there is a huge number.
 
     Raises _Broken, or RecursionError for too many levels."""
-    keys = colons = depth = 0
+    keys = colons = depth = values = 0
     has_huge = False
     level: list[Any] = [body]
     while level:
@@ -129,6 +162,13 @@ def _walk(body: dict[str, Any]) -> tuple[int, int, bool]:
                 if len(container) > MAX_KEYS:
                     raise _Broken(_has_too_many_keys, _TOO_MANY_KEYS)
                 container = container.values()
+            elif len(container) > _LONG_LIST and set(map(type, container)) == {int}:
+                if max(container) > MAX_INTEGER or min(container) < -MAX_INTEGER:
+                    raise _Broken(_is_large_integer, _LARGE_INTEGER)
+                continue
+            values += len(container)
+            if values > MAX_VALUES:
+                raise GatewayError(BAD_REQUEST, _TOO_MANY_VALUES)
             for value in container:
                 kind = type(value)
                 if kind is str:
