@@ -37,6 +37,8 @@ IMAGE_TOKENS = 8_192
 UNSUPPORTED_POLICIES = ("drop", "refuse")
 """What becomes of a request field that a route has no words for: left out and named, or the request is refused."""
 MINUTES_PER_DAY = 1_440
+MAX_FIRST_BYTE_TIMEOUT_S = 3_600
+"""Nobody waits longer for a stream to begin."""
 
 
 def _clock(minute: int) -> str:
@@ -129,6 +131,15 @@ class Price(Rates, frozen=True, kw_only=True, omit_defaults=True):
         return bool(self.per_image) or any(variant.per_image for variant in self.variants)
 
 
+class Maintenance(msgspec.Struct, frozen=True):
+    """A time, in Unix seconds, in which a route gets no new requests: `starts_at` is in it, `ends_at` is not."""
+
+    starts_at: float
+    ends_at: float
+    note: str = ""
+    """For customers."""
+
+
 class Target(msgspec.Struct, frozen=True):
     """One usable route: its provider's address with the credential opened. Never logged, never shown."""
 
@@ -144,6 +155,8 @@ class Target(msgspec.Struct, frozen=True):
     """The one of OUTPUT_LIMIT_FIELDS that it is told in where CRUN must cut an output."""
     options: dict[str, str] = {}
     """What else its dialect asks for, by the names in `dialects.OPTIONS`, every default filled in."""
+    maintenance: tuple[Maintenance, ...] = ()
+    """The windows of the route and of its provider, the earlier first, as far as they were not over on loading."""
 
     def __repr__(self) -> str:
         return f"Target({self.provider!r}, {self.upstream_model!r})"
@@ -170,6 +183,10 @@ class OfferedModel(msgspec.Struct, frozen=True):
     """No image that it is sent has more tokens than this."""
     refuses_unsupported: bool = False
     """A route that has no words for a field of a request is not asked; else it is asked without the field."""
+    first_byte_timeout_s: int | None = None
+    """How long its streams may take to begin; None: as long as all others."""
+    has_maintenance: bool = False
+    """Whether any of its routes has a window of maintenance, now or later."""
 
     @property
     def only_embeds(self) -> bool:

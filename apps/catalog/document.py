@@ -6,8 +6,9 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
-from apps.catalog.contracts import IMAGE_TOKENS, OUTPUT_LIMIT_FIELDS, UNSUPPORTED_POLICIES
+from apps.catalog.contracts import IMAGE_TOKENS, MAX_FIRST_BYTE_TIMEOUT_S, OUTPUT_LIMIT_FIELDS, UNSUPPORTED_POLICIES
 from apps.catalog.dialects import DIALECTS, option_problems
+from apps.catalog.maintenance_document import MaintenanceEntry, read_maintenance, render_maintenance
 from apps.catalog.nodes import (
     Findings,
     Items,
@@ -66,6 +67,7 @@ class ProviderEntry:
     output_limit_field: str = OUTPUT_LIMIT_FIELDS[0]
     options: dict[str, str] = field(default_factory=dict, hash=False)
     """What else its dialect asks for: see `dialects.OPTIONS`."""
+    maintenance: MaintenanceEntry | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +78,7 @@ class RouteEntry:
     upstream_model: str
     weight: int = 1
     enabled: bool = True
+    maintenance: MaintenanceEntry | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +96,7 @@ class ModelEntry:
     tokenizer: str = ""
     image_tokens: int = IMAGE_TOKENS
     unsupported_parameters: str = UNSUPPORTED_POLICIES[0]
+    first_byte_timeout_s: int | None = None
     enabled: bool = True
     routes: tuple[RouteEntry, ...] = ()
     prices: tuple[PriceEntry, ...] = ()
@@ -249,6 +253,7 @@ _PROVIDER_KEYS = {
     "sandbox": Key(scalar(true_or_false), "sandbox"),
     "output_limit_field": Key(scalar(one_of(OUTPUT_LIMIT_FIELDS)), "output_limit_field"),
     "options": Key(words, "options"),
+    "maintenance": Key(read_maintenance, "maintenance"),
 }
 _MODEL_KEYS = {
     "id": Key(
@@ -266,6 +271,7 @@ _MODEL_KEYS = {
     "tokenizer": Key(scalar(text(50, may_be_empty=True)), "tokenizer"),
     "image_tokens": Key(scalar(integer(1, _MAX_INTEGER)), "image_tokens"),
     "unsupported_parameters": Key(scalar(one_of(UNSUPPORTED_POLICIES)), "unsupported_parameters"),
+    "first_byte_timeout_s": Key(scalar(integer(1, MAX_FIRST_BYTE_TIMEOUT_S)), "first_byte_timeout_s"),
     "enabled": Key(scalar(true_or_false), "enabled"),
 }
 _ROUTE_KEYS = {
@@ -276,6 +282,7 @@ _ROUTE_KEYS = {
     ),
     "weight": Key(scalar(integer(1, _MAX_WEIGHT)), "weight"),
     "enabled": Key(scalar(true_or_false), "enabled"),
+    "maintenance": Key(read_maintenance, "maintenance"),
 }
 
 
@@ -316,6 +323,8 @@ def _render_provider(entry: ProviderEntry) -> Iterator[str]:
     if entry.options:
         pairs = (f"{name}: {_render_text(value)}" for name, value in sorted(entry.options.items()))
         yield f"options: {{{', '.join(pairs)}}}"
+    if entry.maintenance is not None:
+        yield render_maintenance(entry.maintenance)
 
 
 def _render_model(entry: ModelEntry) -> Iterator[str]:
@@ -335,6 +344,8 @@ def _render_model(entry: ModelEntry) -> Iterator[str]:
         yield f"image_tokens: {entry.image_tokens}"
     if entry.unsupported_parameters != UNSUPPORTED_POLICIES[0]:
         yield f"unsupported_parameters: {entry.unsupported_parameters}"
+    if entry.first_byte_timeout_s is not None:
+        yield f"first_byte_timeout_s: {entry.first_byte_timeout_s}"
     if not entry.enabled:
         yield "enabled: false"
     yield "routes:" if entry.routes else "routes: []"
@@ -344,6 +355,7 @@ def _render_model(entry: ModelEntry) -> Iterator[str]:
             f"upstream_model: {_render_text(route.upstream_model)}",
         ]
         pairs += [f"weight: {route.weight}"] + ([] if route.enabled else ["enabled: false"])
+        pairs += [] if route.maintenance is None else [render_maintenance(route.maintenance)]
         yield f"  - {{{', '.join(pairs)}}}"
     yield "prices:" if entry.prices else "prices: []"
     for price in entry.prices:

@@ -4,7 +4,8 @@ from django.db import transaction
 from django.db.models import Prefetch
 
 from apps.catalog.document import CatalogDocument, ModelEntry, ProviderEntry, RouteEntry
-from apps.catalog.models import Model, PriceVersion, Provider, Route
+from apps.catalog.maintenance_document import MaintenanceEntry
+from apps.catalog.models import Maintained, Model, PriceVersion, Provider, Route
 from apps.catalog.price_entries import AMOUNTS, PriceEntry, variants_from_json
 
 
@@ -33,6 +34,7 @@ def _provider(row: Provider) -> ProviderEntry:
         sandbox=row.sandbox,
         output_limit_field=row.output_limit_field,
         options=dict(row.options),
+        maintenance=_maintenance(row),
     )
 
 
@@ -49,6 +51,7 @@ def _model(row: Model) -> ModelEntry:
         tokenizer=row.tokenizer,
         image_tokens=row.image_tokens,
         unsupported_parameters=row.unsupported_parameters,
+        first_byte_timeout_s=row.first_byte_timeout_s,
         enabled=row.enabled,
         routes=tuple(_route(route) for route in row.routes.all()),
         prices=tuple(_price(price) for price in row.prices.all()),
@@ -57,8 +60,18 @@ def _model(row: Model) -> ModelEntry:
 
 def _route(row: Route) -> RouteEntry:
     return RouteEntry(
-        provider=row.provider_id, upstream_model=row.upstream_model, weight=row.weight, enabled=row.enabled
+        provider=row.provider_id,
+        upstream_model=row.upstream_model,
+        weight=row.weight,
+        enabled=row.enabled,
+        maintenance=_maintenance(row),
     )
+
+
+def _maintenance(row: Maintained) -> MaintenanceEntry | None:
+    if row.maintenance_from is None or row.maintenance_until is None:
+        return None
+    return MaintenanceEntry(starts_at=row.maintenance_from, ends_at=row.maintenance_until, note=row.maintenance_note)
 
 
 def _price(row: PriceVersion) -> PriceEntry:

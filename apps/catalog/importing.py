@@ -10,6 +10,7 @@ from django.db import models, transaction
 
 from apps.catalog.credentials import is_bound_to, open_credential, store_credential
 from apps.catalog.document import CatalogDocument, ModelEntry, ProviderEntry, RouteEntry
+from apps.catalog.maintenance_document import MaintenanceEntry
 from apps.catalog.models import CatalogVersion, Model, PriceVersion, Provider, Route
 from apps.catalog.price_entries import AMOUNTS, PriceEntry, variants_as_json, variants_from_json
 from apps.core.changes import announce_on_commit
@@ -81,7 +82,7 @@ def _import_providers(entries: Iterable[ProviderEntry], report: ImportReport) ->
     stored = Provider.objects.in_bulk([entry.id for entry in entries])
     for entry in entries:
         provider = stored.get(entry.id)
-        values = {name: getattr(entry, name) for name in _PROVIDER_FIELDS}
+        values = {name: getattr(entry, name) for name in _PROVIDER_FIELDS} | _maintenance(entry.maintenance)
         if provider is None:
             provider = Provider(id=entry.id, **values)
             store_credential(provider, entry.api_key)
@@ -153,7 +154,8 @@ def _import_routes(entries: Iterable[ModelEntry], tally: Tally) -> None:
             if known is None:
                 created.append(_new_route(entry.id, wanted))
             else:
-                _update(known, {"weight": wanted.weight, "enabled": wanted.enabled}, tally=tally)
+                values = {"weight": wanted.weight, "enabled": wanted.enabled, **_maintenance(wanted.maintenance)}
+                _update(known, values, tally=tally)
     stale = [route.pk for left in stored.values() for route in left.values()]
     if stale:
         Route.objects.filter(pk__in=stale).delete()
@@ -169,7 +171,19 @@ def _new_route(model_id: str, entry: RouteEntry) -> Route:
         upstream_model=entry.upstream_model,
         weight=entry.weight,
         enabled=entry.enabled,
+        **_maintenance(entry.maintenance),
     )
+
+
+def _maintenance(entry: MaintenanceEntry | None) -> dict[str, Any]:
+    """The columns of a window; without one they are empty."""
+    if entry is None:
+        return {"maintenance_from": None, "maintenance_until": None, "maintenance_note": ""}
+    return {
+        "maintenance_from": entry.starts_at,
+        "maintenance_until": entry.ends_at,
+        "maintenance_note": entry.note,
+    }
 
 
 def _import_prices(entries: Iterable[ModelEntry], tally: Tally, *, actor: str) -> None:

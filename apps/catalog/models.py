@@ -5,10 +5,17 @@ from typing import Any, ClassVar
 from django.contrib.postgres.fields import ArrayField
 from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Q
 from django.utils import timezone
 
-from apps.catalog.contracts import BUCKETS, IMAGE_TOKENS, OUTPUT_LIMIT_FIELDS, UNSUPPORTED_POLICIES
+from apps.catalog.contracts import (
+    BUCKETS,
+    IMAGE_TOKENS,
+    MAX_FIRST_BYTE_TIMEOUT_S,
+    OUTPUT_LIMIT_FIELDS,
+    UNSUPPORTED_POLICIES,
+)
+from apps.catalog.maintenance_document import MAX_NOTE_CHARACTERS
 from apps.catalog.price_document import MAX_FLAT, MAX_PRICE
 from apps.catalog.price_entries import AMOUNTS, FLAT
 from apps.core.limit_fields import in_range, rate_field
@@ -59,7 +66,32 @@ def text_only() -> list[str]:
     return ["text"]
 
 
-class Provider(models.Model):
+class Maintained(models.Model):
+    """Something that gets no new requests from `maintenance_from` to `maintenance_until`."""
+
+    maintenance_from = models.DateTimeField(null=True, blank=True, help_text="No new requests from then on (UTC).")
+    maintenance_until = models.DateTimeField(null=True, blank=True, help_text="Requests again from then on (UTC).")
+    maintenance_note = models.CharField(
+        max_length=MAX_NOTE_CHARACTERS, blank=True, help_text="Customers can read it at /models/{id}/endpoints."
+    )
+
+    class Meta:
+        abstract = True
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(maintenance_from__isnull=True, maintenance_until__isnull=True)
+                | Q(
+                    maintenance_from__isnull=False,
+                    maintenance_until__isnull=False,
+                    maintenance_until__gt=F("maintenance_from"),
+                ),
+                name="%(class)s_maintenance_is_a_window",
+                violation_error_message="Maintenance has both a beginning and a later end, or neither.",
+            )
+        ]
+
+
+class Provider(Maintained):
     """An upstream account: where requests go and with which credential.
 
     The credential is either sealed here (bound to the host of `base_url`) or named by an environment variable."""
@@ -97,7 +129,8 @@ class Provider(models.Model):
     )
     created_at = models.DateTimeField(auto_now_add=True)
 
-    class Meta:
+    class Meta(Maintained.Meta):
+        abstract = False
         ordering = ["id"]
 
     def __str__(self) -> str:
@@ -129,6 +162,13 @@ class Model(models.Model):
         default=UNSUPPORTED_POLICIES[0],
         help_text="What a provider has no words for: drop leaves it out and names it, refuse answers with an error.",
     )
+    first_byte_timeout_s = models.PositiveIntegerField(
+        "first byte timeout",
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1), MaxValueValidator(MAX_FIRST_BYTE_TIMEOUT_S)],
+        help_text="Seconds that a stream may take to begin; empty: CRUN_UPSTREAM_FIRST_BYTE_TIMEOUT_S.",
+    )
     enabled = models.BooleanField(default=True)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
@@ -138,6 +178,7 @@ class Model(models.Model):
             models.CheckConstraint(condition=Q(context_length__gte=1), name="model_context_length_positive"),
             models.CheckConstraint(condition=Q(max_output_tokens__gte=1), name="model_max_output_tokens_positive"),
             models.CheckConstraint(condition=Q(id__regex=MODEL_ID_PATTERN), name="model_id_well_formed"),
+            in_range("first_byte_timeout_s", 1, MAX_FIRST_BYTE_TIMEOUT_S),
             in_range("requests_per_minute", 1, MAX_RATE),
             in_range("tokens_per_minute", 1, MAX_RATE),
         ]
@@ -146,7 +187,7 @@ class Model(models.Model):
         return self.id
 
 
-class Route(models.Model):
+class Route(Maintained):
     """One way to serve a model: a provider and the name that the model has there."""
 
     model = models.ForeignKey(Model, on_delete=models.CASCADE, related_name="routes")
@@ -155,9 +196,11 @@ class Route(models.Model):
     weight = models.PositiveIntegerField(default=1, validators=[MinValueValidator(1), MaxValueValidator(1000)])
     enabled = models.BooleanField(default=True)
 
-    class Meta:
+    class Meta(Maintained.Meta):
+        abstract = False
         ordering = ["model", "id"]
         constraints = [
+            *Maintained.Meta.constraints,
             models.UniqueConstraint(fields=["model", "provider", "upstream_model"], name="route_unique"),
             models.CheckConstraint(condition=Q(weight__gte=1, weight__lte=1000), name="route_weight_in_range"),
         ]

@@ -3,11 +3,11 @@
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
 from apps.catalog.contracts import BUCKETS, SERVICE_TIERS
+from apps.catalog.moments import moment, moment_text
 from apps.catalog.nodes import (
     Convert,
     Findings,
@@ -44,10 +44,6 @@ MAX_FLAT = 1_000
 _MAX_INTEGER = 2_147_483_647
 _AMOUNT = re.compile(r"[0-9]{1,11}(\.[0-9]{1,9})?")
 _CLOCK = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]")
-_MOMENT = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?"
-    r"(?P<zone>[Zz]|[+-][0-9]{2}:[0-9]{2})?"
-)
 
 
 def parse_variants(source_text: str) -> tuple[tuple[VariantEntry, ...], list[Problem]]:
@@ -70,7 +66,7 @@ def render_variants(variants: tuple[VariantEntry, ...]) -> str:
 
 def price_pairs(price: PriceEntry) -> Iterator[str]:
     """The `key: value` pairs of a price, without its note."""
-    yield f'from: "{price.starts_at.astimezone(UTC).isoformat().replace("+00:00", "Z")}"'
+    yield f'from: "{moment_text(price.starts_at)}"'
     yield from _amount_pairs(price)
     if price.variants:
         yield f"variants: [{', '.join(map(_variant, price.variants))}]"
@@ -134,21 +130,6 @@ def _amount(highest: int, unit: str) -> Convert:
     return convert
 
 
-def _moment(written: Scalar) -> datetime:
-    match = _MOMENT.fullmatch(written.text)
-    if match and not match["zone"]:
-        raise Refusal(
-            'must name its time zone, as in "2026-01-01T00:00:00Z": without one, the moment at which '
-            "the price starts would depend on the reader"
-        )
-    try:
-        if match is None:
-            raise ValueError
-        return datetime.fromisoformat(written.text.upper()).astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise Refusal('must be an ISO 8601 moment with time zone, as in "2026-01-01T00:00:00Z"') from None
-
-
 _AMOUNT_KEYS = {
     **{bucket: Key(scalar(_amount(MAX_PRICE, "per million tokens")), bucket) for bucket in BUCKETS},
     **{name: Key(scalar(_amount(MAX_FLAT, name.replace("_", " "))), name) for name in FLAT},
@@ -163,7 +144,7 @@ _VARIANT_KEYS: dict[str, Key] = {
 }
 _variant_list: Any = items(_read_variant, identity=id, described="variant")
 _PRICE_KEYS = {
-    "from": Key(scalar(_moment), "starts_at", required=True),
+    "from": Key(scalar(moment), "starts_at", required=True),
     **_AMOUNT_KEYS,
     **{bucket: replace(_AMOUNT_KEYS[bucket], required=True) for bucket in ("input", "output")},
     "variants": Key(_read_variants, "variants"),

@@ -1,14 +1,15 @@
 """Loading the frozen snapshot that gateways serve from. Synchronous; the gateway calls it through its one bridge."""
 
 import logging
+import time
 
 from django.db import transaction
 from django.db.models import Prefetch
 
-from apps.catalog.contracts import CatalogSnapshot, OfferedModel, Price, Target
+from apps.catalog.contracts import CatalogSnapshot, Maintenance, OfferedModel, Price, Target
 from apps.catalog.credentials import open_credential
 from apps.catalog.dialects import with_defaults
-from apps.catalog.models import CatalogVersion, Model, PriceVersion, Provider, Route
+from apps.catalog.models import CatalogVersion, Maintained, Model, PriceVersion, Provider, Route
 from apps.catalog.price_entries import AMOUNTS, frozen_rates, frozen_variant, variants_from_json
 from apps.core.errors import ConfigurationError
 from apps.core.limits import Limits
@@ -48,6 +49,7 @@ def price_from_version(row: PriceVersion) -> Price:
 
 
 def _offer(row: Model, keys: dict[str, str]) -> OfferedModel:
+    targets = tuple(_target(route, keys) for route in row.routes.all() if route.provider_id in keys)
     return OfferedModel(
         id=row.id,
         name=row.name,
@@ -60,10 +62,12 @@ def _offer(row: Model, keys: dict[str, str]) -> OfferedModel:
         output_modalities=tuple(row.output_modalities),
         tokenizer=row.tokenizer,
         image_tokens=row.image_tokens,
-        targets=tuple(_target(route, keys) for route in row.routes.all() if route.provider_id in keys),
+        refuses_unsupported=row.unsupported_parameters == "refuse",
+        targets=targets,
         prices=tuple(price_from_version(price) for price in row.prices.all()),
         limits=Limits(requests_per_minute=row.requests_per_minute, tokens_per_minute=row.tokens_per_minute),
-        refuses_unsupported=row.unsupported_parameters == "refuse",
+        first_byte_timeout_s=row.first_byte_timeout_s,
+        has_maintenance=any(target.maintenance for target in targets),
     )
 
 
@@ -79,7 +83,19 @@ def _target(route: Route, keys: dict[str, str]) -> Target:
         is_sandbox=provider.sandbox,
         output_limit_field=provider.output_limit_field,
         options=with_defaults(provider.dialect, provider.options),
+        maintenance=_maintenance(provider, route),
     )
+
+
+def _maintenance(*rows: Maintained) -> tuple[Maintenance, ...]:
+    """What is not over yet of the windows of these."""
+    now = time.time()
+    windows = (
+        Maintenance(row.maintenance_from.timestamp(), row.maintenance_until.timestamp(), row.maintenance_note)
+        for row in rows
+        if row.maintenance_from and row.maintenance_until and row.maintenance_until.timestamp() > now
+    )
+    return tuple(sorted(windows, key=lambda window: window.starts_at))
 
 
 def _api_keys() -> dict[str, str]:

@@ -19,6 +19,7 @@ from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminT
 from apps.catalog.models import MODALITIES, OUTPUT_MODALITIES, Model, PriceVersion, Route
 from apps.console.access import ConsoleAdmin, OperatorPermissions, ReadOnlyPermissions
 from apps.console.figures import moment
+from apps.console.maintenance import RouteForm
 from apps.console.prices import STATES, bucket_price, in_force, variant_lines, with_state
 from apps.console.site import console_site
 from apps.core.changes import announce_on_commit
@@ -50,6 +51,7 @@ class LanguageModelForm(forms.ModelForm):
             "tokenizer",
             "image_tokens",
             "unsupported_parameters",
+            "first_byte_timeout_s",
             "requests_per_minute",
             "tokens_per_minute",
             "enabled",
@@ -61,7 +63,8 @@ class RouteInline(OperatorPermissions, TabularInline):
     """Who serves the model, and under which name."""
 
     model = Route
-    fields = ("provider", "upstream_model", "weight", "enabled")
+    form = RouteForm
+    fields = RouteForm.Meta.fields
     extra = 0
     hide_title = True
     verbose_name_plural = "Routes"
@@ -133,7 +136,7 @@ class LanguageModelAdmin(ConsoleAdmin):
                     ("context_length", "max_output_tokens"),
                     ("input_modalities", "output_modalities"),
                     ("tokenizer", "image_tokens"),
-                    "unsupported_parameters",
+                    ("unsupported_parameters", "first_byte_timeout_s"),
                 )
             },
         ),

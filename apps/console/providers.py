@@ -11,6 +11,7 @@ from django.db.models import Count, Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import URLPattern, path, reverse
+from django.utils import timezone
 from django.views.decorators.http import require_POST
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldBooleanSwitchWidget
@@ -22,6 +23,7 @@ from apps.catalog.models import Provider
 from apps.console.access import ConsoleAdmin
 from apps.console.connection import SENDABLE_KEY, asked_address, check_connection, untested
 from apps.console.credentials import credential_state
+from apps.console.maintenance import MAINTENANCE_FIELDS, maintenance_words
 from apps.console.provider_options import OptionsField
 from apps.console.site import console_site
 from apps.core.changes import announce_on_commit
@@ -57,6 +59,7 @@ class ProviderForm(forms.ModelForm):
             "enabled",
             "sandbox",
             "output_limit_field",
+            *MAINTENANCE_FIELDS,
         )
 
     def clean_base_url(self) -> str:
@@ -127,6 +130,13 @@ class ProviderAdmin(ConsoleAdmin):
                 },
             ),
             (
+                "Maintenance",
+                {
+                    "description": "No new request goes to the provider in this window; running ones go on.",
+                    "fields": MAINTENANCE_FIELDS,
+                },
+            ),
+            (
                 "API key",
                 {
                     "description": "A stored key is bound to the host above: changing the host removes it.",
@@ -190,7 +200,7 @@ class ProviderAdmin(ConsoleAdmin):
 
     @display(header=True, description="Provider", ordering="id")
     def heading(self, row: Provider) -> tuple[str, str]:
-        return row.name or row.pk, row.pk
+        return row.name or row.pk, ", ".join(filter(None, (row.pk, maintenance_words(row, timezone.now()))))
 
     @display(description="API key", label=KEY_COLORS)
     def key_label(self, row: Provider) -> tuple[str, str]:

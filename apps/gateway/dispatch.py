@@ -218,6 +218,8 @@ class _Call:
     async def first_answer(self, admission: Admission, targets: Sequence[Target]) -> tuple[UpstreamResponse, Target]:
         """The first of the routes that answers. Raises _TryNext when none did and none can have charged."""
         upstreams, is_retry, failure = self._upstreams, False, None
+        if admission.model.first_byte_timeout_s != self._deadline.first_byte_s:
+            self._deadline.bound_first_byte(admission.model.first_byte_timeout_s)
         for target in targets[:MAX_ATTEMPTS]:
             health = self.health = upstreams.of(target)
             if is_retry and (health.is_resting or not upstreams.retries.take()):

@@ -43,6 +43,7 @@ IDEMPOTENCY_ANSWER_LOST = ErrorKind(409, "idempotency_error", "idempotency_answe
 BODY_TOO_LARGE = ErrorKind(413, "invalid_request_error", "request_too_large")
 UNSUPPORTED_ENCODING = ErrorKind(415, "invalid_request_error", "unsupported_content_encoding")
 UNPRICED = ErrorKind(503, "service_unavailable_error", "model_not_priced")
+MODEL_IN_MAINTENANCE = ErrorKind(503, "service_unavailable_error", "model_in_maintenance", retry=True)
 UPSTREAM_OVERLOADED = ErrorKind(503, "service_unavailable_error", "upstream_overloaded", retry=True)
 UPSTREAM_FAILED = ErrorKind(502, "upstream_error", "upstream_failed", retry=True)
 UPSTREAM_MISCONFIGURED = ErrorKind(502, "upstream_error", "upstream_misconfigured")

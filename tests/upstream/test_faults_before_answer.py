@@ -212,3 +212,18 @@ async def test_a_route_without_words_for_a_request_stands_in_nobodys_way(bench: 
         call = await ask(bench, provider={"order": ["good", "wordless"]}, **old)
         assert (call.status, call.json["error"]["code"]) == (503, "upstream_overloaded")
         assert good.requests == 2
+
+
+async def test_e35_a_model_that_thinks_for_long_may_have_a_limit_of_its_own(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other limits are out of reach: what ends the wait is the model's own."""
+    monkeypatch.setattr(deadline, "configured_limits", lambda: [600.0, 600.0, 600.0, 600.0])
+    async with FaultyUpstream(ANSWER) as mute:
+        mute.behaviour = mute.hang
+        bench.runtime.catalog.snapshot = snapshot(
+            offered(id="m", targets=(mute.target(),), first_byte_timeout_s=1), offered(id="free")
+        )
+        call = await ask(bench, stream=True)
+    assert (call.status, call.json["error"]["code"]) == (504, "upstream_timeout")
+    assert bench.record(call).cost_nanos == 0

@@ -16,6 +16,7 @@ from apps.gateway.dialects.chat import check_service_tier
 from apps.gateway.dialects.model_request import ModelRequest
 from apps.gateway.errors import CONTEXT_TOO_LONG, UNPRICED, GatewayError
 from apps.gateway.metering.counting import SLICE, TOKENS, bound_of, measure_of
+from apps.gateway.routing.maintenance import in_service
 from apps.keys.contracts import KeyGrant
 
 DENSEST_BYTES_PER_TOKEN: Final = 8
@@ -180,6 +181,8 @@ def admit(
     model = offered(snapshot, asked.model, grant=grant)
     asked.check_model(model)
     now = time.time()
+    if model.has_maintenance:
+        in_service(model.id, model.targets, now)
     listed = model.price_at(now)
     if listed is None:
         raise GatewayError(UNPRICED, f"The model '{model.id}' has no price yet, so it cannot be used.", param="model")

@@ -3,17 +3,20 @@
 Their addresses and what the model is called there are nobody's business; a provider's id is shown where the operator
 wants it to be."""
 
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from apps.billing.pricing.book import PriceBook
 from apps.catalog.contracts import OfferedModel, Target
 from apps.gateway.listing.models import present, supported_parameters
 from apps.gateway.routing.health import RouteHealth, Upstreams
+from apps.gateway.routing.maintenance import window_at
 from apps.keys.contracts import KeyGrant
 
 SERVES: Final = 0
 ON_TRIAL: Final = -1
 RESTS: Final = -2
+IN_MAINTENANCE: Final = -3
 _OF_MODEL: Final = ("id", "name", "created", "description", "architecture")
 
 
@@ -39,6 +42,7 @@ def present_endpoints(
             "tag": target.provider if shows_providers else None,
             **common,
             **_of_route(model, target, upstreams.of(target)),
+            **_maintenance(target, now),
         }
         for number, target in enumerate(model.targets, 1)
     ]
@@ -56,3 +60,18 @@ def _of_route(model: OfferedModel, target: Target, health: RouteHealth) -> dict[
         "latency_last_30m": measures.latency_ms(),
         "throughput_last_30m": measures.tokens_per_s(),
     }
+
+
+def _maintenance(target: Target, now: float) -> dict[str, Any]:
+    """The window that the route is in, or the next one; and the status while it is in it."""
+    current = window_at(target, now)
+    shown = current or next((window for window in target.maintenance if window.starts_at > now), None)
+    status = {} if current is None else {"status": IN_MAINTENANCE}
+    if shown is None:
+        return {"maintenance": None}
+    window = {"from": _moment(shown.starts_at), "until": _moment(shown.ends_at), "note": shown.note or None}
+    return {**status, "maintenance": window}
+
+
+def _moment(unix_s: float) -> str:
+    return datetime.fromtimestamp(unix_s, UTC).isoformat().replace("+00:00", "Z")

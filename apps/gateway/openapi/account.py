@@ -78,6 +78,7 @@ MODEL: Final = closed(
     expiration_date={"type": "null"},
 )
 _PERCENTILES: Final = nullable(closed(p50=number(), p75=number(), p90=number(), p99=number()))
+_WINDOW: Final[dict[str, Any]] = {"from": moment(), "until": moment(), "note": nullable(text())}
 ENDPOINTS: Final = closed(
     "The routes of a model in OpenRouter's fields, as the worker that answers saw them. null: that is not known.",
     data=closed(
@@ -102,9 +103,16 @@ ENDPOINTS: Final = closed(
                 supported_parameters=listing(text()),
                 status={
                     "type": "integer",
-                    "enum": [0, -1, -2],
-                    "description": "0: it serves; -1: it failed and must show that it can; -2: it rests.",
+                    "enum": [0, -1, -2, -3],
+                    "description": "0: it serves; -1: it failed and must show that it can; -2: it rests; -3: it is in"
+                    " maintenance.",
                 },
+                maintenance=nullable(
+                    closed(
+                        "The time in which the route gets no new requests, now or next.",
+                        **_WINDOW,
+                    )
+                ),
                 uptime_last_5m={"type": "null"},
                 uptime_last_30m=nullable(number("Per cent.", minimum=0, maximum=100)),
                 uptime_last_1d={"type": "null"},

@@ -15,6 +15,7 @@ from apps.gateway.errors import (
     BAD_REQUEST,
     CONTEXT_TOO_LONG,
     LIVE_MODEL,
+    MODEL_IN_MAINTENANCE,
     MODEL_NOT_FOUND,
     NO_MATCHING_PROVIDER,
     REQUEST_OVER_RATE,
@@ -30,6 +31,7 @@ from apps.keys.contracts import KeyGrant
 _OF_ONE_MODEL: Final = (
     CONTEXT_TOO_LONG,
     LIVE_MODEL,
+    MODEL_IN_MAINTENANCE,
     MODEL_NOT_FOUND,
     NO_MATCHING_PROVIDER,
     REQUEST_OVER_RATE,

@@ -2,6 +2,7 @@
 for in `models` and `provider`, and by how the routes do. Pure, but for the dice."""
 
 import random
+import time
 from collections.abc import Iterable, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
@@ -15,6 +16,7 @@ from apps.gateway.dialects.model_request import ModelRequest
 from apps.gateway.errors import NO_MATCHING_PROVIDER, GatewayError, bad_field
 from apps.gateway.providers import upstream_request
 from apps.gateway.routing.health import RouteHealth, Upstreams
+from apps.gateway.routing.maintenance import in_service
 
 MAX_MODELS: Final = 8
 MAX_PROVIDERS: Final = 32
@@ -58,10 +60,13 @@ def wishes_of(asked: ModelRequest) -> Wishes:
 
 
 def in_order(model: OfferedModel, upstreams: Upstreams) -> Sequence[Target]:
-    """The routes of a model in a random order in which a heavier one tends to come first; those that rest come last."""
-    if len(model.targets) == 1:
-        return model.targets
-    targets = _weighted(model.targets)
+    """The routes of a model in a random order in which a heavier one tends to come first; those that rest come last.
+
+    Raises GatewayError (503) when all are in maintenance."""
+    in_turn = in_service(model.id, model.targets, time.time()) if model.has_maintenance else model.targets
+    if len(in_turn) == 1:
+        return in_turn
+    targets = _weighted(in_turn)
     return usable_first(targets, upstreams) if upstreams.troubled else targets
 
 
@@ -86,13 +91,16 @@ def has_usable_route(model: OfferedModel, upstreams: Upstreams) -> bool:
 def chosen(model: OfferedModel, preferences: Preferences, asked: ModelRequest, *, upstreams: Upstreams) -> list[Target]:
     """The routes that the caller wants, in the order of the caller's preferences.
 
-    Raises GatewayError (404) when there is none. `order` and `sort` stand above health, but for routes that rest."""
+    Raises GatewayError: 404 when there is none, 503 when all are in maintenance. `order` and `sort` stand above health,
+    but for routes that rest."""
     targets = [target for target in model.targets if _is_wanted(target, preferences)]
     if preferences.require_parameters:
         targets = [target for target in targets if takes_all_of(asked, model, target)]
     if not targets:
         message = f"No provider of the model '{model.id}' is left by the 'provider' field of the request."
         raise GatewayError(NO_MATCHING_PROVIDER, message, param="provider")
+    if model.has_maintenance:
+        targets = list(in_service(model.id, targets, time.time()))
     targets = _preferred(_weighted(targets), preferences, upstreams)
     if preferences.order:
         place = {provider: position for position, provider in enumerate(preferences.order)}

@@ -46,6 +46,18 @@ class Deadline:
         self._waits = self._waits_seen = 0
         self._timer = self._loop.call_later(self._tick_s, self._look)
         self.expired: Wait | None = None
+        self.first_byte_s: float | None = None
+        """The limit of `bound_first_byte`."""
+
+    def bound_first_byte(self, limit_s: float | None) -> None:
+        """A limit of a model's own for the first byte of a stream; None: the configured one again."""
+        self.first_byte_s = limit_s
+        self._limits_s = [*configured_limits()]
+        if limit_s is not None:
+            self._limits_s[Wait.FIRST_BYTE] = limit_s
+        self._tick_s = min(self._limits_s) / TICKS_PER_LIMIT
+        self._timer.cancel()
+        self._timer = self._loop.call_later(self._tick_s, self._look)
 
     def adopt(self) -> None:
         """From now on it is the running task that waits."""
