@@ -18,7 +18,12 @@ pytestmark = pytest.mark.installation
 EXAMPLES = 60
 CHAT = "POST /chat/completions"
 OWN_MODEL = "truth-echo"
-MODEL_OF = {CHAT: OWN_MODEL, "POST /completions": OWN_MODEL, "POST /embeddings": "sandbox-embedding"}
+MODEL_OF = {
+    CHAT: OWN_MODEL,
+    "POST /messages": OWN_MODEL,
+    "POST /completions": OWN_MODEL,
+    "POST /embeddings": "sandbox-embedding",
+}
 """Operations that ask a model -> one that can do it."""
 
 load_all_checks()

@@ -1,5 +1,6 @@
 """Limits as their callers see them: headers that tell what is left, and errors that tell which limit said no. Pure."""
 
+from datetime import datetime, timedelta
 from typing import Final
 
 from apps.billing.admission import Allowance, Demand, Lack, Refused, Window
@@ -89,6 +90,20 @@ def limit_headers(allowance: Allowance) -> dict[str, str]:
     for name, window in (("requests", allowance.requests), ("tokens", allowance.tokens)):
         if window is not None:
             headers |= _window_headers(name, window)
+    return headers
+
+
+def anthropic_limit_headers(allowance: Allowance, now: datetime) -> dict[str, str]:
+    """`anthropic-ratelimit-*`: times of reset are in RFC 3339."""
+    headers: dict[str, str] = {}
+    for name, window in (("requests", allowance.requests), ("tokens", allowance.tokens)):
+        if window is not None:
+            reset = now + timedelta(milliseconds=window.reset_ms)
+            headers |= {
+                f"anthropic-ratelimit-{name}-limit": str(window.limit),
+                f"anthropic-ratelimit-{name}-remaining": str(window.left),
+                f"anthropic-ratelimit-{name}-reset": reset.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            }
     return headers
 
 

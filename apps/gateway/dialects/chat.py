@@ -48,6 +48,8 @@ class ChatRequest:
     """Size of the body as it came in, or as it goes out where that is more."""
     text_tokens: int | None = None
     """No more tokens than this are in its text, where somebody counted."""
+    lost: tuple[str, ...] = ()
+    """What of a request in another dialect has no place in `body`."""
     output_cut: int | None = None
     """What each choice may have at most, where the caller set no bound and we had to."""
     asked_output: int | None = field(init=False)
@@ -73,6 +75,10 @@ class ChatRequest:
             message = f"The model {model.id} gives embeddings only: ask it at /embeddings."
             raise GatewayError(UNSUPPORTED_MODALITY, message, param="model")
         check_modalities(self, model)
+
+    def for_openai(self, upstream_model: str) -> tuple[dict[str, Any], tuple[str, ...]]:
+        """(the body for who speaks Chat Completions, what is lost by that). A chat that came as one is as it came."""
+        return self.body, ()
 
     def input_estimate(self) -> int:
         """Tokens of all text in the messages, by our own estimate."""
@@ -110,13 +116,13 @@ class ChatRequest:
 
     def grow_as_written(self) -> None:
         """Count bytes that come with writing: 1e15 becomes 1000000000000000.0, of which a vendor bills every digit."""
-        media_bytes = _all_media_length(self.body["messages"]) if self.has_parts else 0
+        media_bytes = media_length(self.body["messages"]) if self.has_parts else 0
         self.body_bytes = max(self.body_bytes, media_bytes + len(self._written_text()))
 
     @property
     def text_bytes(self) -> int:
         """The size of its body without media."""
-        return self.body_bytes - (_all_media_length(self.body["messages"]) if self.has_parts else 0)
+        return self.body_bytes - (media_length(self.body["messages"]) if self.has_parts else 0)
 
     def input_bound(
         self, context_length: int, *, image_tokens: int = IMAGE_TOKENS, text_tokens: int | None = None
@@ -134,10 +140,10 @@ class ChatRequest:
             if kind == "image_url" and _may_be_image(part):
                 media_tokens += image_tokens
             elif kind == "input_audio" and _is_here(part):
-                media_tokens += AUDIO_TOKENS + _media_length(part) // AUDIO_BYTES_PER_TOKEN
+                media_tokens += AUDIO_TOKENS + _length_in(part) // AUDIO_BYTES_PER_TOKEN
             elif kind not in _TEXT_PARTS:
                 return context_length
-            text -= _media_length(part)
+            text -= _length_in(part)
         counted = self.text_tokens if text_tokens is None else text_tokens
         if counted is not None:
             text = min(text, counted)
@@ -151,7 +157,7 @@ def parse_chat(raw: bytes) -> ChatRequest:
     body = read_object(raw)
     model = name_model(body)
     check_messages(body.get("messages"))
-    if len(raw) > MAX_TEXT_BYTES and len(raw) - _all_media_length(body["messages"]) > MAX_TEXT_BYTES:
+    if len(raw) > MAX_TEXT_BYTES and len(raw) - media_length(body["messages"]) > MAX_TEXT_BYTES:
         raise too_much_text()
     check_fields(body)
     if body.get("user") is not None:
@@ -197,7 +203,7 @@ def body_for_upstream(
     """The request as the upstream gets it: its own model name, output capped, usage asked for, our fields gone.
 
     An output that we had to cut is capped in `output_limit_field`; a cap of the caller's stays where it was."""
-    body = {field: value for field, value in chat.body.items() if field not in OWN_FIELDS}
+    body = {field: value for field, value in chat.for_openai(upstream_model)[0].items() if field not in OWN_FIELDS}
     body["model"] = upstream_model
     for name in OUTPUT_LIMIT_FIELDS:
         if body.get(name) is not None:
@@ -213,12 +219,13 @@ def body_for_upstream(
     return orjson.dumps(body)
 
 
-def dropped_options(chat: ChatRequest) -> tuple[str, ...]:
+def dropped_options(chat: ChatRequest, upstream_model: str) -> tuple[str, ...]:
     """What `body_for_upstream` leaves out of a request beside our own fields."""
     options = chat.body.get("stream_options")
+    lost = chat.for_openai(upstream_model)[1]
     if not options:
-        return ()
-    return tuple(f"stream_options.{name}" for name in options if name != "include_usage" or not chat.stream)
+        return lost
+    return (*lost, *(f"stream_options.{name}" for name in options if name != "include_usage" or not chat.stream))
 
 
 def _parts(messages: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -234,8 +241,9 @@ def _parts(messages: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]
                     yield from ((f"{place}.thinking", thought) for thought in thoughts if isinstance(thought, dict))
 
 
-def _all_media_length(messages: list[dict[str, Any]]) -> int:
-    return sum(_media_length(part) for _, part in _parts(messages))
+def media_length(messages: list[dict[str, Any]]) -> int:
+    """The size of all media in these messages: base64 text, mostly."""
+    return sum(_length_in(part) for _, part in _parts(messages))
 
 
 def _texts(messages: list[dict[str, Any]]) -> Iterator[str]:
@@ -250,7 +258,7 @@ def _texts(messages: list[dict[str, Any]]) -> Iterator[str]:
                     yield text
 
 
-def _media_length(part: dict[str, Any]) -> int:
+def _length_in(part: dict[str, Any]) -> int:
     """The size of the media in a part: base64 text, mostly."""
     for kind, place in _MEDIA_FIELDS.items():
         if part.get("type") == kind:

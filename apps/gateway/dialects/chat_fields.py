@@ -207,7 +207,8 @@ def _check_stop(field: str, value: Any) -> None:
         raise bad_field(field, f"stop must be a string or a list of {MAX_STOPS} strings at most.")
 
 
-def _check_texts(field: str, value: Any) -> None:
+def check_texts(field: str, value: Any) -> None:
+    """A list of strings."""
     if type(value) is not list or any(type(text) is not str for text in value):
         raise bad_field(field, f"{field} must be a list of strings.")
 
@@ -222,7 +223,9 @@ def _check_function_call(field: str, value: Any) -> None:
         raise bad_field(field, f"{field} must be a string, or an object with the name of a function.")
 
 
-def _number(low: float, high: float) -> Check:
+def number_from(low: float, high: float) -> Check:
+    """A number between these, both included."""
+
     def check(field: str, value: Any) -> None:
         if type(value) not in (int, float) or not low <= value <= high:
             raise bad_field(field, f"{field} must be a number from {low:g} to {high:g}.")
@@ -230,7 +233,8 @@ def _number(low: float, high: float) -> Check:
     return check
 
 
-def _integer(low: int | None = None, high: int | None = None) -> Check:
+def integer_from(low: int | None = None, high: int | None = None) -> Check:
+    """An integer between these, both included."""
     at_least = "" if low is None else f" of {low} or more"
     bounds = at_least if high is None else f" from {low} to {high}"
 
@@ -241,7 +245,9 @@ def _integer(low: int | None = None, high: int | None = None) -> Check:
     return check
 
 
-def _instance(kind: type, named: str) -> Check:
+def instance_of(kind: type, named: str) -> Check:
+    """A value of one type, which the error names."""
+
     def check(field: str, value: Any) -> None:
         if type(value) is not kind:
             raise bad_field(field, f"{field} must be {named}.")
@@ -258,41 +264,41 @@ def _name(most: int) -> Check:
 
 _OBJECT_OR_NONE: Final = (dict, type(None))
 _BOOL_OR_NONE: Final = (bool, type(None))
-_A_BOOL: Final = _instance(bool, "true or false")
-_A_STRING: Final = _instance(str, "a string")
-_AN_OBJECT: Final = _instance(dict, "an object")
+A_BOOL: Final = instance_of(bool, "true or false")
+A_STRING: Final = instance_of(str, "a string")
+AN_OBJECT: Final = instance_of(dict, "an object")
 
 _CHECKS: Final[dict[str, Check]] = {
-    "temperature": _number(0, 2),
-    "top_p": _number(0, 1),
-    "presence_penalty": _number(-2, 2),
-    "frequency_penalty": _number(-2, 2),
-    "n": _integer(1, MAX_CHOICES),
-    "max_tokens": _integer(1),
-    "max_completion_tokens": _integer(1),
-    "seed": _integer(),
-    "logprobs": _A_BOOL,
-    "top_logprobs": _integer(0, MAX_TOP_LOGPROBS),
+    "temperature": number_from(0, 2),
+    "top_p": number_from(0, 1),
+    "presence_penalty": number_from(-2, 2),
+    "frequency_penalty": number_from(-2, 2),
+    "n": integer_from(1, MAX_CHOICES),
+    "max_tokens": integer_from(1),
+    "max_completion_tokens": integer_from(1),
+    "seed": integer_from(),
+    "logprobs": A_BOOL,
+    "top_logprobs": integer_from(0, MAX_TOP_LOGPROBS),
     "logit_bias": _check_logit_bias,
-    "stream": _A_BOOL,
+    "stream": A_BOOL,
     "stream_options": _check_stream_options,
     "stop": _check_stop,
     "response_format": _check_response_format,
     "tools": _check_tools,
     "tool_choice": _check_tool_choice,
-    "parallel_tool_calls": _A_BOOL,
+    "parallel_tool_calls": A_BOOL,
     "functions": _check_functions,
     "function_call": _check_function_call,
     "service_tier": _check_tier,
-    "reasoning_effort": _A_STRING,
-    "verbosity": _A_STRING,
-    "modalities": _check_texts,
-    "audio": _AN_OBJECT,
-    "prediction": _AN_OBJECT,
-    "web_search_options": _AN_OBJECT,
-    "store": _A_BOOL,
+    "reasoning_effort": A_STRING,
+    "verbosity": A_STRING,
+    "modalities": check_texts,
+    "audio": AN_OBJECT,
+    "prediction": AN_OBJECT,
+    "web_search_options": AN_OBJECT,
+    "store": A_BOOL,
     "metadata": _check_metadata,
     "session_id": _name(MAX_USER),
     "safety_identifier": _name(MAX_USER),
-    "prompt_cache_key": _A_STRING,
+    "prompt_cache_key": A_STRING,
 }

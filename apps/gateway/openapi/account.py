@@ -145,7 +145,14 @@ ERROR: Final = closed(
 ANTHROPIC_ERROR: Final = closed(
     "The same for callers who send `anthropic-version`.",
     type={"const": "error"},
-    error=closed(type=text(), message=text(), param=nullable(text()), code=nullable(text())),
+    error=closed(
+        optional=("details",),
+        type=text(),
+        message=text(),
+        param=nullable(text()),
+        code=nullable(text()),
+        details=closed("What Anthropic's SDK looks for.", error_code=text()),
+    ),
     request_id=text(),
 )
 CLIENT_ERROR: Final = closed("Errors under /client/.", code=integer(), message=text(), data={"type": "null"})

@@ -8,13 +8,14 @@ from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.openapi import AutoSchema
 
 from apps.gateway import urls
-from apps.gateway.openapi import account, asking, chat
+from apps.gateway.openapi import account, asking, chat, messages
 from apps.gateway.openapi.operations import OPERATIONS
 from apps.gateway.openapi.shapes import Schema, text
 
 FILE: Final = Path(__file__).with_name("openapi.json")
 """What the gateway serves."""
 VERSION: Final = "1.0.0"
+_TAGS: Final = ("Chat", "Messages", "Completions", "Embeddings", "Models", "Account", "Document")
 _DESCRIPTION: Final = (
     "Language models of many vendors through one API that the clients of OpenAI speak. Send your key as"
     " `Authorization: Bearer KEY` or `X-API-KEY: KEY`. `HEAD` works wherever `GET` does."
@@ -30,6 +31,16 @@ _HEADERS: Final[dict[str, tuple[Schema, str, bool]]] = {
     "retry-after": (text(pattern="^[0-9]+$"), "Seconds.", False),
     "retry-after-ms": (text(pattern="^[0-9]+$"), "The same in milliseconds.", False),
     "x-should-retry": (text(enum=["false"]), "Trying again cannot help.", False),
+    "request-id": (text(pattern="^req_[0-9a-f]{32}$"), "As x-request-id, under Anthropic's name.", True),
+    **{
+        f"anthropic-ratelimit-{of}-{what}": (text(), words, False)
+        for of in ("requests", "tokens")
+        for what, words in (
+            ("limit", "Of a minute; of the level that has least left."),
+            ("remaining", "Left of it."),
+            ("reset", "When all of it is back, in RFC 3339."),
+        )
+    },
     **{
         f"x-ratelimit-{what}-{of}": (text(), words, False)
         for of in ("requests", "tokens")
@@ -76,10 +87,10 @@ def api_document() -> dict[str, Any]:
                  "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"}},
         "servers": [{"url": "/api/v1"}],
         "security": [{"bearer": []}, {"apiKey": []}],
-        "tags": [{"name": name} for name in ("Chat", "Completions", "Embeddings", "Models", "Account", "Document")],
+        "tags": [{"name": name} for name in _TAGS],
         "paths": paths,
         "components": {
-            "schemas": dict(sorted((chat.SCHEMAS | asking.SCHEMAS | account.SCHEMAS).items())),
+            "schemas": dict(sorted((chat.SCHEMAS | asking.SCHEMAS | messages.SCHEMAS | account.SCHEMAS).items())),
             "headers": {
                 name: {"schema": schema, "description": words, "required": required}
                 for name, (schema, words, required) in _HEADERS.items()

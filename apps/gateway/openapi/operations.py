@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from apps.gateway.listing.models import MAX_PAGE
-from apps.gateway.openapi import asking, chat
+from apps.gateway.openapi import asking, chat, messages
 from apps.gateway.openapi.shapes import Schema, answer, integer, ref, text
 
 JSON: Final = "application/json"
@@ -12,6 +12,7 @@ EVENTS: Final = "text/event-stream"
 _WORDS: Final = {
     400: "The request is wrong; `param` names the field.",
     401: "No key, or one that is not valid.",
+    402: "There is no money for it: `x-should-retry: false`, unless running requests hold it.",
     403: "The key may not do this.",
     404: "There is no such thing, or not for this key.",
     408: "The body did not arrive in time.",
@@ -29,6 +30,7 @@ _OF_EVERY_ANSWER: Final = (400, 401, 403, 408, 413, 415, 500, 503)
 _SAYS_WHEN: Final = ("retry-after", "retry-after-ms", "x-should-retry")
 """Headers of the errors that tell whether and when to try again: 409, 429, 500 and above."""
 _PLAIN: Final = {JSON: ref("Error")}
+_ANTHROPIC: Final = {JSON: ref("AnthropicError")}
 _EITHER: Final = {JSON: {"anyOf": [ref("Error"), ref("AnthropicError")]}}
 _CLIENT: Final = {JSON: {"anyOf": [ref("ClientError"), ref("Error")]}}
 
@@ -42,6 +44,28 @@ def _errors(*more: int, schemas: dict[str, Schema] = _PLAIN) -> dict[str, Schema
             headers=_SAYS_WHEN if status in (409, 429) or status >= 500 else (),
         )
         for status in statuses
+    }
+
+
+def _in_anthropics_words(asking: Schema) -> Schema:
+    """An operation of the Messages API: its errors are Anthropic's, and its headers too."""
+    statuses = {int(status) for status in asking["responses"]} - {200} | {402, 529}
+    answers = {
+        str(status): answer(
+            _WORDS[status],
+            _ANTHROPIC if status != 503 else _EITHER,
+            headers=("request-id", *(_SAYS_WHEN if status in (402, 409, 429) or status >= 500 else ())),
+        )
+        for status in sorted(statuses)
+    }
+    good = asking["responses"]["200"]
+    named = ("request-id", *_ANTHROPIC_LIMITS)
+    headers = good["headers"] | {name: {"$ref": f"#/components/headers/{name}"} for name in named}
+    betas = _parameter("anthropic-beta", "header", text(pattern="^[ -~]+$"), "Names of betas, by commas.")
+    return {
+        **asking,
+        "parameters": [*asking["parameters"], betas],
+        "responses": {"200": {**good, "headers": headers}, **answers},
     }
 
 
@@ -72,6 +96,9 @@ def _good(description: str, schema: Schema, *headers: str, example: Any = None) 
 _LIMITS: Final = tuple(
     f"x-ratelimit-{what}-{of}" for of in ("requests", "tokens") for what in ("limit", "remaining", "reset")
 )
+_ANTHROPIC_LIMITS: Final = tuple(
+    f"anthropic-ratelimit-{of}-{what}" for of in ("requests", "tokens") for what in ("limit", "remaining", "reset")
+)
 _KNOWN: Final = answer("The caller has this version.", {}, headers=("etag",))
 _DIALECT: Final = _parameter(
     "anthropic-version", "header", text(pattern="^[ -~]+$"), "Answer in Anthropic's shape.", example="2023-06-01"
@@ -99,14 +126,18 @@ _ASKED: Final = (
 )  # fmt: skip
 
 
+_REPEATED: Final = _parameter(
+    "Idempotency-Key", "header", text(pattern="^[ -~]{1,255}$"),
+    "The same request sent again with the same key gets the same answer and is charged once.",
+)  # fmt: skip
+
+
 def _asking(
     name: str, summary: str, *, tag: str, request: str, examples: dict[str, Any], answers: dict[str, tuple[str, Any]]
 ) -> Schema:
     """An operation that asks a model: `answers` are media type -> name of a schema and example."""
     good = answer(
-        "The answer; with `stream: true` its events, of which the last is `[DONE]`."
-        if EVENTS in answers
-        else "The answer.",
+        "The answer; with `stream: true` its events." if EVENTS in answers else "The answer.",
         {kind: ref(schema) for kind, (schema, _) in answers.items()},
         headers=_ASKED,
     )
@@ -117,12 +148,7 @@ def _asking(
         name,
         summary,
         tag=tag,
-        parameters=[
-            _parameter(
-                "Idempotency-Key", "header", text(pattern="^[ -~]{1,255}$"),
-                "The same request sent again with the same key gets the same answer and is charged once.",
-            )
-        ],
+        parameters=[_REPEATED],
         requestBody={"required": True, "content": {JSON: {"schema": ref(request), "examples": given}}},
         answers={"200": good, **_errors(404, 409, 429, 502, 504)},
     )  # fmt: skip
@@ -138,6 +164,19 @@ _CHAT: Final = _asking(
         JSON: ("ChatCompletion", chat.ANSWER_EXAMPLE),
         EVENTS: ("ChatCompletionEvent", chat.STREAM_EXAMPLE),
     },
+)
+_MESSAGES: Final = _in_anthropics_words(
+    _asking(
+        "createMessage",
+        "An answer to a conversation in Anthropic's dialect, whole or as a stream",
+        tag="Messages",
+        request="MessagesRequest",
+        examples={"whole": messages.REQUEST_EXAMPLE, "stream": {**messages.REQUEST_EXAMPLE, "stream": True}},
+        answers={
+            JSON: ("MessagesAnswer", messages.ANSWER_EXAMPLE),
+            EVENTS: ("MessagesEvent", messages.STREAM_EXAMPLE),
+        },
+    )
 )
 _COMPLETIONS: Final = _asking(
     "createCompletion",
@@ -164,6 +203,7 @@ _EMBEDDINGS: Final = _asking(
 
 OPERATIONS: Final[dict[tuple[str, str], Schema]] = {
     ("/chat/completions", "post"): _CHAT,
+    ("/messages", "post"): _MESSAGES,
     ("/completions", "post"): _COMPLETIONS,
     ("/embeddings", "post"): _EMBEDDINGS,
     ("/models", "get"): _operation(

@@ -1,5 +1,7 @@
 """Upstream providers: one file a dialect, and the transport they share."""
 
+import msgspec
+
 from apps.catalog.contracts import OfferedModel, Target
 from apps.gateway.dialects.chat import ChatRequest
 from apps.gateway.dialects.embeddings import EmbeddingsRequest
@@ -31,6 +33,8 @@ def upstream_request(asked: ModelRequest, model: OfferedModel, target: Target, *
     must not leave out."""
     if isinstance(asked, ChatRequest):
         request = PROVIDERS[target.dialect].chat_request(asked, model, target, request_id=request_id)
+        if asked.lost:
+            request = msgspec.structs.replace(request, dropped=(*asked.lost, *request.dropped))
         if request.dropped:
             check_loss(request.dropped, model)
         return request

@@ -113,6 +113,8 @@ def _tool_result(message: dict[str, Any], place: str) -> Block:
     result: Block = {"type": "tool_result", "tool_use_id": call_id}
     if content is not None:
         result["content"] = content if isinstance(content, str) else _content(content, place)
+    if message.get("is_error") is True:
+        result["is_error"] = True
     return result
 
 

@@ -8,13 +8,12 @@ import re
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
+from apps.gateway.dialects.thoughts import CLAUDE
 from apps.gateway.errors import bad_field
 
 LEAST_BUDGET: Final = 1_024
 MOST_BUDGET: Final = 32_000
 """Anthropic advises against longer thinking outside of batches."""
-FORMAT: Final = "anthropic-claude-v1"
-"""What `reasoning_details` say of themselves, so that thoughts of another vendor are not sent here."""
 _SHARE_OF_OUTPUT: Final = {"minimal": 8, "low": 4, "medium": 2, "high": 1.5, "xhigh": 1.25, "max": 1.25}
 """Effort -> the output that is allowed, divided by this, is the budget for thinking."""
 _EFFORTS: Final = {"minimal": "low", **{word: word for word in ("low", "medium", "high", "xhigh", "max")}}
@@ -76,12 +75,12 @@ def thinking_fields(effort: str, habits: Habits, max_tokens: int) -> dict[str, A
 def detail(block: dict[str, Any], index: int) -> dict[str, Any]:
     """A thinking block as an entry of `reasoning_details`: whole, with what proves that it is genuine."""
     if block.get("type") == "redacted_thinking":
-        return {"type": "reasoning.encrypted", "data": block.get("data"), "format": FORMAT, "index": index}
+        return {"type": "reasoning.encrypted", "data": block.get("data"), "format": CLAUDE, "index": index}
     return {
         "type": "reasoning.text",
         "text": block.get("thinking"),
         "signature": block.get("signature"),
-        "format": FORMAT,
+        "format": CLAUDE,
         "index": index,
     }
 
@@ -92,7 +91,7 @@ def thinking_blocks(message: dict[str, Any]) -> list[dict[str, Any]]:
     details = message.get("reasoning_details")
     blocks = []
     for entry in details if isinstance(details, list) else ():
-        if not isinstance(entry, dict) or entry.get("format", FORMAT) != FORMAT:
+        if not isinstance(entry, dict) or entry.get("format", CLAUDE) != CLAUDE:
             continue
         text, signature, sealed = entry.get("text"), entry.get("signature"), entry.get("data")
         if entry.get("type") == "reasoning.text" and isinstance(signature, str) and signature:

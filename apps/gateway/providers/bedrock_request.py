@@ -151,7 +151,8 @@ def _assistant_blocks(message: dict[str, Any], place: str) -> list[Block]:
 
 def _tool_result(message: dict[str, Any], place: str) -> Block:
     content = [block for block in _blocks(message, place) if "cachePoint" not in block]
-    return {"toolResult": {"toolUseId": str(message.get("tool_call_id") or ""), "content": content}}
+    result = {"toolUseId": str(message.get("tool_call_id") or ""), "content": content}
+    return {"toolResult": {**result, "status": "error"} if message.get("is_error") is True else result}
 
 
 def _blocks(message: dict[str, Any], place: str) -> list[Block]:

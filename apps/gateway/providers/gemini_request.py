@@ -156,7 +156,8 @@ def _call_answer(message: dict[str, Any], names: dict[str, str], place: str) -> 
         raise bad_field(f"{place}.tool_call_id", "No earlier message makes the call that this one answers.")
     whole = [(where, part) for where, part in parts_of(message, place)]
     text = "\n".join(text_of(part, where) for where, part in whole if part.get("type") == "text")
-    answer = {"functionResponse": {"id": call_id, "name": name, "response": _response(text)}}
+    response = {"error": text} if message.get("is_error") is True else _response(text)
+    answer = {"functionResponse": {"id": call_id, "name": name, "response": response}}
     return [answer, *(_part(part, where) for where, part in whole if part.get("type") != "text")]
 
 

@@ -29,7 +29,7 @@ class OpenAI:
             url=f"{target.base_url}/chat/completions",
             headers=_headers(target, request_id, stream=chat.stream),
             body=body_for_upstream(chat, model, target.upstream_model, output_limit_field=target.output_limit_field),
-            dropped=dropped_options(chat),
+            dropped=dropped_options(chat, target.upstream_model),
         )
 
     def embeddings_request(self, asked: EmbeddingsRequest, target: Target, *, request_id: str) -> UpstreamRequest:

@@ -15,6 +15,7 @@ from django.urls import Resolver404, URLPattern, URLResolver, get_resolver
 
 from apps.core.errors import Unavailable
 from apps.core.ids import new_id
+from apps.gateway.dialects.anthropic_envelope import anthropic_error
 from apps.gateway.errors import (
     BODY_TOO_LARGE,
     NOT_FOUND,
@@ -36,6 +37,8 @@ CLIENT_BODY_TIMEOUT_S = 60.0
 EARLY_CHECK_BYTES = 256 << 10
 """Whoever sends more than this, or does not say how much, shows a valid key before it is read."""
 API_PREFIX = "/api/v1/"
+MESSAGES_PATH = f"{API_PREFIX}messages"
+"""Here and beneath it callers speak Anthropic's dialect."""
 HEALTH_PATHS = ("/healthz", "/readyz")
 
 Scope = Mapping[str, Any]
@@ -77,7 +80,7 @@ class Gateway:
                 raise _too_large()
             body = await _read_body(receive)
         except GatewayError as error:
-            await _send_whole(_refusal(error, request_id), send)
+            await _send_whole(_refusal(error, request_id, scope["path"]), send)
             return
         except ClientGone:
             return
@@ -188,9 +191,12 @@ async def _read_parts(receive: Receive) -> bytes:
             return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def _refusal(error: GatewayError, request_id: str) -> Answer:
+def _refusal(error: GatewayError, request_id: str, path: str) -> Answer:
     """An error before any view was found."""
     headers = {**JSON, **error.headers(), "x-request-id": request_id, "x-crun-generation-id": request_id}
+    if path == MESSAGES_PATH or path.startswith(f"{MESSAGES_PATH}/"):
+        status, body = anthropic_error(error, request_id)
+        return status, {**headers, "request-id": request_id}, body
     return error.kind.status, headers, error.body()
 
 

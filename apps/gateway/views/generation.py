@@ -10,7 +10,7 @@ from apps.gateway.errors import GENERATION_NOT_FOUND, GatewayError, bad_field
 from apps.gateway.receipts import public_receipt
 from apps.gateway.server.http import AsyncAPIView, json_response
 
-_ID: Final = re.compile(r"(?:req_|chatcmpl-|cmpl-)([0-9a-f]{32})")
+_ID: Final = re.compile(r"(?:req_|chatcmpl-|cmpl-|msg_|resp_)([0-9a-f]{32})")
 
 
 class Generation(AsyncAPIView):

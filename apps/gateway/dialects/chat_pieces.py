@@ -1,0 +1,137 @@
+"""Pieces of Chat Completions answers, as all vendors say them, for the dialects that are made of them. Pure.
+
+Vendors differ: thoughts under two names or both, content as a list, calls without an index, with one index for all,
+with their id in every piece, whole or cut anywhere."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from apps.gateway.dialects.vendor_json import read_json, write_json
+
+
+def thought_in(delta: dict[str, Any]) -> str:
+    """The piece of a thought that a delta or message brings; vLLM says the same one under two names."""
+    thought = delta.get("reasoning_content") or delta.get("reasoning")
+    if isinstance(thought, str):
+        return thought
+    content = delta.get("content")
+    if not isinstance(content, list):  # Mistral's
+        return ""
+    inner = (part.get("thinking") for part in content if isinstance(part, dict) and part.get("type") == "thinking")
+    return "".join(text_in({"content": each}) if isinstance(each, list) else str(each or "") for each in inner)
+
+
+def text_in(delta: dict[str, Any]) -> str:
+    """The piece of text that a delta or message brings."""
+    content = delta.get("content")
+    if isinstance(content, list):
+        texts = (part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text")
+        return "".join(text for text in texts if isinstance(text, str))
+    return content if isinstance(content, str) else ""
+
+
+class Call:
+    """A call that is being made: what came of it, and how much of that was passed on."""
+
+    __slots__ = ("arguments", "extra", "id", "index", "is_begun", "is_ended", "name", "passed")
+
+    def __init__(self, index: object, call_id: str) -> None:
+        self.index = index
+        self.id = call_id
+        self.name = ""
+        self.arguments = ""
+        self.extra: dict[str, Any] | None = None
+        self.passed = 0
+        """Characters of its arguments."""
+        self.is_begun = False
+        self.is_ended = False
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether its arguments are a JSON document: then nothing more of it is to come."""
+        try:
+            read_json(self.arguments.encode("utf-8", "surrogatepass"))
+        except ValueError:
+            return False
+        return True
+
+
+class Calls:
+    """The calls of one answer, in their order. Dialects in which one block follows another get them one by one."""
+
+    def __init__(self, id_for: str) -> None:
+        """`id_for` begins the ids of calls whose vendor gives none."""
+        self._id_for = id_for
+        self._all: list[Call] = []
+        self._current = 0
+
+    @property
+    def any(self) -> bool:
+        """Whether there was a call."""
+        return bool(self._all)
+
+    def add(self, pieces: object) -> None:
+        """The `tool_calls` of a delta or message."""
+        for piece in pieces if isinstance(pieces, list) else ():
+            if isinstance(piece, dict):
+                self._add(piece)
+
+    def _add(self, piece: dict[str, Any]) -> None:
+        function = piece.get("function")
+        function = function if isinstance(function, dict) else {}
+        name, arguments = function.get("name"), function.get("arguments")
+        call = self._call(piece, begins=isinstance(name, str) and bool(name))
+        if isinstance(name, str) and name and not call.name:
+            call.name = name
+        if isinstance(arguments, dict):  # Ollama's, in some versions
+            arguments = _written(arguments)
+        if isinstance(arguments, str):
+            call.arguments += arguments
+        if isinstance(piece.get("extra_content"), dict):
+            call.extra = piece["extra_content"]
+
+    def _call(self, piece: dict[str, Any], *, begins: bool) -> Call:
+        index, call_id = piece.get("index"), piece.get("id")
+        call_id = call_id if isinstance(call_id, str) else ""
+        for call in reversed(self._all):
+            is_same = call.index == index if index is not None else not begins or call.id == call_id
+            if is_same and not (begins and call_id and call.name and call.id != call_id):
+                return call
+        made = Call(index, call_id or f"{self._id_for}{len(self._all)}")
+        self._all.append(made)
+        return made
+
+    def turns(self, *, is_over: bool) -> "Iterator[Turn]":
+        """What can be passed on now, in order: a call begins when the one before it has ended."""
+        while self._current < len(self._all):
+            call = self._all[self._current]
+            if not call.name:  # none, if its name never comes
+                if not is_over:
+                    return
+                self._current += 1
+                continue
+            if not call.is_begun:
+                call.is_begun = True
+                yield Turn(call, begins=True)
+            if call.passed < len(call.arguments):
+                piece, call.passed = call.arguments[call.passed :], len(call.arguments)
+                yield Turn(call, piece=piece)
+            is_last = self._current == len(self._all) - 1
+            if not is_over and (is_last or not call.is_whole):
+                return
+            call.is_ended = True
+            self._current += 1
+            yield Turn(call, ends=True)
+
+
+class Turn(NamedTuple):
+    """One step of a call."""
+
+    call: Call
+    piece: str = ""
+    begins: bool = False
+    ends: bool = False
+
+
+def _written(arguments: dict[str, Any]) -> str:
+    return write_json(arguments).decode()

@@ -1,0 +1,1 @@
+"""Anthropic's Messages API as our callers speak it: requests, whole answers, streams, errors. Pure."""

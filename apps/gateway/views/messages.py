@@ -1,0 +1,71 @@
+"""POST /messages, in Anthropic's dialect."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from rest_framework.request import Request
+
+from apps.billing.admission import Allowance
+from apps.gateway.admission.refusals import LimitReached, anthropic_limit_headers
+from apps.gateway.answers import messages as messages_answer
+from apps.gateway.dialects.anthropic_envelope import anthropic_error
+from apps.gateway.dialects.messages.request import MessagesRequest, betas_of, parse_messages
+from apps.gateway.dispatch import Exchange
+from apps.gateway.errors import GatewayError
+from apps.gateway.idempotency.guard import idempotent
+from apps.gateway.server.http import EventStream, JsonBytes
+from apps.gateway.views.asking import AsksModel
+
+
+class AnthropicView(AsksModel):
+    """What the endpoints of this dialect have in common: errors and headers as Anthropic's clients know them."""
+
+    async def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:  # type: ignore[override]  # awaited here
+        response = await super().dispatch(request, *args, **kwargs)
+        response.headers["request-id"] = self.request_id
+        return response
+
+    def error_response(self, error: GatewayError) -> HttpResponse:
+        status, body = anthropic_error(error, self.request_id)
+        headers = error.headers()
+        if isinstance(error, LimitReached):
+            headers |= _limits(error.allowance)
+        return JsonBytes(body, status=status, headers=headers)
+
+    def asked(self, request: Request, *, is_counting: bool = False) -> MessagesRequest:
+        """The checked request. Raises GatewayError."""
+        lean = request._request
+        betas = betas_of(lean.META.get("HTTP_ANTHROPIC_BETA", ""))
+        return parse_messages(lean.body, betas, is_counting=is_counting)
+
+    def _note_allowance(self, allowance: Allowance) -> None:
+        super()._note_allowance(allowance)
+        self.limit_headers = {**self.limit_headers, **_limits(allowance)}
+
+
+class Messages(AnthropicView):
+    """Anthropic's Messages on every model of the catalog that chats."""
+
+    @idempotent
+    async def post(self, request: Request) -> HttpResponseBase:
+        asked = self.asked(request)
+        exchange = await self._exchange(asked)
+        if asked.stream:
+            response: HttpResponseBase = EventStream(messages_answer.stream(exchange), exchange)
+        else:
+            response = await self.whole(exchange, messages_answer.give_message)
+        return self.naming_dropped(response, exchange)
+
+    async def _exchange(self, asked: MessagesRequest) -> Exchange:
+        try:
+            return await self.open_exchange(asked)
+        except GatewayError as error:
+            if (error.param or "").startswith("messages["):
+                error.param = "messages"  # its place is one in the chat that was made of the request
+            raise
+
+
+def _limits(allowance: Allowance) -> dict[str, str]:
+    return anthropic_limit_headers(allowance, datetime.now(UTC))
