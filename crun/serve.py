@@ -1,4 +1,6 @@
-"""One ASGI worker process on an inherited listening socket: `python -m crun.serve --fd N --worker I`."""
+"""One ASGI worker process: on an inherited listening socket, `python -m crun.serve --fd N --worker I`, or on a port.
+
+Why not uvicorn's own command: its streams end as crun/draining.py says, and its sockets give dead clients up."""
 
 import argparse
 import gc
@@ -6,6 +8,8 @@ import os
 import socket
 
 import uvicorn
+
+from crun.draining import DrainingServer
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "crun.settings")
 
@@ -16,14 +20,19 @@ GC_THRESHOLDS = (20_000, 20, 50)
 
 
 def main() -> None:
-    """Serve until SIGTERM; then finish what is under way, within the drain limit."""
+    """Serve until SIGTERM; then finish what is under way, within the drain limits."""
     parser = argparse.ArgumentParser(prog="crun.serve", description=__doc__)
-    parser.add_argument("--fd", type=int, required=True, help="descriptor of the listening socket")
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--fd", type=int, help="descriptor of the listening socket")
+    where.add_argument("--port", type=int, help="port to listen on, where nobody hands a socket down")
+    parser.add_argument("--host", default="127.0.0.1", help="address of that port")
     parser.add_argument("--worker", type=int, default=0, help="number of this worker, for its name in logs")
     parser.add_argument("--app", default="crun.asgi:application", help="ASGI application to serve")
     options = parser.parse_args()
     config = uvicorn.Config(
         options.app,
+        host=options.host,
+        port=options.port or 0,
         loop="uvloop",
         http="httptools",
         lifespan="on",
@@ -32,15 +41,14 @@ def main() -> None:
         server_header=False,
         backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=int(float(os.environ.get("CRUN_DRAIN_TIMEOUT_S", "30"))),
     )
     config.load()
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
-    listening = socket.socket(fileno=options.fd)
+    listening = config.bind_socket() if options.fd is None else socket.socket(fileno=options.fd)
     _give_up_on_dead_clients(listening)
-    uvicorn.Server(config).run(sockets=[listening])
+    DrainingServer(config).run(sockets=[listening])
 
 
 def _give_up_on_dead_clients(listening: socket.socket) -> None:

@@ -70,7 +70,6 @@ UPSTREAM_FIRST_BYTE_TIMEOUT_S = env.float("CRUN_UPSTREAM_FIRST_BYTE_TIMEOUT_S", 
 UPSTREAM_IDLE_TIMEOUT_S = env.float("CRUN_UPSTREAM_IDLE_TIMEOUT_S", default=60.0)
 UPSTREAM_TOTAL_TIMEOUT_S = env.float("CRUN_UPSTREAM_TOTAL_TIMEOUT_S", default=600.0)
 CLIENT_WRITE_TIMEOUT_S = env.float("CRUN_CLIENT_WRITE_TIMEOUT_S", default=30.0)
-DRAIN_TIMEOUT_S = env.float("CRUN_DRAIN_TIMEOUT_S", default=30.0)
 
 # --- repeated requests: answers are kept, encrypted, for those that bring an Idempotency-Key -------------------------
 SHOW_PROVIDERS = env.bool("CRUN_SHOW_PROVIDERS", default=False)

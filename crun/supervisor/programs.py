@@ -4,13 +4,13 @@ import os
 import signal
 import sys
 
+from crun.drain_limits import whole_drain_s
 from crun.home import Home
 from crun.supervisor.program import Program, StopStep
 
 ROLE_URLS = ("CRUN_DATABASE_URL_GATEWAY", "CRUN_DATABASE_URL_WORKER", "CRUN_DATABASE_URL_WEB")
 CELERY = (sys.executable, "-m", "celery", "-A", "crun.celery")
 WORKER_PROCESSES = 2
-DRAIN_SLACK_S = 3.0  # an ASGI worker ends its streams itself when its time is up; this is for the rest
 
 
 def asgi_program(home: Home, *, number: int, listener_fd: int) -> Program:
@@ -23,7 +23,7 @@ def asgi_program(home: Home, *, number: int, listener_fd: int) -> Program:
         env=database_access("web"),  # gateway and pages are one process here, so it has what the pages need
         inherited_fds=(listener_fd,),
         aliases=("asgi",) if number == 0 else (),
-        stop_steps=(StopStep(signal.SIGTERM, drain_limit_s() + DRAIN_SLACK_S),),
+        stop_steps=(StopStep(signal.SIGTERM, whole_drain_s()),),
         stop_together="asgi",
     )
 
@@ -74,8 +74,3 @@ def database_access(role: str) -> dict[str, str]:
     url = os.environ.get(f"CRUN_DATABASE_URL_{role.upper()}")
     others = {name: "" for name in ROLE_URLS if os.environ.get(name)}
     return {"CRUN_DATABASE_ROLE": role, **(others | {"DATABASE_URL": url} if url else {})}
-
-
-def drain_limit_s() -> float:
-    """How long streams may go on after a stop was asked for; the gateway reads the same variable."""
-    return float(os.environ.get("CRUN_DRAIN_TIMEOUT_S") or 30.0)

@@ -13,6 +13,7 @@ from crun.celery import app as celery_app
 from crun.cli import commands
 from crun.database.privileges import ProcessRole
 from crun.database.roles import wanted_logins
+from crun.drain_limits import CUT_S, SETTLE_S
 from tests.deploy.compose import ROOT, as_run_here, filled_in, own_services, read_compose, services, variables
 
 EXPECTED = {"nginx", "gateway", "web", "worker", "beat", "prepare", "sandbox", "postgres", "valkey"}
@@ -178,9 +179,16 @@ def test_the_sandbox_takes_the_options_that_it_is_given() -> None:
     assert result.exit_code == 0, result.output
 
 
-def _drain_s(service: dict[str, Any]) -> int:
-    (option,) = [part for part in service["command"] if part.startswith("--timeout-graceful-shutdown=")]
-    return int(option.partition("=")[2])
+def _drain_s(service: dict[str, Any]) -> float:
+    """How long the service may take to stop, by its options or its environment."""
+    options = [part for part in service["command"] if part.startswith("--timeout-graceful-shutdown=")]
+    if options:
+        return int(options[0].partition("=")[2])
+    told = {
+        name: float(filled_in(service["environment"][name], {}))
+        for name in ("CRUN_DRAIN_DELAY_S", "CRUN_DRAIN_TIMEOUT_S")
+    }
+    return sum(told.values()) + CUT_S + SETTLE_S
 
 
 @pytest.mark.parametrize("name", ["gateway", "web"])

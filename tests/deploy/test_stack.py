@@ -1,7 +1,6 @@
 """The commands of docker-compose.yml and deploy/nginx/crun.conf at work together, as processes of this machine."""
 
 import shutil
-import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -109,7 +108,7 @@ def test_a_header_that_never_ends_is_cut(stack: Stack) -> None:
 
 
 def test_while_the_gateway_is_away_clients_are_told_to_try_again(stack: Stack) -> None:
-    assert stack.stop("gateway") == -signal.SIGTERM  # uvicorn drains, then ends by the signal it got
+    assert stack.stop("gateway") == 0
     try:
         status, headers, body = chat(stack)
         assert (status, headers["retry-after"]) == (503, "1")

@@ -30,6 +30,7 @@ from apps.gateway.server.disconnect import DisconnectWatch, Receive
 from apps.gateway.server.health import JSON, Answer, health_answer
 from apps.gateway.server.http import EventStream
 from apps.gateway.server.lean_request import LeanRequest, headers_meta
+from apps.gateway.server.stopping import STOPPING
 
 MAX_BODY_BYTES = 20 << 20
 """No request body is larger, with media in it or without."""
@@ -225,6 +226,8 @@ async def _send_whole(answer: Answer, send: Send) -> None:
 
 def _start(status: int, headers: Any) -> dict[str, Any]:
     encoded = [(_wire_name(name), value.encode("latin-1")) for name, value in headers]
+    if STOPPING.is_asked:  # so that no client sends its next request into a connection that is just closed
+        encoded.append((b"connection", b"close"))
     return {"type": "http.response.start", "status": status, "headers": encoded}
 
 

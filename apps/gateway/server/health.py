@@ -4,6 +4,7 @@ import orjson
 
 from apps.core.errors import Unavailable
 from apps.gateway.runtime import current_runtime
+from apps.gateway.server.stopping import STOPPING
 
 Answer = tuple[int, dict[str, str], bytes]
 """Status, headers, body."""
@@ -18,6 +19,8 @@ def health_answer(path: str) -> Answer:
 
 
 def _why_not_ready() -> str | None:
+    if STOPPING.is_asked:
+        return "this process stops"
     try:
         return current_runtime().why_not_ready()
     except Unavailable as error:
