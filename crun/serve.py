@@ -10,6 +10,7 @@ import socket
 import uvicorn
 
 from crun.draining import DrainingServer
+from crun.http_protocol import GatewayProtocol
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "crun.settings")
 
@@ -34,7 +35,7 @@ def main() -> None:
         host=options.host,
         port=options.port or 0,
         loop="uvloop",
-        http="httptools",
+        http=GatewayProtocol,
         lifespan="on",
         access_log=False,
         log_config=None,

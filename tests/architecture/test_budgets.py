@@ -18,6 +18,7 @@ FORBIDDEN_NAMES = {"utils.py", "helpers.py", "common.py"}
 
 BROAD_HANDLERS = {
     "apps/gateway/answers/relay.py": "process edge: after the first byte every failure is an event of the stream",
+    "apps/gateway/providers/connection.py": "edge of the event loop: who reads an answer is told what broke as it came",
     "apps/gateway/server/http.py": "process edge: a bug becomes a 500 that tells nothing but its request id",
     "apps/billing/alerts/apart.py": "process edge: what one customer's rows bring about must not stop the others",
     "apps/billing/rebuilding.py": "process edge: one organization that cannot be rebuilt must not stop the others",

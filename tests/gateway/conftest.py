@@ -20,6 +20,7 @@ from apps.core.scripts import StoreAway
 from apps.gateway.catalog_feed import CatalogFeed
 from apps.gateway.runtime import Runtime, start_runtime, stop_runtime
 from apps.gateway.server.asgi import Gateway
+from apps.gateway.server.direct import BODY_WRITER
 from apps.keys.contracts import KeyGrant
 from apps.keys.keyformat import new_key
 from apps.keys.lookup import KeyLookup
@@ -40,6 +41,7 @@ class Call:
     sent: list[dict[str, Any]] = field(default_factory=list)
     task: "asyncio.Task[None] | None" = None
     gone: asyncio.Event = field(default_factory=asyncio.Event)
+    writer: "CallWriter" = field(init=False)
 
     @property
     def status(self) -> int:
@@ -78,6 +80,20 @@ class Call:
 
 
 @dataclass
+class CallWriter:
+    """What `crun.serve` offers: a part of a stream goes to the client at once. Beside `send`, as the client sees it."""
+
+    sent: list[dict[str, Any]]
+    is_ready: bool = True
+    writes: int = 0
+
+    def write(self, part: bytes) -> None:
+        assert self.is_ready and part
+        self.writes += 1
+        self.sent.append({"type": "http.response.body", "body": part, "more_body": True})
+
+
+@dataclass
 class Bench:
     """A started gateway with its upstream and the means to look at both."""
 
@@ -101,9 +117,11 @@ class Bench:
         headers: dict[str, str] | list[tuple[str, str]] | None = None,
         method: str = "",
         query: str = "",
+        is_direct: bool = True,
     ) -> Call:
-        """Send a request; the answer collects in the returned call."""
+        """Send a request; the answer collects in the returned call. `is_direct`: by a server that has a BodyWriter."""
         call = Call()
+        call.writer = CallWriter(call.sent)
         raw = body if isinstance(body, bytes) else b"" if body is None else orjson.dumps(body)
         given = (
             {"authorization": f"Bearer {self.key}", "content-type": "application/json"} if headers is None else headers
@@ -116,6 +134,7 @@ class Bench:
             "query_string": query.encode(),
             "headers": [(name.encode(), value.encode("latin-1")) for name, value in pairs],
             "client": ("127.0.0.1", 1),
+            "extensions": {BODY_WRITER: call.writer} if is_direct else {},
         }
         messages = iter([{"type": "http.request", "body": raw, "more_body": False}])
 

@@ -260,3 +260,22 @@ def test_an_event_in_several_lines_leaves_in_one() -> None:
     pretty = orjson.dumps(orjson.loads(chunk()[6:]), option=orjson.OPT_INDENT_2).replace(b"\n", b"\ndata: ")
     _, sent = run(b"data: " + pretty + b"\n\n", FINISH, DONE)
     assert sent.count(b"\n") == 4 and parsed(sent)[0]["choices"][0]["delta"] == {"content": "Hi"}
+
+
+def test_only_whole_pieces_like_those_before_are_passed_on() -> None:
+    stream = ChatStream(completion_id="ours", model="m", choices=1, token_bound=1_000)
+    head = b'data: {"id":"a","model":"theirs","choices":'
+    piece = head + b'[{"index":0,"delta":{"content":"one"},"finish_reason":null}]}\n\n'
+    assert stream.pass_on(piece) is None  # what a stream's chunks begin with is not known yet
+    ours = stream.feed(piece)
+    assert stream.pass_on(piece) == ours and stream.pass_on(piece + piece) == ours + ours
+    for other in (
+        b"", piece[:-1], piece + b"d", piece + b"data: [DONE]\n\n", b"\n" + piece, piece.replace(b"one", b""),
+        piece.replace(b"one", b"\xff"), piece.replace(b"one", b"\\ud83d"), piece.replace(b"one", b"\\x"),
+        piece.replace(b'"one"', b'"one","x":1'), piece.replace(b"theirs", b"others"),
+    ):  # fmt: skip
+        assert stream.pass_on(other) is None
+    assert stream.output_count == 4
+    assert stream.feed(b": a comment, and in the same event:\n") == b""
+    assert stream.pass_on(piece) is None
+    assert stream.feed(piece) == ours and stream.output_count == 5

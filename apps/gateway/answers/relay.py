@@ -17,6 +17,7 @@ from apps.gateway.providers import PROVIDERS
 from apps.gateway.providers.transport import UpstreamBroken
 from apps.gateway.server.cancellation import told_to_client
 from apps.gateway.server.deadline import Deadline, Wait
+from apps.gateway.server.direct import BodyWriter, DirectSource
 from apps.usage.contracts import Outcome, RequestClosed, TokenCounts
 
 Given = tuple[bytes, RequestClosed]
@@ -27,59 +28,92 @@ where that takes long. Raises GatewayError for no answer."""
 log = logging.getLogger(__name__)
 
 
-async def stream(exchange: Exchange) -> AsyncGenerator[bytes, None]:
+class RelayedStream(DirectSource):
     """The answer as server-sent events. A failure on the way is the last event, and no `[DONE]` follows it.
 
-    When the client leaves, this is cancelled or closed: the upstream is cut and the record closed all the same."""
-    admission, meter, deadline, growth = exchange.admission, exchange.meter, exchange.deadline, exchange.growth
-    chat_stream = ChatStream(
-        completion_id=completion_id(admission.request_id),
-        model=admission.model.id,
-        choices=admission.asked.choices,
-        token_bound=admission.token_bound,
-        note_output=growth.output.add if growth is not None else None,
-    )
-    translator = PROVIDERS[exchange.target.dialect].translator()
-    deadline.adopt()
-    deadline.expect(Wait.FIRST_BYTE)
-    try:
-        while not chat_stream.is_done and (received := await exchange.response.read_some()):
-            told = chat_stream.told
-            if translator is not None:
-                received = translator.feed(received)
-            if ready := chat_stream.feed(received):
-                if growth is not None and growth.is_due:
-                    await _keep_up(growth, chat_stream, delivered=meter.output_count, told=told)
-                meter.received(len(received), chat_stream.output_count)
-                deadline.expect(Wait.CLIENT)
-                crash_point("P6")
-                yield ready
-                crash_point("P5")
-            chat_stream.check()
-            deadline.expect(Wait.NEXT_BYTES)
-        rest = chat_stream.feed(translator.end()) if translator is not None else b""
-        rest += chat_stream.end()
-        chat_stream.check()
-        if growth is not None and chat_stream.tokens is not None:
-            _note_usage(exchange, chat_stream.told, chat_stream.service_tier)
-            await growth.cover(meter.cost_of(chat_stream.tokens))
-        closed = _close_whole_stream(exchange, chat_stream)
-        deadline.expect(Wait.CLIENT)
-        yield rest + chat_stream.closing_events(usage_for_client(closed))
-        crash_point("P12")
-        await exchange.response.finish()  # raises nothing: the answer is complete, and no error may follow it
-    except asyncio.CancelledError as error:
-        failure = _failure_of(error, deadline)
-        if failure is None or meter.closed is not None:
-            raise
-        yield _close_broken_stream(exchange, chat_stream, failure)
-    except Exception as error:  # noqa: BLE001 - process edge: after the first byte every failure is an event of the stream
-        yield _close_broken_stream(
-            exchange, chat_stream, _failure_of(error, deadline) or _bug(error, admission.request_id)
+    When the client leaves, this is cancelled or closed: the upstream is cut and the record closed all the same. Once it
+    is connected to its client, what needs no waiting goes there as it comes, and nobody is woken for it."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        admission, growth = exchange.admission, exchange.growth
+        self._exchange = exchange
+        self._meter, self._deadline, self._growth = exchange.meter, exchange.deadline, growth
+        self._chat_stream = ChatStream(
+            completion_id=completion_id(admission.request_id),
+            model=admission.model.id,
+            choices=admission.asked.choices,
+            token_bound=admission.token_bound,
+            note_output=growth.output.add if growth is not None else None,
         )
-    finally:
-        _close_part(exchange, chat_stream, Outcome.CANCELLED, error_code="client_closed")
-        exchange.abandon()
+        self._translator = PROVIDERS[exchange.target.dialect].translator()
+        super().__init__(self._relayed())
+
+    def connect(self, client: BodyWriter) -> None:
+        """Whoever sends the parts has sent the start of the answer, and awaits the next part between any two."""
+        if self._translator is None:
+            self._client = client
+            self._exchange.response.taker = self._pass_on
+
+    def _pass_on(self, received: bytes) -> bool:
+        """Send a read on at once, if that is all there is to do about it; False for what the relay must look at."""
+        client, growth = self._client, self._growth
+        if not client.is_ready or (growth is not None and growth.is_due_with(len(received))):
+            return False
+        ready = self._chat_stream.pass_on(received)
+        if ready is None:
+            return False
+        self._meter.received(len(received), self._chat_stream.output_count)
+        crash_point("P6")
+        client.write(ready)
+        crash_point("P5")
+        self._deadline.expect(Wait.NEXT_BYTES)
+        return True
+
+    async def _relayed(self) -> AsyncGenerator[bytes, None]:
+        exchange, chat_stream, translator = self._exchange, self._chat_stream, self._translator
+        meter, deadline, growth = self._meter, self._deadline, self._growth
+        deadline.adopt()
+        deadline.expect(Wait.FIRST_BYTE)
+        try:
+            while not chat_stream.is_done and (received := await exchange.response.read_some()):
+                told = chat_stream.told
+                if translator is not None:
+                    received = translator.feed(received)
+                if ready := chat_stream.feed(received):
+                    if growth is not None and growth.is_due:
+                        await _keep_up(growth, chat_stream, delivered=meter.output_count, told=told)
+                    meter.received(len(received), chat_stream.output_count)
+                    deadline.expect(Wait.CLIENT)
+                    crash_point("P6")
+                    yield ready
+                    crash_point("P5")
+                chat_stream.check()
+                deadline.expect(Wait.NEXT_BYTES)
+            exchange.response.taker = None
+            rest = chat_stream.feed(translator.end()) if translator is not None else b""
+            rest += chat_stream.end()
+            chat_stream.check()
+            if growth is not None and chat_stream.tokens is not None:
+                _note_usage(exchange, chat_stream.told, chat_stream.service_tier)
+                await growth.cover(meter.cost_of(chat_stream.tokens))
+            closed = _close_whole_stream(exchange, chat_stream)
+            deadline.expect(Wait.CLIENT)
+            yield rest + chat_stream.closing_events(usage_for_client(closed))
+            crash_point("P12")
+            await exchange.response.finish()  # raises nothing: the answer is complete, and no error may follow it
+        except asyncio.CancelledError as error:
+            failure = _failure_of(error, deadline)
+            if failure is None or meter.closed is not None:
+                raise
+            yield _close_broken_stream(exchange, chat_stream, failure)
+        except Exception as error:  # noqa: BLE001 - process edge: after the first byte every failure is an event of the stream
+            yield _close_broken_stream(
+                exchange, chat_stream, _failure_of(error, deadline) or _bug(error, exchange.admission.request_id)
+            )
+        finally:
+            exchange.response.taker = None
+            _close_part(exchange, chat_stream, Outcome.CANCELLED, error_code="client_closed")
+            exchange.abandon()
 
 
 def give_chat(exchange: Exchange, body: bytes) -> Given:

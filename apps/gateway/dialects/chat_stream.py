@@ -3,12 +3,14 @@
 Events are parsed to be watched, but their own bytes go on: only the upstream's model name, completion id and
 fingerprint are replaced, as byte sequences. Quotes inside JSON strings are escaped, so such a sequence can only be a
 key of the chunk itself. The one event that is not parsed is the common one: the head known from its stream, and a
-piece of text.
+piece of text (`pass_on`).
 """
 
 import re
 from collections.abc import Callable
 from typing import Any
+
+import orjson
 
 from apps.gateway.dialects.sse import EventSplitter, event_data, events
 from apps.gateway.dialects.vendor_json import read_json, write_json
@@ -26,7 +28,7 @@ _CHOICES = b'"choices":'
 _FINGERPRINT = b'"system_fingerprint"'
 _DATA = b"data: "
 _PLAIN_TAIL = re.compile(
-    rb'\[\{"index":\d+,"delta":\{"content":"([ !#-\[\]-~]+)"\}(?:,"logprobs":null)?'
+    rb'\[\{"index":\d+,"delta":\{"content":"(?!")([^"\\\x00-\x1f]*(?:\\.[^"\\\x00-\x1f]*)*)"\}(?:,"logprobs":null)?'
     rb',"finish_reason":null\}\](?:,"usage":null)?(?:,"obfuscation":"\w*")?\}\n\n'
 )
 _DONE = b"[DONE]"
@@ -74,25 +76,36 @@ class ChatStream:
 
         Sets `failure` when the upstream reports an error or sends what cannot be relayed: what came before that in the
         same read is still to be sent."""
-        if plain := self._plain_tail(received):
-            self.output_count += _pieces(plain.group(1))
-            if self._note_output is not None:
-                self._note_output(plain.group(1))
-            return self._our_head + plain.group()
+        if (passed := self.pass_on(received)) is not None:
+            return passed
         block = self._splitter.feed(received)
         sent = b"".join([self._event(event) for event in events(block)]) if block else b""
         if self._splitter.is_overfull and self.failure is None:
             self.failure = GatewayError(UPSTREAM_FAILED, "The upstream sent an event that is too large.")
         return sent
 
-    def _plain_tail(self, received: bytes) -> re.Match[bytes] | None:
-        """The part behind the head, if a read is exactly one chunk like those before it with a piece of ASCII text."""
+    def pass_on(self, received: bytes) -> bytes | None:
+        """What to send for a read that is nothing but whole events like those before it, each with a piece of text.
+
+        None for any other read, of which nothing is noted yet: it is for `feed`."""
         head = self._their_head
-        if not head or not received.startswith(head) or not self._splitter.is_empty:
+        if not head or not self._splitter.is_empty or self.is_done or self.failure is not None:
             return None
-        if self.is_done or self.failure is not None:
+        at, texts, ours = 0, [], []
+        while received.startswith(head, at):
+            tail = _PLAIN_TAIL.match(received, at + len(head))
+            if tail is None or (text := _text(tail.group(1))) is None:
+                return None
+            texts.append(text)
+            ours.append(tail.group())
+            at = tail.end()
+        if not texts or at != len(received):
             return None
-        return _PLAIN_TAIL.fullmatch(received, len(head))
+        for text in texts:
+            self.output_count += _pieces(text)
+            if self._note_output is not None:
+                self._note_output(text)
+        return self._our_head + self._our_head.join(ours)
 
     def end(self) -> bytes:
         """The upstream closed the connection; what remains to be sent of its last event.
@@ -220,6 +233,17 @@ def output_of(message: dict[str, Any]) -> list[Any]:
 def _pieces(output: object) -> int:
     """How many tokens a piece of output has at least."""
     return max(1, len(output.split())) if isinstance(output, str | bytes) else 1
+
+
+def _text(literal: bytes) -> str | bytes | None:
+    """What stands between the quotes of a JSON string; ASCII without escapes as it is. None for what is no text."""
+    if literal.isascii() and b"\\" not in literal:
+        return literal
+    try:
+        text: str = orjson.loads(b'"%b"' % literal)
+    except orjson.JSONDecodeError:
+        return None
+    return text
 
 
 def _parse(payload: bytes) -> dict[str, Any] | None:

@@ -77,9 +77,14 @@ class Growth:
     @property
     def is_due(self) -> bool:
         """Whether `keep_up` must be awaited before the output so far may be delivered, or should be."""
+        return self.is_due_with(0)
+
+    def is_due_with(self, more_bytes: int) -> bool:
+        """The same once so many bytes of output more have come."""
+        tokens = self.output.tokens + more_bytes
         if self._lack is None and self._asking is None:
-            return self.output.tokens > self._covered - AHEAD_TOKENS * self._choices
-        return self.output.tokens > self._covered
+            return tokens > self._covered - AHEAD_TOKENS * self._choices
+        return tokens > self._covered
 
     async def keep_up(self) -> None:
         """Have the output so far held for. It asks ahead and waits only where the hold does not cover the output yet.

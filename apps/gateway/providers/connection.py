@@ -38,7 +38,18 @@ class AnswerTooLarge(UpstreamBroken):
 class UpstreamResponse:
     """Status, headers and bytes of one answer."""
 
-    __slots__ = ("_connection", "_error", "_headers", "_is_complete", "_parts", "_unread_bytes", "_waiter", "status")
+    __slots__ = (
+        "_connection",
+        "_error",
+        "_fault",
+        "_headers",
+        "_is_complete",
+        "_parts",
+        "_unread_bytes",
+        "_waiter",
+        "status",
+        "taker",
+    )
 
     def __init__(self, connection: "Connection", status: int, headers: list[tuple[bytes, bytes]]) -> None:
         self.status = status
@@ -48,7 +59,10 @@ class UpstreamResponse:
         self._unread_bytes = 0
         self._is_complete = False
         self._error: str | None = None
+        self._fault: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self.taker: Callable[[bytes], bool] | None = None
+        """Is offered what comes while somebody waits in `read_some`, and tells whether it took it."""
 
     def header(self, name: str) -> str | None:
         """A header's value, by its lower-case name; the first one, where it is repeated."""
@@ -77,6 +91,8 @@ class UpstreamResponse:
                 return b""
             if self._error is not None:
                 raise UpstreamBroken(self._error)
+            if self._fault is not None:
+                raise self._fault
             self._waiter = asyncio.get_running_loop().create_future()
             try:
                 await self._waiter
@@ -106,6 +122,14 @@ class UpstreamResponse:
 
     def feed(self, part: bytes) -> None:
         """Bytes of the body came."""
+        if self.taker is not None and self._waiter is not None and not self._waiter.done():
+            try:
+                if self.taker(part):
+                    return
+            except Exception as error:  # noqa: BLE001 - edge of the event loop: who reads is told, as of its own mistakes
+                self.taker, self._fault = None, error
+                self._wake()
+                return
         self._parts.append(part)
         self._unread_bytes += len(part)
         if self._unread_bytes > MAX_UNREAD_BYTES:

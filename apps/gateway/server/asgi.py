@@ -26,6 +26,7 @@ from apps.gateway.errors import (
 )
 from apps.gateway.runtime import current_runtime, start_runtime, stop_runtime
 from apps.gateway.server.authentication import KeyAuthentication, presented_key
+from apps.gateway.server.direct import BODY_WRITER, BodyWriter, DirectSource
 from apps.gateway.server.disconnect import DisconnectWatch, Receive
 from apps.gateway.server.health import JSON, Answer, health_answer
 from apps.gateway.server.http import EventStream
@@ -85,7 +86,8 @@ class Gateway:
             return
         except ClientGone:
             return
-        await _run(view(LeanRequest(scope, body, request_id), **arguments), receive, send)
+        writer = scope.get("extensions", {}).get(BODY_WRITER)
+        await _run(view(LeanRequest(scope, body, request_id), **arguments), receive, send, writer)
 
     def _route(self, path: str) -> tuple[View, dict[str, Any]]:
         view = self._views.get(path)
@@ -105,13 +107,13 @@ def serves(scope: Scope) -> bool:
     return scope["type"] == "http" and (scope["path"].startswith(API_PREFIX) or scope["path"] in HEALTH_PATHS)
 
 
-async def _run(answer: Awaitable[HttpResponseBase], receive: Receive, send: Send) -> None:
+async def _run(answer: Awaitable[HttpResponseBase], receive: Receive, send: Send, writer: BodyWriter | None) -> None:
     """Await the view and send its response; a client that leaves cancels both. Whatever was taken is given back."""
     watch = DisconnectWatch(receive)
     response = None
     try:
         response = await answer
-        await _send(response, send)
+        await _send(response, send, writer)
     except asyncio.CancelledError:
         log.debug("request cancelled: its client left, was too slow, or this process stops")
     finally:
@@ -205,11 +207,13 @@ def _too_large() -> GatewayError:
     return GatewayError(BODY_TOO_LARGE, f"The request body is larger than {MAX_BODY_BYTES >> 20} MB.")
 
 
-async def _send(response: HttpResponseBase, send: Send) -> None:
+async def _send(response: HttpResponseBase, send: Send, writer: BodyWriter | None) -> None:
     if isinstance(response, EventStream):
-        async with aclosing(response.source):
+        async with aclosing(response.source) as source:
             await send(_start(response.status_code, response.items()))
-            async for part in response.source:
+            if writer is not None and isinstance(source, DirectSource):
+                source.connect(writer)
+            async for part in source:
                 await send({"type": "http.response.body", "body": part, "more_body": True})
             await send({"type": "http.response.body", "body": b""})
     else:
