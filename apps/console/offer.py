@@ -1,12 +1,14 @@
 """Models on offer, the routes that serve them and the prices they have had."""
 
+from datetime import timedelta
 from typing import Any, ClassVar
 from urllib.parse import urlencode
 
 from django import forms
 from django.contrib import admin
 from django.contrib.admin.utils import unquote
-from django.db.models import Count, Prefetch, Q, QuerySet
+from django.db.models import Count, F, FloatField, OuterRef, Prefetch, Q, QuerySet, Subquery, Sum
+from django.db.models.functions import Cast, NullIf
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
@@ -23,6 +25,9 @@ from apps.console.maintenance import RouteForm
 from apps.console.prices import STATES, bucket_price, in_force, variant_lines, with_state
 from apps.console.site import console_site
 from apps.core.changes import announce_on_commit
+from apps.usage.models import INPUT_COLUMNS, UsageRollup
+
+HOURS_OF_CACHE = 24
 
 
 def _modalities(names: list[str]) -> forms.MultipleChoiceField:
@@ -64,10 +69,27 @@ class RouteInline(OperatorPermissions, TabularInline):
 
     model = Route
     form = RouteForm
-    fields = RouteForm.Meta.fields
+    fields = (*RouteForm.Meta.fields, "cached_input")
+    readonly_fields = ("cached_input",)
     extra = 0
     hide_title = True
     verbose_name_plural = "Routes"
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        since = timezone.now() - timedelta(hours=HOURS_OF_CACHE)
+        rollups = UsageRollup.objects.filter(
+            hour__gte=since, model=OuterRef("model_id"), provider=OuterRef("provider_id")
+        )
+        every = sum((F(column) for column in INPUT_COLUMNS[1:]), start=F(INPUT_COLUMNS[0]))
+        share = 100 * Cast(Sum("cache_read_tokens"), FloatField()) / NullIf(Sum(every), 0)
+        shares = rollups.order_by().values("model").annotate(share=share).values("share")
+        return super().get_queryset(request).annotate(cached_percent=Subquery(shares))
+
+    @display(description="Cached input, 24 h")
+    def cached_input(self, row: Any) -> str:
+        """The share of the input of its model and provider that the vendor's prompt cache had."""
+        percent = getattr(row, "cached_percent", None)
+        return "no input" if percent is None else f"{percent:.0f} %"
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return self.has_change_permission(request, obj)

@@ -115,7 +115,7 @@ async def open_exchange(
     # whatever goes wrong, be it a mistake of ours or a cancellation, must give the hold back.
     try:
         upstreams.retries.requests += 1
-        targets = in_order(admission.model, upstreams) if fallback is None else fallback.targets
+        targets = _routes(admission, upstreams) if fallback is None else fallback.targets
         deadline = Deadline()
         meter = Meter(journal, _opened(admission, targets[0]), settle=reservations.settle)
     except JournalFull as error:
@@ -147,6 +147,10 @@ async def open_exchange(
         raise
     growth = Growth(admission, note=meter.note_hold, reservations=reservations) if admission.grows else None
     return Exchange(admission, meter, response, target, deadline, growth, call.health, call.dropped)
+
+
+def _routes(admission: Admission, upstreams: Upstreams) -> Sequence[Target]:
+    return in_order(admission.model, admission.asked, admission.grant.organization_id, upstreams=upstreams)
 
 
 async def _answer_of_any_model(

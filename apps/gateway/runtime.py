@@ -47,7 +47,7 @@ class Runtime:
         self.catalog = CatalogFeed(self.bridge)
         self.keys = KeyLookup(lambda digests: self.bridge.read(partial(read_grant, digests)), settings.KEY_PEPPERS)
         self.transport = Transport(connect_timeout_s=settings.UPSTREAM_CONNECT_TIMEOUT_S)
-        self.upstreams = Upstreams()
+        self.upstreams = Upstreams(secret=next(iter(settings.KEY_PEPPERS.values())))
         self.journal = Journal(
             settings.JOURNAL_DIR,
             max_bytes=settings.JOURNAL_MAX_BYTES,

@@ -9,6 +9,7 @@ from django.test import Client
 from django.utils import timezone
 
 from apps.catalog.models import Model, Route
+from apps.usage.models import UsageRollup
 from tests.console.cast import Rows, add_price
 
 LIST = "/console/catalog/model/"
@@ -103,3 +104,15 @@ def test_only_a_model_that_never_had_a_price_can_be_deleted(console: Client, row
     Model.objects.create(id="free", name="Free", vendor="Acme", context_length=1, max_output_tokens=1)
     assert console.post("/console/catalog/model/free/delete/", {"post": "yes"}).status_code == 302
     assert [model.pk for model in Model.objects.all()] == ["acme/small-1"]
+
+
+def test_a_route_shows_how_much_of_its_input_was_cached(console: Client, rows: Rows) -> None:
+    assert b"no input" in console.get(CHANGE).content
+    for hours, tokens, cached in ((0, 300, 100), (2, 0, 100), (30, 9_000, 0)):
+        UsageRollup.objects.create(
+            hour=(timezone.now() - timedelta(hours=hours)).replace(minute=0, second=0, microsecond=0),
+            organization_id="org_x", project_id="p", key_id="k", model=rows.model.pk, provider=rows.provider.pk,
+            requests=1, failed_requests=0, estimated_requests=0, input_tokens=tokens, cache_read_tokens=cached,
+            cache_write_tokens=0, output_tokens=1, reasoning_tokens=0, cost_nanos=1,
+        )  # fmt: skip
+    assert "40 %" in console.get(CHANGE).content.decode()

@@ -21,16 +21,9 @@ from apps.gateway.routing.health import (
     RetryBudget,
     Upstreams,
 )
-from apps.gateway.routing.order import (
-    MAX_MODELS,
-    Preferences,
-    Wishes,
-    check_price,
-    chosen,
-    has_usable_route,
-    in_order,
-    wishes_of,
-)
+from apps.gateway.routing.order import check_price, chosen, has_usable_route
+from apps.gateway.routing.order import in_order as in_order_of
+from apps.gateway.routing.wishes import MAX_MODELS, Preferences, Wishes, wishes_of
 from apps.usage.contracts import AttemptMade, Outcome, TokenCounts
 from tests.clocks import Clock
 from tests.factories import PRICE, TARGET, closed, offered, opened
@@ -67,8 +60,12 @@ def names(targets: Any) -> list[str]:
     return [each.provider for each in targets]
 
 
+def in_order(offer: OfferedModel, upstreams: Upstreams) -> Any:
+    return in_order_of(offer, chat(), "org_1", upstreams=upstreams)
+
+
 def picked(offer: OfferedModel, upstreams: Upstreams, **fields: Any) -> list[str]:
-    return names(chosen(offer, preferences(**fields), chat(), upstreams=upstreams))
+    return names(chosen(offer, preferences(**fields), chat(), "org_1", upstreams=upstreams))
 
 
 def test_without_wishes_there_is_the_model_alone() -> None:
@@ -166,9 +163,9 @@ def test_when_no_provider_is_left_that_is_told(upstreams: Upstreams, fields: dic
 def test_routes_that_have_no_words_for_a_field_are_left_out_where_all_fields_are_required(upstreams: Upstreams) -> None:
     offer = offered(targets=(target("a", dialect="anthropic"), target("o")))
     strict = preferences(require_parameters=True)
-    assert len(chosen(offer, strict, chat(temperature=0.5), upstreams=upstreams)) == 2
-    assert names(chosen(offer, strict, chat(logit_bias={"5": 1}), upstreams=upstreams)) == ["o"]
-    assert len(chosen(offer, preferences(), chat(logit_bias={"5": 1}), upstreams=upstreams)) == 2
+    assert len(chosen(offer, strict, chat(temperature=0.5), "org_1", upstreams=upstreams)) == 2
+    assert names(chosen(offer, strict, chat(logit_bias={"5": 1}), "org_1", upstreams=upstreams)) == ["o"]
+    assert len(chosen(offer, preferences(), chat(logit_bias={"5": 1}), "org_1", upstreams=upstreams)) == 2
 
 
 def measured(upstreams: Upstreams, provider: str, *, latency_ms: int, tokens: int, seconds: float = 1.0) -> None:

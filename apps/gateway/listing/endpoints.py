@@ -50,7 +50,7 @@ def present_endpoints(
 
 
 def _of_route(model: OfferedModel, target: Target, health: RouteHealth) -> dict[str, Any]:
-    measures, uptime = health.measures, health.measures.uptime()
+    measures, uptime, cached = health.measures, health.measures.uptime(), health.measures.cache_hit_rate()
     return {
         "supported_parameters": supported_parameters(model, (target,)),
         "status": RESTS if health.is_resting else ON_TRIAL if health.is_broken else SERVES,
@@ -59,6 +59,7 @@ def _of_route(model: OfferedModel, target: Target, health: RouteHealth) -> dict[
         "uptime_last_1d": None,
         "latency_last_30m": measures.latency_ms(),
         "throughput_last_30m": measures.tokens_per_s(),
+        "cache_hit_rate_last_30m": None if cached is None else round(cached, 3),
     }
 
 

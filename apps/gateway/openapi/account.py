@@ -118,6 +118,9 @@ ENDPOINTS: Final = closed(
                 uptime_last_1d={"type": "null"},
                 latency_last_30m=_PERCENTILES | {"description": "Milliseconds to the first byte."},
                 throughput_last_30m=_PERCENTILES | {"description": "Tokens of output a second."},
+                cache_hit_rate_last_30m=nullable(
+                    number("The share of input tokens that prompt caches had.", minimum=0, maximum=1)
+                ),
             ),
             minItems=1,
         ),

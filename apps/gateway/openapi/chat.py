@@ -28,7 +28,7 @@ from apps.gateway.openapi.shapes import (
     taken,
     text,
 )
-from apps.gateway.routing.order import MAX_MODELS
+from apps.gateway.routing.wishes import MAX_MODELS
 
 _NAME: Final = r"^[^\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]*$"
 _WHOLE: Final[dict[str, Any]] = {"minimum": -MAX_INTEGER, "maximum": MAX_INTEGER}

@@ -131,6 +131,11 @@ _REPEATED: Final = _parameter(
     "The same request sent again with the same key gets the same answer and is charged once.",
 )  # fmt: skip
 
+_SESSION: Final = _parameter(
+    "x-session-id", "header", text(pattern="^[ -~]{1,256}$"),
+    "The conversation that the request belongs to, where the body has no session_id.",
+)  # fmt: skip
+
 
 def _asking(
     name: str, summary: str, *, tag: str, request: str, examples: dict[str, Any], answers: dict[str, tuple[str, Any]]
@@ -148,7 +153,7 @@ def _asking(
         name,
         summary,
         tag=tag,
-        parameters=[_REPEATED],
+        parameters=[_REPEATED, _SESSION],
         requestBody={"required": True, "content": {JSON: {"schema": ref(request), "examples": given}}},
         answers={"200": good, **_errors(404, 409, 429, 502, 504)},
     )  # fmt: skip

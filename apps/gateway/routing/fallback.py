@@ -24,7 +24,8 @@ from apps.gateway.errors import (
     UNSUPPORTED_MODALITY,
     GatewayError,
 )
-from apps.gateway.routing.order import check_price, chosen, has_usable_route, wishes_of
+from apps.gateway.routing.order import check_price, chosen, has_usable_route
+from apps.gateway.routing.wishes import wishes_of
 from apps.gateway.runtime import Runtime
 from apps.keys.contracts import KeyGrant
 
@@ -113,7 +114,8 @@ class Fallback:
         admission = admit(self._grant, asked, self._snapshot, book=runtime.book, request_id=self._request_id)
         admission.is_again = is_again
         check_price(admission.price, self._preferences, service_tier=asked.asked_tier)
-        targets = chosen(admission.model, self._preferences, asked, upstreams=runtime.upstreams)
+        organization_id, upstreams = self._grant.organization_id, runtime.upstreams
+        targets = chosen(admission.model, self._preferences, asked, organization_id, upstreams=upstreams)
         admission, allowance = await reserve(runtime.reservations, admission)
         self.targets = targets
         self._note(allowance)

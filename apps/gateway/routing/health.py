@@ -10,6 +10,7 @@ from typing import Final
 
 from apps.catalog.contracts import Target
 from apps.gateway.errors import UPSTREAM_FAILED, UPSTREAM_OVERLOADED, UPSTREAM_TIMEOUT, GatewayError
+from apps.gateway.routing.affinity import Affinity, Sessions
 from apps.gateway.routing.measures import RouteMeasures
 from apps.usage.contracts import Outcome, RequestClosed
 
@@ -131,14 +132,17 @@ class RouteHealth:
                 self.is_troubled = False
 
     def _measure(self, closed: RequestClosed) -> None:
+        tokens = closed.tokens
         latency_ms = closed.duration_ms if closed.first_byte_ms is None else closed.first_byte_ms
         self.latency_ms += (latency_ms - self.latency_ms) * (SHARE_OF_LATEST if self.latency_ms else 1.0)
-        output, rate = closed.tokens.all_output, 0.0
+        output, rate = tokens.all_output, 0.0
         if output:
             taken_ms = closed.duration_ms - latency_ms if closed.opened.streamed else closed.duration_ms
             rate = 1000 * output / max(taken_ms, 1)
             self.tokens_per_s += (rate - self.tokens_per_s) * (SHARE_OF_LATEST if self.tokens_per_s else 1.0)
         self.measures.note_speed(latency_ms, rate)
+        if not closed.estimated:
+            self.measures.note_input(tokens.all_input, tokens.cache_read)
 
 
 class RetryBudget:
@@ -169,8 +173,11 @@ class RetryBudget:
 class Upstreams:
     """All routes of one worker."""
 
-    def __init__(self, clock: Clock = time.monotonic) -> None:
+    def __init__(self, clock: Clock = time.monotonic, *, secret: bytes = b"") -> None:
+        """`secret` is what all workers know sessions again by."""
         self._clock = clock
+        self.affinity = Affinity(secret)
+        self.sessions = Sessions()
         self._routes: dict[tuple[str, str], RouteHealth] = {}
         self.troubled: set[RouteHealth] = set()
         """Routes that failed and have not answered since."""

@@ -19,12 +19,14 @@ Counts = dict[int, int]
 class _Slot:
     """Five minutes."""
 
-    __slots__ = ("answered", "failed", "latencies", "rates", "until")
+    __slots__ = ("answered", "cached", "failed", "input", "latencies", "rates", "until")
 
     def __init__(self, until: float) -> None:
         self.until = until
         self.answered = 0
         self.failed = 0
+        self.input = 0
+        self.cached = 0
         self.latencies: Counts = {}
         self.rates: Counts = {}
 
@@ -53,6 +55,17 @@ class RouteMeasures:
         _count(slot.latencies, latency_ms)
         if tokens_per_s:
             _count(slot.rates, tokens_per_s)
+
+    def note_input(self, tokens: int, cached: int) -> None:
+        """What an answered request read, and how much of that a prompt cache had."""
+        slot = self._now()
+        slot.input += tokens
+        slot.cached += cached
+
+    def cache_hit_rate(self) -> float | None:
+        """The share of all input that prompt caches had; None without any input."""
+        tokens = sum(slot.input for slot in self._recent())
+        return sum(slot.cached for slot in self._recent()) / tokens if tokens else None
 
     def uptime(self) -> float | None:
         """The share of requests that were answered; None without any."""

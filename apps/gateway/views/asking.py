@@ -1,5 +1,7 @@
 """What all endpoints that ask a model have in common: from a checked request to an upstream that answers."""
 
+from typing import Any, Final
+
 from django.http.response import HttpResponseBase
 
 from apps.billing.admission import Allowance
@@ -9,11 +11,14 @@ from apps.gateway import dispatch
 from apps.gateway.admission.decision import admit, reserve
 from apps.gateway.admission.refusals import limit_headers
 from apps.gateway.answers import relay
+from apps.gateway.dialects.chat_fields import MAX_USER, clean_name
 from apps.gateway.dialects.dropped_params import HEADER, header_value
 from apps.gateway.dialects.model_request import ModelRequest
 from apps.gateway.dispatch import Exchange
 from apps.gateway.routing.fallback import Fallback
 from apps.gateway.server.http import AsyncAPIView, JsonBytes
+
+_SESSION_HEADER: Final = "HTTP_X_SESSION_ID"
 
 
 class AsksModel(AsyncAPIView):
@@ -23,6 +28,8 @@ class AsksModel(AsyncAPIView):
         """Admit the request and call the upstreams. Raises GatewayError when none answers, or none may be asked."""
         runtime = self.runtime
         crash_point("P1")
+        if _SESSION_HEADER in self.request._request.META:
+            self._take_session(asked.body)
         fallback = None
         if "models" in asked.body or "provider" in asked.body:
             fallback = Fallback(runtime, self.grant, asked, request_id=self.request_id, note=self._note_allowance)
@@ -51,6 +58,11 @@ class AsksModel(AsyncAPIView):
         if exchange.dropped:
             response.headers[HEADER] = header_value(exchange.dropped)
         return response
+
+    def _take_session(self, body: dict[str, Any]) -> None:
+        """The header that OpenRouter's clients name their session in; the field of the body counts before it."""
+        if body.get("session_id") is None:
+            body["session_id"] = clean_name("session_id", self.request._request.META[_SESSION_HEADER], most=MAX_USER)
 
     def _note_allowance(self, allowance: Allowance) -> None:
         self.limit_headers = limit_headers(allowance)
