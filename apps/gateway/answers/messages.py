@@ -22,7 +22,7 @@ def give_message(exchange: Exchange, body: bytes) -> tuple[bytes, RequestClosed]
 
 
 async def stream(exchange: Exchange) -> AsyncGenerator[bytes, None]:
-    """The answer as server-sent events, as `relay.stream` but for their shape."""
+    """The answer as server-sent events, as `relay.RelayedStream` but for their shape."""
     admission = exchange.admission
     translation = MessagesStream(
         _blocks(exchange),
@@ -31,7 +31,7 @@ async def stream(exchange: Exchange) -> AsyncGenerator[bytes, None]:
         opening=messages_usage(TokenCounts(input=admission.asked.input_estimate())),
         usage=lambda: _usage(exchange.meter.closed),
     )
-    async with aclosing(relay.stream(exchange)) as chat:
+    async with aclosing(relay.RelayedStream(exchange)) as chat:
         async for block in chat:
             if ready := translation.feed(block):
                 yield ready
