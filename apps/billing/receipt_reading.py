@@ -17,7 +17,7 @@ from apps.catalog.contracts import BUCKETS, Price
 from apps.catalog.models import PriceVersion
 from apps.catalog.snapshot import price_from_version
 from apps.core.errors import NotFound
-from apps.usage.contracts import AttemptMade, Outcome, RequestClosed, RequestOpened, TokenCounts
+from apps.usage.contracts import AttemptMade, GuardrailVerdict, Outcome, RequestClosed, RequestOpened, TokenCounts
 from apps.usage.lately import find_closed
 from apps.usage.models import UsageRecord
 from apps.usage.reports import record_of
@@ -149,4 +149,5 @@ def _closed(record: UsageRecord, price: Price | None) -> RequestClosed:
         raw_usage=record.raw_usage,
         review=record.review,
         attempts=msgspec.convert(record.attempts, tuple[AttemptMade, ...]),
+        guardrails=msgspec.convert(record.guardrails, tuple[GuardrailVerdict, ...]),
     )

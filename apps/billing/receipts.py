@@ -268,6 +268,8 @@ def _attempts(closed: RequestClosed) -> list[Attempt]:
             _attempt(closed, made, number=number, is_last=number == len(closed.attempts))
             for number, made in enumerate(closed.attempts, start=1)
         ]
+    if not closed.opened.provider:
+        return []  # a guardrail refused it before anybody was called
     payer = Payer.CUSTOMER if closed.charged_nanos else Payer.OPERATOR
     if closed.opened.sandbox:
         payer = Payer.NOBODY

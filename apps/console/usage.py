@@ -98,6 +98,7 @@ class UsageRecordAdmin(ReadOnlyPermissions, ConsoleAdmin):
                     ("streamed", "http_status"),
                     ("finish_reason", "error_code"),
                     "all_attempts",
+                    "guarded",
                 )
             },
         ),
@@ -121,6 +122,7 @@ class UsageRecordAdmin(ReadOnlyPermissions, ConsoleAdmin):
     readonly_fields = (
         "outcome",
         "all_attempts",
+        "guarded",
         "created",
         "project",
         "key",
@@ -185,6 +187,12 @@ class UsageRecordAdmin(ReadOnlyPermissions, ConsoleAdmin):
             for number, made in enumerate(row.attempts, start=1)
         )
         return "; ".join(told) or "1"
+
+    @display(description="Guardrails")
+    def guarded(self, row: UsageRecord) -> str:
+        """What the organization's own rules did."""
+        told = (f"{made['name']}: {made['action']} ({made['direction']})" for made in row.guardrails)
+        return "; ".join(told) or "-"
 
     @display(description="In")
     def tokens_in(self, row: UsageRecord) -> str:

@@ -118,6 +118,7 @@ async def open_exchange(
         targets = _routes(admission, upstreams) if fallback is None else fallback.targets
         deadline = Deadline()
         meter = Meter(journal, _opened(admission, targets[0]), settle=reservations.settle)
+        meter.guarding = admission.asked.guarding
     except JournalFull as error:
         reservations.release(admission.demand)
         raise _unrecorded() from error

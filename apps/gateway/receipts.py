@@ -132,6 +132,10 @@ def public_receipt(receipt: Receipt) -> dict[str, Any]:
         "is_byok": False,
         "is_sandbox": receipt.is_sandbox,
         "service_tier": closed.service_tier or None,
+        "guardrails": [
+            {"rule": each.rule, "name": each.name, "direction": each.direction, "action": each.action}
+            for each in closed.guardrails
+        ],
         "key_id": opened.key_id,
         "project_id": opened.project_id,
         "receipt": _exact(receipt),

@@ -116,6 +116,18 @@ class AttemptMade(msgspec.Struct, frozen=True, omit_defaults=True):
     """`customer`, `operator` or `nobody`, as on the receipt: whatever failed before another was tried is free."""
 
 
+class GuardrailVerdict(msgspec.Struct, frozen=True):
+    """What a guardrail of the organization did with a request or its answer: never what it found there."""
+
+    rule: str
+    """Its id. Rules can be deleted: the name is the one that it had."""
+    name: str
+    direction: str
+    """`input` or `output`."""
+    action: str
+    """`blocked`, `redacted`, `logged`, or `unchecked` where nobody could judge and the rule lets that pass."""
+
+
 class RequestClosed(msgspec.Struct, frozen=True, omit_defaults=True, tag="close"):
     """The end of a request: one usage record. Durations are in milliseconds."""
 
@@ -139,6 +151,8 @@ class RequestClosed(msgspec.Struct, frozen=True, omit_defaults=True, tag="close"
     """Why a human should look: what the upstream told breaks a rule. What cannot be billed is estimated instead."""
     attempts: tuple[AttemptMade, ...] = ()
     """All calls of upstreams in their order, the last one too, where there was more than one."""
+    guardrails: tuple[GuardrailVerdict, ...] = ()
+    """Those that found something."""
 
     @property
     def charged_nanos(self) -> int:

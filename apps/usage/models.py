@@ -76,6 +76,7 @@ class UsageRecord(OrganizationScoped):
     raw_usage = models.TextField(default="")
     review = models.CharField(max_length=REVIEW_LENGTH, default="")
     attempts = models.JSONField(default=list)
+    guardrails = models.JSONField(default=list)
     duration_ms = models.PositiveIntegerField()
     first_byte_ms = models.PositiveIntegerField(null=True)
     recorded_at = models.DateTimeField()

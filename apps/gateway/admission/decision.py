@@ -9,7 +9,7 @@ from apps.billing.admission import Admitted, Allowance, Demand, Refused
 from apps.billing.holding import FIRST_OUTPUT_TOKENS, LEAST_OUTPUT_TOKENS, output_covered, worst_cost_nanos
 from apps.billing.pricing.book import PriceBook
 from apps.catalog.contracts import CatalogSnapshot, OfferedModel, Price
-from apps.gateway.admission.offers import offered
+from apps.gateway.admission.offers import check_allowed, offered
 from apps.gateway.admission.refusals import check_rate_can_fit, refusal
 from apps.gateway.admission.reservations import Reservations
 from apps.gateway.dialects.chat import check_service_tier
@@ -179,6 +179,8 @@ def admit(
     """Check model, modalities and price. The price version in force now, as the organization's price book has it, is
     the one that is held for and billed."""
     model = offered(snapshot, asked.model, grant=grant)
+    if asked.guarding is not None:
+        check_allowed(model, asked.guarding)
     asked.check_model(model)
     now = time.time()
     if model.has_maintenance:

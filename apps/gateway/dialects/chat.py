@@ -10,8 +10,10 @@ from apps.catalog.contracts import IMAGE_TOKENS, OUTPUT_LIMIT_FIELDS, SERVICE_TI
 from apps.gateway.dialects.chat_fields import MAX_USER, check_fields, check_messages, clean_name, name_model
 from apps.gateway.dialects.model_request import ModelRequest
 from apps.gateway.dialects.strict_json import MAX_TEXT_BYTES, read_object, too_much_text
+from apps.gateway.dialects.texts import TextPlace, texts_within
 from apps.gateway.errors import UNSUPPORTED_MODALITY, GatewayError, bad_field
 from apps.gateway.metering.token_usage import estimate_tokens
+from apps.policies.guarding import Guarding
 
 MESSAGE_TOKENS = 8
 """Role and separators of a message, for the bound on input tokens."""
@@ -52,11 +54,14 @@ class ChatRequest:
     """What of a request in another dialect has no place in `body`."""
     output_cut: int | None = None
     """What each choice may have at most, where the caller set no bound and we had to."""
+    guarding: Guarding | None = None
+    """What guards it and its answer; None where its organization has no guardrails."""
     asked_output: int | None = field(init=False)
     """The output tokens that the caller allows each choice; None when it set no bound."""
     asked_tier: str = field(init=False)
     """The service tier that the caller asks for; "" for the standard one, or when the upstream may choose."""
     inputs: ClassVar[int] = 1
+    has_unreadable_text: ClassVar[bool] = False
     content_field: ClassVar[str] = "messages"
     has_parts: bool = field(init=False)
     """Whether any content is a list of parts: only then there can be media."""
@@ -102,6 +107,15 @@ class ChatRequest:
     def countable_text(self) -> str:
         """Everything in it that is billed as text, and its JSON, which is more."""
         return self._written_text().decode()
+
+    def text_places(self) -> Iterator[TextPlace]:
+        """All text in it that goes to an upstream, where it stands."""
+        return texts_within(self.body)
+
+    def texts_changed(self) -> None:
+        """Texts were put in place of others: its size is what is written now."""
+        self.body_bytes = 0
+        self.grow_as_written()
 
     def _written_text(self) -> bytes:
         """The body without media as an upstream gets it."""

@@ -35,6 +35,12 @@ class CompletionsRequest(ChatRequest):
 
     content_field: ClassVar[str] = "prompt"
 
+    def texts_changed(self) -> None:
+        """Texts were put in place of others. What is echoed is what was asked."""
+        ChatRequest.texts_changed(self)
+        if self.echoed:
+            self.echoed = self.body["messages"][0]["content"]
+
     def check_model(self, model: OfferedModel) -> None:
         """400 for a model that does not chat. Its bound on the output is told in the field that the provider knows."""
         ChatRequest.check_model(self, model)

@@ -1,5 +1,6 @@
 """A request for embeddings: checked, and made ready to be forwarded. Pure."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
@@ -9,8 +10,10 @@ from apps.catalog.contracts import IMAGE_TOKENS, SERVICE_TIERS, OfferedModel
 from apps.gateway.dialects.chat import OWN_FIELDS
 from apps.gateway.dialects.chat_fields import MAX_USER, check_fields, clean_name, name_model
 from apps.gateway.dialects.strict_json import MAX_TEXT_BYTES, read_object, too_much_text
+from apps.gateway.dialects.texts import TextPlace, texts_within
 from apps.gateway.errors import CONTEXT_TOO_LONG, UNSUPPORTED_MODALITY, GatewayError, bad_field
 from apps.gateway.metering.token_usage import estimate_tokens
+from apps.policies.guarding import Guarding
 
 MAX_INPUTS: Final = 2_048
 """OpenAI's own limit."""
@@ -39,6 +42,8 @@ class EmbeddingsRequest:
     token_lists: list[list[int]]
     text_tokens: int | None = None
     """No more tokens than this are in its texts, where somebody counted."""
+    guarding: Guarding | None = None
+    """What guards it; None where its organization has no guardrails."""
     inputs: int = field(init=False)
     asked_tier: str = field(init=False)
     ids: int = field(init=False)
@@ -94,6 +99,22 @@ class EmbeddingsRequest:
     def countable_text(self) -> str:
         """All of its texts."""
         return "\n".join(self.texts)
+
+    def text_places(self) -> Iterator[TextPlace]:
+        """All text in it that goes to an upstream, where it stands."""
+        return texts_within(self.body)
+
+    @property
+    def has_unreadable_text(self) -> bool:
+        """Token ids are text that only the model's vocabulary can read."""
+        return bool(self.token_lists)
+
+    def texts_changed(self) -> None:
+        """Texts were put in place of others."""
+        given = self.body["input"]
+        if self.texts:
+            self.texts = [given] if isinstance(given, str) else given
+        self.body_bytes = len(orjson.dumps(self.body))
 
     def cut_output(self, tokens: int) -> None:
         """There is no output to be cut."""

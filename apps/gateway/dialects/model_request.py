@@ -1,8 +1,11 @@
 """What admission, routing and dispatch read of a request to a model, of whichever endpoint it is. Pure."""
 
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 from apps.catalog.contracts import IMAGE_TOKENS, OfferedModel
+from apps.gateway.dialects.texts import TextPlace
+from apps.policies.guarding import Guarding
 
 
 class ModelRequest(Protocol):
@@ -14,6 +17,9 @@ class ModelRequest(Protocol):
     body_bytes: int
     text_tokens: int | None
     """No more tokens than this are in its text, where somebody counted."""
+
+    guarding: Guarding | None
+    """What guards it and its answer; None where its organization has no guardrails."""
 
     @property
     def stream(self) -> bool: ...
@@ -63,6 +69,16 @@ class ModelRequest(Protocol):
 
     def countable_text(self) -> str:
         """Everything in it that is billed as text."""
+
+    def text_places(self) -> Iterator[TextPlace]:
+        """All text in it that goes to an upstream, where it stands."""
+
+    @property
+    def has_unreadable_text(self) -> bool:
+        """Whether there is text in it that `text_places` cannot show, such as token ids."""
+
+    def texts_changed(self) -> None:
+        """Texts were put in place of others: count what depends on them anew."""
 
     def cut_output(self, tokens: int) -> None:
         """Let each choice have no more than so many output tokens. Only for a request whose caller set no bound."""

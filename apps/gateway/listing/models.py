@@ -11,9 +11,10 @@ import orjson
 from apps.billing.pricing.book import PriceBook
 from apps.catalog.contracts import CatalogSnapshot, OfferedModel, Price, PriceVariant, Rates, Target
 from apps.core.money import NANOS_PER_USD, TOKENS_PER_PRICE_UNIT
-from apps.gateway.admission.offers import models_for
+from apps.gateway.admission.offers import model_rules, models_for
 from apps.gateway.errors import bad_field
 from apps.keys.contracts import KeyGrant
+from apps.policies.rules import Guardrail
 
 MAX_LISTS: Final = 512
 """So many organizations' lists are remembered at a time."""
@@ -65,11 +66,11 @@ class Listing(msgspec.Struct, frozen=True):
 
 
 class Listings:
-    """The lists of the catalog and price book in force, each made once for an organization."""
+    """The lists of the catalog and price book in force, each made once for an organization and what it allows."""
 
     def __init__(self) -> None:
         self._made_from: tuple[CatalogSnapshot, PriceBook] | None = None
-        self._lists: dict[tuple[str, bool], Listing] = {}
+        self._lists: dict[tuple[str, bool, tuple[Guardrail, ...]], Listing] = {}
 
     def of(self, grant: KeyGrant, snapshot: CatalogSnapshot, book: PriceBook, *, now: float) -> Listing:
         """The models that the key can call at `now` (Unix seconds). A sandbox key has a list of its own."""
@@ -77,7 +78,7 @@ class Listings:
         if made_from is None or made_from[0] is not snapshot or made_from[1] is not book:
             self._made_from = (snapshot, book)
             self._lists.clear()
-        owner = (grant.organization_id, grant.sandbox)
+        owner = (grant.organization_id, grant.sandbox, model_rules(grant))
         listing = self._lists.get(owner)
         if listing is None or listing.until <= now:
             if len(self._lists) >= MAX_LISTS:

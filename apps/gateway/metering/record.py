@@ -13,7 +13,16 @@ from apps.catalog.contracts import Target
 from apps.core.crash_points import crash_point
 from apps.gateway.errors import GatewayError
 from apps.gateway.metering.token_usage import NOTHING_TOLD, ToldUsage
-from apps.usage.contracts import AttemptMade, Outcome, RequestClosed, RequestOpened, RequestProgress, TokenCounts
+from apps.policies.guarding import Guarding
+from apps.usage.contracts import (
+    AttemptMade,
+    GuardrailVerdict,
+    Outcome,
+    RequestClosed,
+    RequestOpened,
+    RequestProgress,
+    TokenCounts,
+)
 from apps.usage.journal import Journal
 
 _WORD = re.compile(r"[A-Za-z0-9_.:-]{1,40}")
@@ -48,6 +57,8 @@ class Meter:
         self._failed: list[AttemptMade] = []
         self._attempt_began_ms: int | None = 0
         """None between two attempts."""
+        self.guarding: Guarding | None = None
+        """What guards the request: its verdicts are part of the record."""
         self.closed: RequestClosed | None = None
 
     def reopen(self, opened: RequestOpened) -> None:
@@ -175,6 +186,8 @@ class Meter:
                 raw_usage=self._told.raw,
                 review=self._told.violation,
             )
+            if self.guarding is not None:
+                self.closed = _with_verdicts(self.closed, self.guarding)
             if self._failed:
                 self.closed = self._with_attempts(self.closed)
             crash_point("P7")
@@ -228,6 +241,11 @@ class Meter:
         else:
             estimate = TokenCounts(input=self._opened.input_estimate, output=output_count)
             self.close(outcome, estimate, estimated=True, error_code=error_code)
+
+
+def _with_verdicts(closed: RequestClosed, guarding: Guarding) -> RequestClosed:
+    verdicts = tuple(GuardrailVerdict(*verdict) for verdict in guarding.verdicts)
+    return msgspec.structs.replace(closed, guardrails=verdicts)
 
 
 def _word(text: str) -> str:

@@ -212,6 +212,13 @@ _ATTEMPT: Final = closed(
     paid_by=text(),
     cost=usd(),
 )
+_VERDICT: Final = closed(
+    "What a guardrail of the organization did.",
+    rule=text(),
+    name=text(),
+    direction=one_of("input", "output"),
+    action=one_of("blocked", "redacted", "logged", "unchecked"),
+)
 RECEIPT: Final = closed(
     "All of the arithmetic, exact: amounts are decimal strings in USD.",
     currency={"const": "USD"},
@@ -272,6 +279,7 @@ GENERATION: Final = closed(
     is_byok=boolean(),
     is_sandbox=boolean(),
     service_tier=nullable(text()),
+    guardrails=listing(_VERDICT),
     key_id=text(),
     project_id=text(),
     receipt=ref("Receipt"),

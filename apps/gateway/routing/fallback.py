@@ -13,6 +13,7 @@ from apps.gateway.admission.refusals import LimitReached
 from apps.gateway.dialects.model_request import ModelRequest
 from apps.gateway.errors import (
     BAD_REQUEST,
+    CONTENT_POLICY,
     CONTEXT_TOO_LONG,
     LIVE_MODEL,
     MODEL_IN_MAINTENANCE,
@@ -30,6 +31,7 @@ from apps.gateway.runtime import Runtime
 from apps.keys.contracts import KeyGrant
 
 _OF_ONE_MODEL: Final = (
+    CONTENT_POLICY,
     CONTEXT_TOO_LONG,
     LIVE_MODEL,
     MODEL_IN_MAINTENANCE,

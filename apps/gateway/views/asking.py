@@ -15,6 +15,8 @@ from apps.gateway.dialects.chat_fields import MAX_USER, clean_name
 from apps.gateway.dialects.dropped_params import HEADER, header_value
 from apps.gateway.dialects.model_request import ModelRequest
 from apps.gateway.dispatch import Exchange
+from apps.gateway.errors import CONTENT_POLICY, GatewayError
+from apps.gateway.guardrails.asking import guard, record_refused
 from apps.gateway.routing.fallback import Fallback
 from apps.gateway.server.http import AsyncAPIView, JsonBytes
 
@@ -25,7 +27,26 @@ class AsksModel(AsyncAPIView):
     """A view whose answer comes from a model, and is charged for."""
 
     async def open_exchange(self, asked: ModelRequest) -> Exchange:
-        """Admit the request and call the upstreams. Raises GatewayError when none answers, or none may be asked."""
+        """Guard and admit the request, and call the upstreams. Raises GatewayError when none answers, or none may be
+        asked."""
+        if self.grant.policy is not None:
+            return await self._open_guarded(asked)
+        return await self._open(asked)
+
+    async def _open_guarded(self, asked: ModelRequest) -> Exchange:
+        """The same under the guardrails of the organization. What one of them refuses has a receipt, and is free."""
+        try:
+            await guard(asked, self.grant)
+            exchange = await self._open(asked)
+        except GatewayError as error:
+            if error.kind is CONTENT_POLICY:
+                record_refused(asked, self.grant, self.runtime, request_id=self.request_id)
+            raise
+        if asked.guarding is not None:
+            asked.guarding.note_model(exchange.admission.model.id)
+        return exchange
+
+    async def _open(self, asked: ModelRequest) -> Exchange:
         runtime = self.runtime
         crash_point("P1")
         if _SESSION_HEADER in self.request._request.META:

@@ -8,7 +8,7 @@ from django.conf import settings
 from django.http import HttpResponse
 from rest_framework.request import Request
 
-from apps.gateway.admission.offers import models_for, offered
+from apps.gateway.admission.offers import models_for, shown
 from apps.gateway.dialects.anthropic_envelope import anthropic_error
 from apps.gateway.errors import GatewayError
 from apps.gateway.listing.endpoints import present_endpoints
@@ -69,7 +69,7 @@ class ModelDetail(ModelsView):
 
     async def get(self, request: Request, model_id: str) -> HttpResponse:
         runtime = self.runtime
-        model = offered(runtime.snapshot, model_id, grant=self.grant)
+        model = shown(runtime.snapshot, model_id, grant=self.grant)
         if self.is_anthropic:
             content = orjson.dumps(present_as_anthropic(model))
         else:
@@ -83,7 +83,7 @@ class ModelEndpoints(ModelsView):
     async def get(self, request: Request, model_id: str) -> HttpResponse:
         runtime = self.runtime
         content = present_endpoints(
-            offered(runtime.snapshot, model_id, grant=self.grant),
+            shown(runtime.snapshot, model_id, grant=self.grant),
             self.grant,
             runtime.book,
             upstreams=runtime.upstreams,
