@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from operator import itemgetter
 from typing import Any
 
+import msgspec
 from django.db import connection, transaction
 
 from apps.billing.alerts.raising import raise_alert
@@ -17,7 +18,8 @@ from apps.billing.rating import cost_nanos
 from apps.catalog.contracts import BUCKETS, Price
 from apps.core.crash_points import crash_point
 from apps.core.ids import utc_day
-from apps.usage.contracts import TokenCounts
+from apps.policies.credentials import note_uses
+from apps.usage.contracts import AttemptMade, Outcome, TokenCounts
 from apps.usage.rollups import add_to_rollups
 
 BATCH_ROWS = 5_000
@@ -34,7 +36,8 @@ SELECT record.organization_id, record.project_id, record.key_id, record.model, r
        record.output_tokens, record.reasoning_tokens, record.cache_write_1h_tokens, record.audio_input_tokens,
        record.image_input_tokens, record.audio_output_tokens, record.image_output_tokens, record.images,
        record.service_tier, record.price_version_id, record.price_rule_id, record.cost_nanos,
-       record.overage_nanos, record.sandbox, record.review, record.request_id
+       record.overage_nanos, record.sandbox, record.review, record.request_id, record.credential_id,
+       record.credential_id <> '' AS byok, record.fee_ppm, record.error_code, record.attempts::text
 FROM usage_usagerecord record JOIN claimed USING (day, request_id)
 """
 
@@ -55,6 +58,7 @@ def post_batch() -> int:
         crash_point("P9")
         add_to_rollups(rows)
         _raise_reviews(rows)
+        _note_own_keys(rows)
         crash_point("P15")
     return len(rows)
 
@@ -101,6 +105,23 @@ def _raise_reviews(rows: Sequence[dict[str, Any]]) -> None:
         )
 
 
+def _note_own_keys(rows: Sequence[dict[str, Any]]) -> None:
+    """Tell organizations' own provider keys when they were used and how the last of their calls ended."""
+    uses: dict[str, str] = {}
+    for row in sorted(rows, key=itemgetter("request_id")):
+        if "credential_id" in row["attempts"]:
+            made = msgspec.json.decode(row["attempts"], type=list[AttemptMade])
+            uses |= {each.credential_id: _failure(each.outcome, each.error_code) for each in made if each.credential_id}
+        elif row["credential_id"]:
+            uses[row["credential_id"]] = _failure(row["status"], row["error_code"])
+    if uses:
+        note_uses(uses)
+
+
+def _failure(status: str, error_code: str) -> str:
+    return error_code if status == Outcome.FAILED else ""
+
+
 def _posting_key(request_ids: list[str]) -> str:
     everyone = hashlib.sha256(" ".join(request_ids).encode()).hexdigest()
     return f"usage:{request_ids[0]}:{request_ids[-1]}:{len(request_ids)}:{everyone}"
@@ -111,9 +132,9 @@ def _check_rating(rows: Sequence[dict[str, Any]]) -> None:
 
     A difference is reported and what was recorded is posted: it was agreed at admission, and one odd record must not
     hold up all others."""
-    prices = load_prices({(row["price_version_id"], row["price_rule_id"]) for row in rows})
+    prices = load_prices({_price_name(row) for row in rows})
     for row in rows:
-        price = prices.get((row["price_version_id"], row["price_rule_id"]))
+        price = prices.get(_price_name(row))
         expected = None if price is None else _cost(row, price) - row["overage_nanos"]
         if expected != row["cost_nanos"]:
             rule_id = row["price_rule_id"]
@@ -127,6 +148,10 @@ def _check_rating(rows: Sequence[dict[str, Any]]) -> None:
                     "expected": expected,
                 },
             )
+
+
+def _price_name(row: dict[str, Any]) -> tuple[int, str, int | None]:
+    return row["price_version_id"], row["price_rule_id"], row["fee_ppm"]
 
 
 def _cost(row: dict[str, Any], price: Price) -> int:

@@ -102,16 +102,17 @@ FULL JOIN (
 ) written USING (key)
 WHERE coalesce(said.total, 0) <> coalesce(written.total, 0)
 """
-_ROLLUP_KEY = "organization_id, hour, project_id, key_id, model, provider, sandbox"
+_ROLLUP_KEY = "organization_id, hour, project_id, key_id, model, provider, sandbox, byok"
 _ROLLUP_SUMS = ("requests", "failed_requests", "estimated_requests", *TOKEN_COLUMNS, "cost_nanos")
 _ROLLUPS = f"""
 SELECT organization_id, 'hour ' || to_char(hour AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24') || 'h, model ' || model
 FROM (
     SELECT organization_id, date_trunc('hour', created_at, 'UTC') AS hour, project_id, key_id, model, provider,
-        sandbox, count(*) AS requests, count(*) FILTER (WHERE status = 'failed') AS failed_requests,
+        sandbox, credential_id <> '' AS byok,
+        count(*) AS requests, count(*) FILTER (WHERE status = 'failed') AS failed_requests,
         count(*) FILTER (WHERE estimated) AS estimated_requests,
         {", ".join(f"sum({name}) AS {name}" for name in (*TOKEN_COLUMNS, "cost_nanos"))}
-    FROM {_POSTED} GROUP BY 1, 2, 3, 4, 5, 6, 7
+    FROM {_POSTED} GROUP BY 1, 2, 3, 4, 5, 6, 7, 8
 ) raw
 FULL JOIN usage_usagerollup rollup USING ({_ROLLUP_KEY})
 WHERE ({", ".join(f"raw.{name}" for name in _ROLLUP_SUMS)})

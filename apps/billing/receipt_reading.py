@@ -9,10 +9,10 @@ import msgspec
 from django.db import Error
 
 from apps.billing.models import PriceRule, ReratedUsage
-from apps.billing.pricing.book import BookRule
+from apps.billing.pricing.book import BookRule, as_fee
 from apps.billing.pricing.loading import book_rule
 from apps.billing.rating import cost_nanos
-from apps.billing.receipts import Receipt, Rerated, discount_of, receipt_of
+from apps.billing.receipts import Receipt, Rerated, discount_of, fee_discount, receipt_of
 from apps.catalog.contracts import BUCKETS, Price
 from apps.catalog.models import PriceVersion
 from apps.catalog.snapshot import price_from_version
@@ -49,14 +49,15 @@ def _ended_here(organization_id: str, request_id: str, journal_root: Path) -> Re
     if closed is None or closed.opened.organization_id != organization_id:
         return None
     paid = closed.opened.price
-    if not paid.rule_id:
+    if not paid.rule_id and paid.fee_ppm is None:
         return receipt_of(closed, paid)
     try:
         listed, rule = _listing(paid.version_id, paid.rule_id)
     except Error as error:
         log.warning("a receipt is told at the organization's own price: the list price is out of reach: %s", error)
         return receipt_of(closed, paid)
-    return _told(closed, listed, rule) if rule and listed else receipt_of(closed, paid)
+    is_known = listed is not None and (rule is not None or not paid.rule_id)
+    return _told(closed, listed, rule) if is_known else receipt_of(closed, paid)
 
 
 def find_stored_receipt(organization_id: str, request_id: str) -> Receipt | None:
@@ -67,6 +68,8 @@ def find_stored_receipt(organization_id: str, request_id: str) -> Receipt | None
         return None
     listed, rule = _listing(record.price_version_id, record.price_rule_id)
     paid = rule.applied_to(listed) if rule and listed else listed
+    if paid is not None and record.fee_ppm is not None:
+        paid = as_fee(paid, record.fee_ppm)
     return _told(_closed(record, paid), listed, rule)
 
 
@@ -82,9 +85,11 @@ def _listing(version_id: int, rule_id: str) -> tuple[Price | None, BookRule | No
 
 
 def _told(closed: RequestClosed, listed: Price | None, rule: BookRule | None) -> Receipt:
-    """At the list price, with what the rule took off it and what was corrected since."""
-    discounts = (discount_of(closed, listed, rule),) if rule and rule.is_change and listed else ()
-    return receipt_of(closed, listed, discounts=discounts, reratings=_reratings(closed))
+    """At the list price, with what the rule and an own provider key took off it, and what was corrected since."""
+    discounts = [discount_of(closed, listed, rule)] if rule and rule.is_change and listed else []
+    if listed and closed.opened.price.fee_ppm is not None:
+        discounts.append(fee_discount(closed, rule.applied_to(listed) if rule else listed))
+    return receipt_of(closed, listed, discounts=tuple(discounts), reratings=_reratings(closed))
 
 
 def _reratings(closed: RequestClosed) -> list[Rerated]:
@@ -102,9 +107,10 @@ def _overage(closed: RequestClosed, row: ReratedUsage) -> int:
     listed, rule = _listing(row.price_version_id, row.price_rule_id)
     if listed is None or opened.hold_nanos is None:
         return 0
+    price = rule.applied_to(listed) if rule else listed
     full = cost_nanos(
         closed.tokens,
-        rule.applied_to(listed) if rule else listed,
+        price if opened.price.fee_ppm is None else as_fee(price, opened.price.fee_ppm),
         request_id=opened.request_id,
         service_tier=closed.service_tier,
         images=opened.images,
@@ -115,8 +121,9 @@ def _overage(closed: RequestClosed, row: ReratedUsage) -> int:
 def _closed(record: UsageRecord, price: Price | None) -> RequestClosed:
     """The record as the value that it was written from. What a record does not keep has its default."""
     unknown = Price(
-        version_id=record.price_version_id, starts_at=0, input=0, output=0, cache_read=0, cache_write=0, reasoning=0
-    )
+        version_id=record.price_version_id, starts_at=0, input=0, output=0, cache_read=0, cache_write=0, reasoning=0,
+        fee_ppm=record.fee_ppm,
+    )  # fmt: skip
     opened = RequestOpened(
         request_id=record.request_id,
         organization_id=record.organization_id,
@@ -132,6 +139,7 @@ def _closed(record: UsageRecord, price: Price | None) -> RequestClosed:
         images=record.images,
         sandbox=record.sandbox,
         balance_nanos=record.balance_before_nanos,
+        credential_id=record.credential_id,
     )
     return RequestClosed(
         opened=opened,

@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
-from apps.billing.pricing.book import BookRule
+from apps.billing.pricing.book import PERCENT_UNIT, BookRule, as_fee
 from apps.billing.rating import exact_cost, rates_for
 from apps.catalog.contracts import BUCKETS, Price, PriceVariant, Rates
 from apps.core.money import TOKENS_PER_PRICE_UNIT, round_half_even
@@ -48,6 +48,7 @@ class Payer(StrEnum):
     """Who pays for an attempt."""
 
     CUSTOMER = "customer"
+    """With its own provider key the vendor's bill, beside the cost here, which is a fee."""
     OPERATOR = "operator"
     """Whatever the upstream may have charged for it."""
     NOBODY = "nobody"
@@ -111,6 +112,8 @@ class Attempt:
     error_code: str
     paid_by: Payer
     cost_nanos: int
+    is_byok: bool = False
+    """It was made with the organization's own provider key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +152,16 @@ class Receipt:
     @property
     def is_sandbox(self) -> bool:
         return self.closed.opened.sandbox
+
+    @property
+    def is_byok(self) -> bool:
+        """Whether the organization's own provider key served it: the vendor bills the organization itself."""
+        return self.closed.opened.is_byok
+
+    @property
+    def fee_ppm(self) -> int | None:
+        """The part per million of the normal price that is the fee; None without an own provider key."""
+        return self.closed.opened.price.fee_ppm
 
     @property
     def charged_nanos(self) -> int:
@@ -205,6 +218,18 @@ def discount_of(closed: RequestClosed, listed: Price, rule: BookRule) -> Discoun
     """What the rule makes of the list price for this request: the exact difference of the two."""
     own = rule.applied_to(listed)
     return Discount(rule.rule_id, rule.in_words(), _exact(closed, listed) - _exact(closed, own))
+
+
+def fee_discount(closed: RequestClosed, price: Price) -> Discount:
+    """What an own provider key takes off `price`, which is what the organization pays without one."""
+    ppm = closed.opened.price.fee_ppm or 0
+    words = f"own provider key: the fee is {fee_percent(ppm)} %"
+    return Discount("", words, _exact(closed, price) - _exact(closed, as_fee(price, ppm)))
+
+
+def fee_percent(ppm: int) -> str:
+    """Parts per million as percent: `5`, `0.25`."""
+    return f"{ppm * 100 / PERCENT_UNIT:.4f}".rstrip("0").rstrip(".")
 
 
 def rule_of(closed: RequestClosed) -> Rule:
@@ -270,7 +295,7 @@ def _attempts(closed: RequestClosed) -> list[Attempt]:
         ]
     if not closed.opened.provider:
         return []  # a guardrail refused it before anybody was called
-    payer = Payer.CUSTOMER if closed.charged_nanos else Payer.OPERATOR
+    payer = Payer.CUSTOMER if closed.charged_nanos or closed.opened.is_byok else Payer.OPERATOR
     if closed.opened.sandbox:
         payer = Payer.NOBODY
     only = AttemptMade(
@@ -282,6 +307,7 @@ def _attempts(closed: RequestClosed) -> list[Attempt]:
         http_status=closed.http_status,
         error_code=closed.error_code,
         paid_by=payer.value,
+        credential_id=closed.opened.credential_id,
     )
     return [_attempt(closed, only, number=1, is_last=True)]
 
@@ -297,4 +323,5 @@ def _attempt(closed: RequestClosed, made: AttemptMade, *, number: int, is_last: 
         error_code=made.error_code,
         paid_by=Payer(made.paid_by),
         cost_nanos=closed.charged_nanos if is_last else 0,
+        is_byok=bool(made.credential_id),
     )

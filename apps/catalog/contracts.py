@@ -124,6 +124,8 @@ class Price(Rates, frozen=True, kw_only=True, omit_defaults=True):
     variants: tuple[PriceVariant, ...] = ()
     rule_id: str = ""
     """The rule of an organization's price book that made it from the list price; "" for the list price itself."""
+    fee_ppm: int | None = None
+    """Set where it is a fee: this part of what the organization would pay, because the vendor bills its own key."""
 
     @property
     def charges_images(self) -> bool:
@@ -157,6 +159,8 @@ class Target(msgspec.Struct, frozen=True):
     """What else its dialect asks for, by the names in `dialects.OPTIONS`, every default filled in."""
     maintenance: tuple[Maintenance, ...] = ()
     """The windows of the route and of its provider, the earlier first, as far as they were not over on loading."""
+    credential_id: str = ""
+    """The organization's own provider key that `api_key` is; "" for the operator's credential."""
 
     def __repr__(self) -> str:
         return f"Target({self.provider!r}, {self.upstream_model!r})"

@@ -34,13 +34,14 @@ from apps.gateway.providers.transport import (
 )
 from apps.gateway.routing.health import RouteHealth, Upstreams
 from apps.gateway.routing.order import in_order
+from apps.gateway.routing.own_credentials import MAX_OWN_CALLS, MAX_SHARED_CALLS, own_first, told_of_own
 from apps.gateway.server.cancellation import told_to_client
 from apps.gateway.server.deadline import Deadline, Wait
 from apps.usage.contracts import Outcome, RequestOpened, TokenCounts
 from apps.usage.journal import Journal, JournalFull
 
-MAX_ATTEMPTS = 3
-"""Of one model."""
+MAX_ATTEMPTS = MAX_SHARED_CALLS
+"""Of one model, and MAX_OWN_CALLS with own provider keys before them."""
 MAX_CALLS = 8
 """Of all models together: after so many that failed no further model is tried."""
 _NOT_THE_CALLERS_FAULT = (UPSTREAM_OVERLOADED, UPSTREAM_FAILED, UPSTREAM_MISCONFIGURED, UPSTREAM_UNAUTHORIZED)
@@ -146,11 +147,14 @@ async def open_exchange(
         deadline.stop()
         meter.close(Outcome.FAILED, TokenCounts(), http_status=500, error_code=SERVER_ERROR.code or "")
         raise
+    admission = admission.served_by(target)
     growth = Growth(admission, note=meter.note_hold, reservations=reservations) if admission.grows else None
     return Exchange(admission, meter, response, target, deadline, growth, call.health, call.dropped)
 
 
 def _routes(admission: Admission, upstreams: Upstreams) -> Sequence[Target]:
+    if admission.own is not None:
+        return own_first(admission.own, admission.model, admission.asked, upstreams=upstreams)
     return in_order(admission.model, admission.asked, admission.grant.organization_id, upstreams=upstreams)
 
 
@@ -178,17 +182,18 @@ def _opened(admission: Admission, target: Target) -> RequestOpened:
         provider=target.provider,
         upstream_model=target.upstream_model,
         streamed=admission.asked.stream,
-        price=admission.price,
+        price=admission.price_with(target),
         input_estimate=admission.asked.input_estimate(),
         hold_nanos=admission.hold_nanos,
         sandbox=admission.grant.sandbox,
         balance_nanos=admission.balance_nanos,
         images=admission.images,
+        credential_id=target.credential_id,
     )
 
 
 def _go_on(meter: Meter, admission: Admission, target: Target) -> None:
-    """The record is that of another model from now on, which is what its hold is for."""
+    """The record is that of another model, or at somebody else's expense, from now on."""
     crash_point("P18")
     try:
         meter.reopen(_opened(admission, target))
@@ -225,16 +230,20 @@ class _Call:
         upstreams, is_retry, failure = self._upstreams, False, None
         if admission.model.first_byte_timeout_s != self._deadline.first_byte_s:
             self._deadline.bound_first_byte(admission.model.first_byte_timeout_s)
-        for target in targets[:MAX_ATTEMPTS]:
+        most = MAX_ATTEMPTS if admission.own is None else MAX_OWN_CALLS + MAX_ATTEMPTS
+        for target in targets[:most]:
             health = self.health = upstreams.of(target)
             if is_retry and (health.is_resting or not upstreams.retries.take()):
                 continue
+            if target.credential_id != self.meter.credential_id:
+                _go_on(self.meter, admission, target)
             self.meter.route_to(target)
             self._deadline.expect(Wait.FIRST_BYTE if admission.asked.stream else Wait.WHOLE_ANSWER)
             try:
                 response = await self._attempt(admission, target, health)
             except _TryNext as error:
-                is_retry = is_retry or error.was_asked
+                # What an own key met takes nothing from the retries that all organizations share.
+                is_retry = is_retry or (error.was_asked and not target.credential_id)
                 if failure is None or error.was_asked:
                     failure = error
                 self.meter.note_failed_attempt(error.error)
@@ -283,7 +292,7 @@ class _Call:
         )
         if failure.kind in _NOT_THE_CALLERS_FAULT:
             health.failed(failure)
-            raise _TryNext(failure)
+            raise _TryNext(told_of_own(failure, target) if target.credential_id else failure)
         health.answered()
         if failure.code == CONTEXT_TOO_LONG.code:
             raise _TryNext(failure, is_for_all=True)

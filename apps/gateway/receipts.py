@@ -12,7 +12,7 @@ import orjson
 from django.conf import settings
 
 from apps.billing.receipt_reading import find_receipt, find_stored_receipt
-from apps.billing.receipts import Arithmetic, Attempt, Receipt, ReceiptLine, Rerated
+from apps.billing.receipts import Arithmetic, Attempt, Receipt, ReceiptLine, Rerated, fee_percent
 from apps.catalog.contracts import Price
 from apps.core.ids import created_at
 from apps.core.money import TOKENS_PER_PRICE_UNIT, format_usd
@@ -129,7 +129,7 @@ def public_receipt(receipt: Receipt) -> dict[str, Any]:
         "num_media_prompt": opened.images,
         "total_cost": cost,
         "usage": cost,
-        "is_byok": False,
+        "is_byok": receipt.is_byok,
         "is_sandbox": receipt.is_sandbox,
         "service_tier": closed.service_tier or None,
         "guardrails": [
@@ -155,6 +155,7 @@ def _exact(receipt: Receipt) -> dict[str, Any]:
         **_arithmetic(receipt.arithmetic),
         "cost": format_usd(closed.cost_nanos),
         "charged": format_usd(receipt.charged_nanos),
+        "byok": _byok(receipt),
         "estimated": closed.estimated,
         "rule": {"id": receipt.rule.value, "description": receipt.rule_words},
         "attempts": [_attempt(attempt) for attempt in receipt.attempts],
@@ -164,6 +165,12 @@ def _exact(receipt: Receipt) -> dict[str, Any]:
         "balance_before": _usd_or_none(receipt.balance_before_nanos),
         "balance_after": _usd_or_none(receipt.balance_after_nanos),
     }
+
+
+def _byok(receipt: Receipt) -> dict[str, Any] | None:
+    if not receipt.is_byok:
+        return None
+    return {"fee_percent": fee_percent(receipt.fee_ppm or 0), "fee": format_usd(receipt.charged_nanos)}
 
 
 def _price(price: Price, arithmetic: Arithmetic | None) -> dict[str, Any]:
@@ -187,7 +194,7 @@ def _arithmetic(arithmetic: Arithmetic | None) -> dict[str, Any]:
     return {
         "lines": [_line(line) for line in arithmetic.lines],
         "discounts": [
-            {"rule_id": each.rule_id, "description": each.words, "amount": exact_usd(each.exact_femtos)}
+            {"rule_id": each.rule_id or None, "description": each.words, "amount": exact_usd(each.exact_femtos)}
             for each in arithmetic.discounts
         ],
         "sum": exact_usd(arithmetic.exact_femtos),
@@ -217,6 +224,7 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
         "http_status": attempt.http_status,
         "error_code": attempt.error_code or None,
         "paid_by": attempt.paid_by.value,
+        "is_byok": attempt.is_byok,
         "cost": format_usd(attempt.cost_nanos),
     }
 

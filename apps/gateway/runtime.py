@@ -27,6 +27,7 @@ from apps.gateway.idempotency.keys import IdempotencyKeys
 from apps.gateway.providers.transport import Transport
 from apps.gateway.receipts import Receipts
 from apps.gateway.routing.health import Upstreams
+from apps.gateway.routing.own_credentials import OwnKeys
 from apps.gateway.server.bridge import DatabaseBridge
 from apps.keys.lookup import KeyLookup
 from apps.keys.reading import read_grant
@@ -48,6 +49,7 @@ class Runtime:
         self.keys = KeyLookup(lambda digests: self.bridge.read(partial(read_grant, digests)), settings.KEY_PEPPERS)
         self.transport = Transport(connect_timeout_s=settings.UPSTREAM_CONNECT_TIMEOUT_S)
         self.upstreams = Upstreams(secret=next(iter(settings.KEY_PEPPERS.values())))
+        self.own_keys = OwnKeys()
         self.journal = Journal(
             settings.JOURNAL_DIR,
             max_bytes=settings.JOURNAL_MAX_BYTES,

@@ -3,6 +3,7 @@
 from functools import partial
 from typing import Final
 
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
 
 from apps.core.ids import ID_LENGTH, new_id
@@ -10,6 +11,7 @@ from apps.core.models import OrganizationScoped
 from apps.core.name_fields import NameField
 
 new_guardrail_id = partial(new_id, "guard")
+new_credential_id = partial(new_id, "cred")
 MODES: Final = [("on", "On"), ("log", "Log only"), ("off", "Off")]
 DIRECTIONS: Final = [("both", "Requests and answers"), ("input", "Requests"), ("output", "Answers")]
 ACTIONS: Final = [("block", "Block"), ("redact", "Redact")]
@@ -54,3 +56,45 @@ class GuardrailRule(OrganizationScoped):
 
     def __str__(self) -> str:
         return self.name
+
+
+class ProviderCredential(OrganizationScoped):
+    """An organization's own key at a provider, tried before the operator's. Where it is sent is the operator's
+    provider, nobody else's address. The key itself is sealed and never shown again."""
+
+    id = models.CharField(primary_key=True, max_length=ID_LENGTH, default=new_credential_id, editable=False)
+    organization = models.ForeignKey(
+        "accounts.Organization", on_delete=models.PROTECT, related_name="provider_credentials"
+    )
+    provider = models.ForeignKey("catalog.Provider", on_delete=models.CASCADE, related_name="own_credentials")
+    label = NameField(max_length=60)
+    secret = models.TextField(editable=False)
+    """Sealed by `apps.policies.credentials`; bound to this row and to the provider's host."""
+    last_four = models.CharField(max_length=4, editable=False)
+    options = models.JSONField(default=dict, blank=True, editable=False)
+    enabled = models.BooleanField(default=True)
+    order = models.PositiveSmallIntegerField(default=0)
+    """Lower ones are tried first."""
+    is_exclusive = models.BooleanField(default=False)
+    model_ids = ArrayField(models.CharField(max_length=128), default=list, blank=True)
+    """Ids of the models that it is for; none: all that the provider serves."""
+    key_ids = ArrayField(models.CharField(max_length=ID_LENGTH), default=list, blank=True)
+    """Ids of the API keys that may use it; none: all of the organization."""
+    created_at = models.DateTimeField(auto_now_add=True)
+    created_by = models.CharField(max_length=254, blank=True, editable=False)
+    changed_at = models.DateTimeField(auto_now=True)
+    changed_by = models.CharField(max_length=254, blank=True, editable=False)
+    last_used_at = models.DateTimeField(null=True, editable=False)
+    last_error = models.CharField(max_length=60, blank=True, editable=False)
+    """The code of the last failure; "" after a success."""
+    last_error_at = models.DateTimeField(null=True, editable=False)
+
+    class Meta:
+        ordering = ["provider", "order", "id"]
+        verbose_name = "provider key"
+        constraints = [
+            models.UniqueConstraint(fields=["organization", "provider", "label"], name="provider_key_label_unique")
+        ]
+
+    def __str__(self) -> str:
+        return self.label

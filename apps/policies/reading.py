@@ -6,7 +6,8 @@ import msgspec
 from django.db.models import Exists, OuterRef, Q
 
 from apps.policies.contracts import Policy
-from apps.policies.models import GuardrailRule
+from apps.policies.models import GuardrailRule, ProviderCredential
+from apps.policies.own_credentials import OwnCredential
 from apps.policies.rules import Check, Guardrail
 
 
@@ -14,12 +15,15 @@ def something_is_decided() -> Exists | Q:
     """For an annotation of keys: whether there is a row that `read_policy` would look at.
 
     Whoever has decided nothing, which is nearly everybody, costs no query of its own then."""
-    return Exists(GuardrailRule.objects.filter(organization_id=OuterRef("organization_id")))
+    owner = OuterRef("organization_id")
+    return Exists(GuardrailRule.objects.filter(organization_id=owner)) | Exists(
+        ProviderCredential.objects.filter(organization_id=owner, enabled=True)
+    )
 
 
 def read_policy(organization_id: str, key_id: str) -> Policy | None:
     """What holds for requests of this key, one query for each kind of decision; None when nothing does."""
-    policy = Policy(guardrails=_guardrails(organization_id, key_id))
+    policy = Policy(guardrails=_guardrails(organization_id, key_id), credentials=_credentials(organization_id, key_id))
     return policy if policy != Policy() else None
 
 
@@ -31,6 +35,26 @@ def _guardrails(organization_id: str, key_id: str) -> tuple[Guardrail, ...]:
         .order_by("created_at", "id")
     )
     return tuple(guardrail_of(row) for row in rows)
+
+
+def _credentials(organization_id: str, key_id: str) -> tuple[OwnCredential, ...]:
+    rows = (
+        ProviderCredential.objects.for_organization(organization_id)
+        .filter(Q(key_ids=[]) | Q(key_ids__contains=[key_id]), enabled=True)
+        .order_by("order", "id")
+    )
+    return tuple(
+        OwnCredential(
+            id=row.id,
+            organization_id=row.organization_id,
+            provider=row.provider_id,
+            sealed=row.secret,
+            options=row.options,
+            models=tuple(row.model_ids),
+            is_exclusive=row.is_exclusive,
+        )
+        for row in rows
+    )
 
 
 def guardrail_of(row: Any) -> Guardrail:

@@ -52,7 +52,8 @@ class TokenCounts(msgspec.Struct, frozen=True, omit_defaults=True):
 class RequestOpened(msgspec.Struct, frozen=True, omit_defaults=True, tag="open"):
     """Written before the upstream is called. Everything that recovery needs to make a record of it.
 
-    Written again, with the same id, when it goes on with another model: the last one counts."""
+    Written again, with the same id, when it goes on with another model or at somebody else's expense: the last one
+    counts."""
 
     request_id: str
     organization_id: str
@@ -73,6 +74,13 @@ class RequestOpened(msgspec.Struct, frozen=True, omit_defaults=True, tag="open")
     """Test traffic: its cost is computed and shown, never charged."""
     balance_nanos: int | None = None
     """The organization's credit at admission, not counting what running requests hold. None where nobody asked."""
+    credential_id: str = ""
+    """The organization's own provider key that its upstream is asked with; "" for the operator's credential."""
+
+    @property
+    def is_byok(self) -> bool:
+        """Whether the vendor bills the organization itself, so that its cost here is a fee."""
+        return bool(self.credential_id)
 
     @property
     def ceiling_nanos(self) -> int | None:
@@ -114,6 +122,8 @@ class AttemptMade(msgspec.Struct, frozen=True, omit_defaults=True):
     error_code: str = ""
     paid_by: str = "operator"
     """`customer`, `operator` or `nobody`, as on the receipt: whatever failed before another was tried is free."""
+    credential_id: str = ""
+    """The organization's own provider key that it was made with; "" for the operator's credential."""
 
 
 class GuardrailVerdict(msgspec.Struct, frozen=True):

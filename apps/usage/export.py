@@ -28,6 +28,7 @@ COLUMNS = (
     "images",
     "service_tier",
     "cost_usd",
+    "is_byok",
     "estimated",
     "sandbox",
     "streamed",

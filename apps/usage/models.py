@@ -77,6 +77,8 @@ class UsageRecord(OrganizationScoped):
     review = models.CharField(max_length=REVIEW_LENGTH, default="")
     attempts = models.JSONField(default=list)
     guardrails = models.JSONField(default=list)
+    credential_id = models.CharField(max_length=ID_LENGTH, default="")
+    fee_ppm = models.PositiveIntegerField(null=True)
     duration_ms = models.PositiveIntegerField()
     first_byte_ms = models.PositiveIntegerField(null=True)
     recorded_at = models.DateTimeField()
@@ -86,6 +88,11 @@ class UsageRecord(OrganizationScoped):
 
     def __str__(self) -> str:
         return self.request_id
+
+    @property
+    def is_byok(self) -> bool:
+        """Whether the organization's own provider key served it, so that its cost is a fee."""
+        return bool(self.credential_id)
 
     @property
     def tokens_in(self) -> int:
@@ -114,7 +121,8 @@ class UnpostedUsage(models.Model):
 class UsageRollup(OrganizationScoped):
     """Sums over one UTC hour for one key, model and provider. Always equal to the posted records.
 
-    Test traffic (`sandbox`) has rows of its own: what it costs is never charged."""
+    Test traffic (`sandbox`) has rows of its own: what it costs is never charged. So has what organizations' own
+    provider keys served (`byok`): its cost is a fee."""
 
     hour = models.DateTimeField()
     organization = models.ForeignKey(
@@ -138,12 +146,13 @@ class UsageRollup(OrganizationScoped):
     audio_output_tokens = models.PositiveBigIntegerField(default=0)
     image_output_tokens = models.PositiveBigIntegerField(default=0)
     sandbox = models.BooleanField(default=False)
+    byok = models.BooleanField(default=False)
     cost_nanos = models.BigIntegerField()
 
     class Meta:
         constraints = [
             models.UniqueConstraint(
-                fields=["organization", "hour", "project_id", "key_id", "model", "provider", "sandbox"],
+                fields=["organization", "hour", "project_id", "key_id", "model", "provider", "sandbox", "byok"],
                 name="rollup_unique",
             )
         ]

@@ -17,7 +17,7 @@ _COLUMNS = (
     " output_tokens, reasoning_tokens, cache_write_1h_tokens, audio_input_tokens, image_input_tokens,"
     " audio_output_tokens, image_output_tokens, images, service_tier, estimated, price_version_id,"
     " price_rule_id, cost_nanos, overage_nanos, hold_nanos, balance_before_nanos, sandbox, raw_usage, review,"
-    " attempts, guardrails, duration_ms, first_byte_ms"
+    " attempts, guardrails, credential_id, fee_ppm, duration_ms, first_byte_ms"
 )
 _STAGE = """
 CREATE TEMP TABLE IF NOT EXISTS arriving (LIKE usage_usagerecord INCLUDING DEFAULTS) ON COMMIT DELETE ROWS;
@@ -99,6 +99,8 @@ def _row(entry: RequestClosed) -> tuple[Any, ...]:
         entry.review[:REVIEW_LENGTH],
         msgspec.json.encode(entry.attempts).decode() if entry.attempts else "[]",
         msgspec.json.encode(entry.guardrails).decode() if entry.guardrails else "[]",
+        opened.credential_id,
+        opened.price.fee_ppm if opened.credential_id else None,
         entry.duration_ms,
         entry.first_byte_ms,
     )

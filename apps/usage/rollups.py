@@ -11,7 +11,7 @@ from apps.core.ids import created_ms
 from apps.usage.contracts import Outcome
 from apps.usage.models import TOKEN_COLUMNS
 
-_OWNER = ("organization_id", "project_id", "key_id", "model", "provider", "sandbox")
+_OWNER = ("organization_id", "project_id", "key_id", "model", "provider", "sandbox", "byok")
 _KEY = ("hour", *_OWNER)
 _SUMS = ("requests", "failed_requests", "estimated_requests", *TOKEN_COLUMNS, "cost_nanos")
 _ADD = f"""

@@ -63,6 +63,10 @@ _PEOPLE: Final = {
 }
 _DECISIONS: Final = {
     "policies_guardrailrule": Privileges(READ, NOTHING, EVERYTHING),
+    # The worker notes when a provider key was used and how that ended.
+    "policies_providercredential": Privileges(
+        READ, ("SELECT (id)", "UPDATE (last_used_at, last_error, last_error_at)"), EVERYTHING
+    ),
 }
 _OFFER: Final = {
     # SELECT ... FOR UPDATE needs the right to change a column; the brake pauses keys from the worker.
@@ -89,6 +93,7 @@ _BOOKS: Final = {
     ),
     "billing_billingaccount": Privileges(READ, READ, KEEP),
     "billing_pricerule": Privileges(READ, READ, APPEND),
+    "billing_providerkeyfee": Privileges(READ, READ, APPEND),
     # The web asks for a re-rating, the worker does it.
     "billing_rerating": Privileges(READ, ("SELECT", "INSERT", "UPDATE (status)"), APPEND),
     "billing_reratedusage": Privileges(READ, APPEND, READ),

@@ -68,7 +68,8 @@ async def test_an_answer_is_openais_with_the_cost(bench: Bench) -> None:
         "data": [{"object": "embedding", "index": 0, "embedding": vector_of("one two three")}],
         "model": "embed",
         "usage": {
-            "prompt_tokens": 3, "total_tokens": 3, "cost": 4.5e-07, "cost_details": {"estimated": False},
+            "prompt_tokens": 3, "total_tokens": 3, "cost": 4.5e-07, "is_byok": False,
+            "cost_details": {"estimated": False},
         },
     }  # fmt: skip
     assert call.headers["x-crun-cost"] == "0.000000450"

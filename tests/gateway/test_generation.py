@@ -80,7 +80,8 @@ async def test_a_receipt_is_there_when_the_answer_ends_and_is_exact(desk: Desk, 
     assert Decimal(receipt["hold"]) == Decimal(end.opened.hold_nanos or 0) / 10**9
     assert receipt["attempts"] == [
         {"number": 1, "model": "base", "started_ms": 0, "duration_ms": end.duration_ms, "status": "completed",
-         "http_status": 200, "error_code": None, "paid_by": "customer", "cost": receipt["cost"]},
+         "http_status": 200, "error_code": None, "paid_by": "customer", "is_byok": False,
+             "cost": receipt["cost"]},
     ]  # fmt: skip
     assert receipt["discounts"] == []
 

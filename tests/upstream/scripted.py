@@ -79,6 +79,10 @@ class ScriptedUpstream:
         """Answer the next request with these bytes."""
         self.answers.append(Answer(pieces, **fields))
 
+    def choose(self, received: Received) -> Answer:
+        """The answer to a request, which is the last one kept."""
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
     def offer(self, bench: Bench, dialect: str, *, options: dict[str, str] | None = None, **changes: Any) -> Target:
         """Put PUBLIC_MODEL on offer, with one route to here."""
         fields = {name: changes.pop(name) for name in ("upstream_model", "api_key", "base_url") if name in changes}
@@ -112,8 +116,9 @@ class ScriptedUpstream:
         method, target, _ = head[0].split(" ")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:] if line)}
         body = await reader.readexactly(int(headers.get("content-length", "0")))
-        self.requests.append(Received(method, target, headers, body))
-        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        received = Received(method, target, headers, body)
+        self.requests.append(received)
+        answer = self.choose(received)
         told = {"content-type": "text/event-stream", **answer.headers}
         told |= {"connection": "close"} if answer.is_closed_by_end else {"transfer-encoding": "chunked"}
         lines = [f"HTTP/1.1 {answer.status} Said", *(f"{name}: {value}" for name, value in told.items()), "", ""]

@@ -52,7 +52,14 @@ from apps.billing.models.payments import (
     RefundStatus,
     WebhookInbox,
 )
-from apps.billing.models.pricing import PriceRule, ReratedUsage, Rerating, ReratingStatus, new_rule_id
+from apps.billing.models.pricing import (
+    PriceRule,
+    ProviderKeyFee,
+    ReratedUsage,
+    Rerating,
+    ReratingStatus,
+    new_rule_id,
+)
 from apps.billing.models.reconciliation import (
     OPERATOR_CHAIN,
     LedgerAnchor,
@@ -105,6 +112,7 @@ __all__ = [
     "PaymentStatus",
     "PriceRule",
     "ProofResult",
+    "ProviderKeyFee",
     "ReconciliationRun",
     "Refund",
     "RefundStatus",

@@ -14,9 +14,12 @@ from apps.core.models import OrganizationScoped
 
 LEAST_PERCENT = -100
 MOST_PERCENT = 1_000
+MOST_FEE_PERCENT = 100
+"""With an own key a request never costs more than without, so what is held for the one covers the other."""
 
 new_rule_id = partial(new_id, "rule")
 new_rerating_id = partial(new_id, "rerate")
+new_fee_id = partial(new_id, "fee")
 
 
 class PriceRule(OrganizationScoped):
@@ -68,6 +71,49 @@ class PriceRule(OrganizationScoped):
 
     def __str__(self) -> str:
         return f"{self.organization_id} {self.model_id or 'every model'} from {self.starts_at:%Y-%m-%d %H:%M}"
+
+
+class ProviderKeyFee(models.Model):
+    """What requests with an organization's own provider key cost from a moment on, in percent of what they would cost
+    without one. Never edited and never deleted: a later row for the same organization, or for everybody, replaces it.
+
+    The database refuses UPDATE and DELETE."""
+
+    id = models.CharField(primary_key=True, max_length=ID_LENGTH, default=new_fee_id, editable=False)
+    organization = models.ForeignKey(
+        "accounts.Organization",
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="provider_key_fees",
+        help_text="Empty: everybody. A fee of an organization goes before that.",
+    )
+    starts_at = models.DateTimeField(default=timezone.now, help_text="In force from this moment on (UTC).")
+    percent = models.DecimalField(
+        max_digits=7,
+        decimal_places=4,
+        validators=[MinValueValidator(0), MaxValueValidator(MOST_FEE_PERCENT)],
+        help_text="Of what the request would cost without the key: 5 is a fee of 5 %, 0 none at all.",
+    )
+    note = models.CharField(max_length=300, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    created_by = models.CharField(max_length=254, blank=True, editable=False)
+
+    class Meta:
+        verbose_name = "fee for own provider keys"
+        verbose_name_plural = "fees for own provider keys"
+        ordering: ClassVar[list[str]] = ["organization", "-starts_at"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["organization", "starts_at"], name="provider_key_fee_start_unique", nulls_distinct=False
+            ),
+            models.CheckConstraint(
+                condition=Q(percent__range=(0, MOST_FEE_PERCENT)), name="provider_key_fee_percent_in_range"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.organization_id or 'everybody'} from {self.starts_at:%Y-%m-%d %H:%M}"
 
 
 class ReratingStatus(StrEnum):

@@ -12,6 +12,9 @@ from apps.core.money import round_half_even
 PERCENT_UNIT: Final = 1_000_000
 """100 %: a change of 1 % is 10 000, so percentages have four decimal places."""
 ALL_MODELS: Final = ""
+EVERYBODY: Final = ""
+DEFAULT_FEE_PPM: Final = 50_000
+"""5 %: what a request with an organization's own provider key costs while the operator has said nothing else."""
 R = TypeVar("R", Price, PriceVariant)
 _AMOUNTS: Final = (*BUCKETS, "per_request", "per_image")
 
@@ -52,10 +55,28 @@ class BookRule(msgspec.Struct, frozen=True, omit_defaults=True):
         return f"{percent} % {'discount' if self.change < 0 else 'markup'}"
 
 
+class FeeRule(msgspec.Struct, frozen=True):
+    """What requests with an organization's own provider key cost from `starts_at` (Unix seconds) on.
+
+    `ppm` parts per million of what the organization would pay without one. `organization_id` "" is everybody."""
+
+    organization_id: str
+    starts_at: float
+    ppm: int
+
+
+def as_fee(price: Price, ppm: int) -> Price:
+    """The price of the same request with an own provider key: each amount rounded once, half to even, as by a rule."""
+    variants = tuple(_changed(variant, ppm - PERCENT_UNIT) for variant in price.variants)
+    return msgspec.structs.replace(_changed(price, ppm - PERCENT_UNIT), variants=variants, fee_ppm=ppm)
+
+
 class PriceBook:
     """The rules of all organizations. A rule for a model goes before one for all; of each kind the latest counts."""
 
-    def __init__(self, rules: Iterable[BookRule] = ()) -> None:
+    def __init__(self, rules: Iterable[BookRule] = (), fees: Iterable[FeeRule] = ()) -> None:
+        self._fees = sorted(fees, key=lambda fee: -fee.starts_at)
+        self._fee_prices: dict[tuple[str, int, int], Price] = {}
         self._rules: dict[tuple[str, str], list[BookRule]] = defaultdict(list)
         for rule in sorted(rules, key=lambda rule: -rule.starts_at):
             self._rules[rule.organization_id, rule.model_id].append(rule)
@@ -71,6 +92,23 @@ class PriceBook:
         known = self._applied.get((rule.rule_id, price.version_id))
         if known is None:
             known = self._applied[rule.rule_id, price.version_id] = rule.applied_to(price)
+        return known
+
+    def fee_ppm(self, organization_id: str, *, moment: float) -> int:
+        """The fee in force at `moment` (Unix seconds): the organization's own rule, else everybody's, else 5 %."""
+        for owner in (organization_id, EVERYBODY):
+            for fee in self._fees:
+                if fee.organization_id == owner and fee.starts_at <= moment:
+                    return fee.ppm
+        return DEFAULT_FEE_PPM
+
+    def fee_for(self, organization_id: str, price: Price, *, moment: float) -> Price:
+        """What the organization pays with its own provider key where `price` is what it pays without one."""
+        ppm = self.fee_ppm(organization_id, moment=moment)
+        name = (price.rule_id, price.version_id, ppm)
+        known = self._fee_prices.get(name)
+        if known is None:
+            known = self._fee_prices[name] = as_fee(price, ppm)
         return known
 
     def rule_for(self, organization_id: str, model_id: str, *, moment: float) -> BookRule | None:

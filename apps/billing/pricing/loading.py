@@ -4,8 +4,8 @@ from collections.abc import Collection, Iterable
 from datetime import datetime
 from decimal import Decimal
 
-from apps.billing.models import PriceRule
-from apps.billing.pricing.book import ALL_MODELS, PERCENT_UNIT, BookRule, PriceBook
+from apps.billing.models import PriceRule, ProviderKeyFee
+from apps.billing.pricing.book import ALL_MODELS, EVERYBODY, PERCENT_UNIT, BookRule, FeeRule, PriceBook, as_fee
 from apps.catalog.contracts import Price, Rates
 from apps.catalog.models import PriceVersion
 from apps.catalog.price_entries import frozen_rates
@@ -34,11 +34,28 @@ def load_book(*, organization_id: str | None = None, known_at: datetime | None =
     rows = PriceRule.objects.all() if organization_id is None else PriceRule.objects.for_organization(organization_id)
     if known_at is not None:
         rows = rows.filter(created_at__lte=known_at)
-    return PriceBook(_rules(rows))
+    return PriceBook(_rules(rows), map(fee_rule, ProviderKeyFee.objects.all()))
 
 
-def load_prices(wanted: Collection[tuple[int, str]]) -> dict[tuple[int, str], Price]:
-    """The prices of records by (price version, rule, "" for none). What does not exist is left out."""
+def fee_rule(row: ProviderKeyFee) -> FeeRule:
+    """A stored fee as integers."""
+    ppm = int(row.percent * (PERCENT_UNIT // 100))
+    return FeeRule(row.organization_id or EVERYBODY, row.starts_at.timestamp(), ppm)
+
+
+def load_prices(wanted: Collection[tuple[int, str, int | None]]) -> dict[tuple[int, str, int | None], Price]:
+    """The prices of records by (price version, rule, "" for none, fee in ppm, None for none).
+
+    What does not exist is left out."""
+    known = _load_prices({(version_id, rule_id) for version_id, rule_id, _ in wanted})
+    return {
+        (version_id, rule_id, ppm): price if ppm is None else as_fee(price, ppm)
+        for version_id, rule_id, ppm in wanted
+        if (price := known.get((version_id, rule_id))) is not None
+    }
+
+
+def _load_prices(wanted: Collection[tuple[int, str]]) -> dict[tuple[int, str], Price]:
     versions = PriceVersion.objects.in_bulk({version_id for version_id, _ in wanted})
     prices = {(version_id, ""): price_from_version(version) for version_id, version in versions.items()}
     if rule_ids := {rule_id for _, rule_id in wanted if rule_id}:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from django.db import connection
 
+from apps.billing.pricing.book import as_fee
 from apps.billing.rating import cost_nanos
 from apps.catalog.contracts import Price
 from apps.usage.contracts import TokenCounts
@@ -29,7 +30,8 @@ class Window:
 class BilledRequest(NamedTuple):
     """A posted live request. Money in nano-USD; `corrected_nanos` is what re-ratings have added to its cost so far.
 
-    `began` is in Unix seconds. `hold_nanos` is None where it was not noted."""
+    `began` is in Unix seconds. `hold_nanos` is None where it was not noted, `fee_ppm` where the operator's credential
+    served it."""
 
     organization_id: str
     request_id: str
@@ -41,6 +43,7 @@ class BilledRequest(NamedTuple):
     overage_nanos: int
     hold_nanos: int | None
     corrected_nanos: int
+    fee_ppm: int | None
 
     @property
     def standing_nanos(self) -> int:
@@ -48,9 +51,10 @@ class BilledRequest(NamedTuple):
         return self.cost_nanos + self.corrected_nanos
 
     def at(self, price: Price) -> int:
-        """What it would cost at a price, in nano-USD, whatever was held for it."""
+        """What it would cost where a request costs this price, in nano-USD, whatever was held for it."""
+        own = price if self.fee_ppm is None else as_fee(price, self.fee_ppm)
         return cost_nanos(
-            self.tokens, price, request_id=self.request_id, service_tier=self.service_tier, images=self.images
+            self.tokens, own, request_id=self.request_id, service_tier=self.service_tier, images=self.images
         )
 
 
@@ -68,7 +72,7 @@ SELECT record.organization_id, record.request_id, extract(epoch FROM record.crea
     record.service_tier, record.cost_nanos, record.overage_nanos, record.hold_nanos,
     coalesce((SELECT sum(delta_nanos)::bigint FROM billing_reratedusage earlier
               WHERE earlier.request_id = record.request_id), 0),
-    {", ".join(TOKEN_COLUMNS)}
+    record.fee_ppm, {", ".join(TOKEN_COLUMNS)}
 {_OF_WINDOW} AND NOT {_UNPOSTED}
 """  # noqa: S608 - only constants of this file and of the table
 
@@ -105,6 +109,6 @@ def _values(window: Window) -> dict[str, Any]:
 
 
 def _request(row: tuple[Any, ...]) -> BilledRequest:
-    owner, request_id, began, images, tier, cost, overage, hold, corrected, *counts = row
+    owner, request_id, began, images, tier, cost, overage, hold, corrected, fee_ppm, *counts = row
     tokens = TokenCounts(**dict(zip(_BUCKETS, counts, strict=True)))
-    return BilledRequest(owner, request_id, began, tokens, images, tier, cost, overage, hold, corrected)
+    return BilledRequest(owner, request_id, began, tokens, images, tier, cost, overage, hold, corrected, fee_ppm)

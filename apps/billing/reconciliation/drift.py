@@ -2,7 +2,9 @@
 
 Two comparisons are possible. Tokens: ours against the vendor's, which should agree. Money: what the vendor charges us
 against what customers were charged at our prices. That is a margin, not an error; it is worth an alert when we pay
-more than we charge, or pay for a model that no request of ours used."""
+more than we charge, or pay for a model that no request of ours used.
+
+What organizations' own provider keys served is on no bill of ours, so it is left out."""
 
 from dataclasses import dataclass, field
 from datetime import date
@@ -28,6 +30,7 @@ _TOKENS = " + ".join(TOKEN_COLUMNS)
 _OURS = f"""
 SELECT day, upstream_model, count(*), sum({_TOKENS})::bigint, sum(cost_nanos)::bigint
 FROM usage_usagerecord WHERE provider = %s AND day BETWEEN %s AND %s AND NOT sandbox
+    AND credential_id = ''
 GROUP BY day, upstream_model
 """  # noqa: S608 - only constants of other files
 

@@ -5,10 +5,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final
 
+from msgspec.structs import replace as replaced
+
 from apps.billing.admission import Admitted, Allowance, Demand, Refused
 from apps.billing.holding import FIRST_OUTPUT_TOKENS, LEAST_OUTPUT_TOKENS, output_covered, worst_cost_nanos
 from apps.billing.pricing.book import PriceBook
-from apps.catalog.contracts import CatalogSnapshot, OfferedModel, Price
+from apps.catalog.contracts import CatalogSnapshot, OfferedModel, Price, Target
 from apps.gateway.admission.offers import check_allowed, offered
 from apps.gateway.admission.refusals import check_rate_can_fit, refusal
 from apps.gateway.admission.reservations import Reservations
@@ -17,6 +19,7 @@ from apps.gateway.dialects.model_request import ModelRequest
 from apps.gateway.errors import CONTEXT_TOO_LONG, UNPRICED, GatewayError
 from apps.gateway.metering.counting import SLICE, TOKENS, bound_of, measure_of
 from apps.gateway.routing.maintenance import in_service
+from apps.gateway.routing.own_credentials import OwnKeys, OwnRoutes
 from apps.keys.contracts import KeyGrant
 
 DENSEST_BYTES_PER_TOKEN: Final = 8
@@ -27,18 +30,43 @@ LONG_BYTES_PER_TOKEN: Final = 3
 
 @dataclass(eq=False)
 class Admission:
-    """An admitted request: who asks, for what, at which price, and the most that it costs. Only `held` changes it."""
+    """An admitted request: who asks, for what, at which price, and the most that it costs. After `admit` only `held`
+    changes it."""
 
     request_id: str
     grant: KeyGrant
     asked: ModelRequest
     model: OfferedModel
     price: Price
+    """The dearest that it can come to: with the operator's credential, unless only own provider keys may be used."""
     hold_nanos: int = 0
     balance_nanos: int | None = None
     """The organization's credit when it was admitted, not counting what other requests held."""
     is_again: bool = False
     """It was admitted for another model before, and goes on with this one."""
+    own: OwnRoutes | None = None
+    """The routes with the organization's own provider keys, which are tried first."""
+    own_price: Price | None = None
+    """The fee for those."""
+
+    def price_with(self, target: Target) -> Price:
+        """What the request costs when this route answers it."""
+        return self.own_price if target.credential_id and self.own_price is not None else self.price
+
+    def served_by(self, target: Target) -> "Admission":
+        """The same once this route answers: its price is the only one left."""
+        price = self.price_with(target)
+        return self if price is self.price else replace(self, price=price)
+
+    def with_own_keys_alone(self) -> "Admission":
+        """The same without a way to the operator's credential, so that no more than the fee is held."""
+        if self.own is None or self.own.is_exclusive or self.own_price is None:
+            return self
+        return replace(self, own=replaced(self.own, is_exclusive=True), price=self.own_price)
+
+    def without_own_keys(self) -> "Admission":
+        """The same where the caller wants none of their providers."""
+        return replace(self, own=None, own_price=None)
 
     @property
     def token_bound(self) -> int:
@@ -174,7 +202,13 @@ class Admission:
 
 
 def admit(
-    grant: KeyGrant, asked: ModelRequest, snapshot: CatalogSnapshot, *, book: PriceBook, request_id: str
+    grant: KeyGrant,
+    asked: ModelRequest,
+    snapshot: CatalogSnapshot,
+    *,
+    book: PriceBook,
+    request_id: str,
+    own_keys: OwnKeys,
 ) -> Admission:
     """Check model, modalities and price. The price version in force now, as the organization's price book has it, is
     the one that is held for and billed."""
@@ -190,7 +224,12 @@ def admit(
         raise GatewayError(UNPRICED, f"The model '{model.id}' has no price yet, so it cannot be used.", param="model")
     price = book.price_for(grant.organization_id, model.id, listed, moment=now)
     check_service_tier(asked, model, price)
-    return Admission(request_id, grant, asked, model, price)
+    admission = Admission(request_id, grant, asked, model, price)
+    if grant.policy is not None and (own := own_keys.routes(grant, model)) is not None:
+        admission.own, admission.own_price = own, book.fee_for(grant.organization_id, price, moment=now)
+        if own.is_exclusive:
+            admission.price = admission.own_price
+    return admission
 
 
 async def reserve(reservations: Reservations, admission: Admission) -> tuple[Admission, Allowance]:
@@ -202,6 +241,10 @@ async def reserve(reservations: Reservations, admission: Admission) -> tuple[Adm
         admission = await admission.counted()
     check_rate_can_fit(admission.demand)
     answer = await reservations.reserve(admission.demand.uncut())
+    if isinstance(answer, Refused) and admission.own is not None and answer.what in ("balance", "budget"):
+        # Too little for the operator's credential may be enough for the fee.
+        admission = admission.with_own_keys_alone()
+        answer = await reservations.reserve(admission.demand.uncut())
     if isinstance(answer, Refused) and admission.may_fit(answer):
         admission = await admission.counted()
         answer = await reservations.reserve(admission.demand)

@@ -162,7 +162,7 @@ def cost_for_client(closed: RequestClosed) -> dict[str, Any]:
     """What the usage object of any endpoint says of the cost."""
     cost_usd = closed.cost_nanos / NANOS_PER_USD  # for display: below a million dollars its digits are exact
     details = {"estimated": closed.estimated} | ({"is_sandbox": True} if closed.opened.sandbox else {})
-    return {"cost": cost_usd, "cost_details": details}
+    return {"cost": cost_usd, "is_byok": closed.opened.is_byok, "cost_details": details}
 
 
 def _failure_of(error: BaseException, deadline: Deadline) -> GatewayError | None:

@@ -62,12 +62,18 @@ class Meter:
         self.closed: RequestClosed | None = None
 
     def reopen(self, opened: RequestOpened) -> None:
-        """Go on with another model, as if nothing had been opened before: by its price and what is held for it.
+        """Go on with another model, or at somebody else's expense, as if nothing had been opened before: by that price
+        and what is held for it.
 
         Raises JournalFull: then nothing may be sent upstream, and the request ends as what it was."""
         self._journal.open_request(opened)
         self._opened = opened
         crash_point("P19")
+
+    @property
+    def credential_id(self) -> str:
+        """The organization's own provider key that the record names."""
+        return self._opened.credential_id
 
     @property
     def attempts(self) -> int:
@@ -89,7 +95,8 @@ class Meter:
                 outcome=Outcome.FAILED,
                 http_status=error.kind.status,
                 error_code=_word(error.code or ""),
-                paid_by="nobody" if opened.sandbox else "operator",
+                paid_by="customer" if opened.is_byok else "nobody" if opened.sandbox else "operator",
+                credential_id=opened.credential_id,
             )
         )
 
@@ -198,7 +205,8 @@ class Meter:
         """The end with all attempts, where there was more than one."""
         attempts = list(self._failed)
         if self._attempt_began_ms is not None:
-            paid_by = "customer" if closed.charged_nanos else "nobody" if closed.opened.sandbox else "operator"
+            is_customers = closed.charged_nanos or closed.opened.is_byok
+            paid_by = "customer" if is_customers else "nobody" if closed.opened.sandbox else "operator"
             attempts.append(
                 AttemptMade(
                     model=closed.opened.model,
@@ -209,6 +217,7 @@ class Meter:
                     http_status=closed.http_status,
                     error_code=closed.error_code,
                     paid_by=paid_by,
+                    credential_id=closed.opened.credential_id,
                 )
             )
         return msgspec.structs.replace(closed, attempts=tuple(attempts)) if len(attempts) > 1 else closed

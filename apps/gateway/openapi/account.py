@@ -210,6 +210,7 @@ _ATTEMPT: Final = closed(
     http_status=nullable(integer()),
     error_code=nullable(text()),
     paid_by=text(),
+    is_byok=boolean("Made with the organization's own provider key."),
     cost=usd(),
 )
 _VERDICT: Final = closed(
@@ -234,13 +235,14 @@ RECEIPT: Final = closed(
     lines=nullable(
         listing(closed(item=text(), quantity=integer(), unit_price=usd(), per=integer(), amount=usd()))
     ),
-    discounts=nullable(listing(closed(rule_id=text(), description=text(), amount=usd()))),
+    discounts=nullable(listing(closed(rule_id=nullable(text()), description=text(), amount=usd()))),
     sum=nullable(usd()),
     rounding=nullable(usd()),
     overage_not_billed=nullable(usd()),
     correction=nullable(usd()),
     cost=usd(),
     charged=usd(),
+    byok=nullable(closed("The fee, where an own provider key served it.", fee_percent=text(), fee=usd())),
     estimated=boolean(),
     rule=closed(id=text(), description=text()),
     attempts=listing(_ATTEMPT),

@@ -66,6 +66,7 @@ EMBEDDINGS: Final = closed(
         prompt_tokens=integer(minimum=0),
         total_tokens=integer(minimum=0),
         cost=chat.USAGE["properties"]["cost"],
+        is_byok=chat.USAGE["properties"]["is_byok"],
         cost_details=chat.USAGE["properties"]["cost_details"],
     ),
 )
@@ -144,7 +145,13 @@ EMBEDDINGS_EXAMPLE: Final[dict[str, Any]] = {
         {"object": "embedding", "index": 1, "embedding": [-0.28, 0.96]},
     ],
     "model": "sandbox-embedding",
-    "usage": {"prompt_tokens": 3, "total_tokens": 3, "cost": 6e-08, "cost_details": {"estimated": False}},
+    "usage": {
+        "prompt_tokens": 3,
+        "total_tokens": 3,
+        "cost": 6e-08,
+        "is_byok": False,
+        "cost_details": {"estimated": False},
+    },
 }
 COMPLETIONS_REQUEST_EXAMPLE: Final[dict[str, Any]] = {"model": "sandbox-echo", "prompt": "one two three"}
 COMPLETION_EXAMPLE: Final[dict[str, Any]] = {

@@ -158,13 +158,14 @@ REQUEST: Final = MODEL_OR_MODELS | taken(
 )
 USAGE: Final = taken(
     "OpenAI's usage, and what it cost.",
-    required=("prompt_tokens", "completion_tokens", "total_tokens", "cost", "cost_details"),
+    required=("prompt_tokens", "completion_tokens", "total_tokens", "cost", "is_byok", "cost_details"),
     prompt_tokens=integer(minimum=0),
     completion_tokens=integer(minimum=0),
     total_tokens=integer(minimum=0),
     prompt_tokens_details=taken(),
     completion_tokens_details=taken(),
     cost=number("USD.", minimum=0),
+    is_byok=boolean("The organization's own provider key served it, and the cost is the fee for that."),
     cost_details=closed(optional=("is_sandbox",), estimated=boolean(), is_sandbox=boolean()),
 )
 _ANSWER_OPTIONAL: Final = ("service_tier", "created")
@@ -239,6 +240,7 @@ ANSWER_EXAMPLE: Final = {
         "completion_tokens": 3,
         "total_tokens": 6,
         "cost": 2.25e-06,
+        "is_byok": False,
         "cost_details": {"estimated": False},
     },
 }

@@ -85,6 +85,7 @@ USAGE: Final = taken(
     cache_read_input_tokens=_TOKENS,
     cache_creation_input_tokens=_TOKENS,
     cost=chat.USAGE["properties"]["cost"],
+    is_byok=chat.USAGE["properties"]["is_byok"],
     cost_details=chat.USAGE["properties"]["cost_details"],
 )
 ANSWER: Final = taken(
@@ -135,6 +136,7 @@ ANSWER_EXAMPLE: Final[dict[str, Any]] = {
         "output_tokens": 3,
         "service_tier": "standard",
         "cost": 2.25e-06,
+        "is_byok": False,
         "cost_details": {"estimated": False},
     },
 }

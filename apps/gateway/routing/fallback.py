@@ -26,6 +26,7 @@ from apps.gateway.errors import (
     GatewayError,
 )
 from apps.gateway.routing.order import check_price, chosen, has_usable_route
+from apps.gateway.routing.own_credentials import chosen_own_first
 from apps.gateway.routing.wishes import wishes_of
 from apps.gateway.runtime import Runtime
 from apps.keys.contracts import KeyGrant
@@ -113,15 +114,35 @@ class Fallback:
         # A copy, because what is counted in one model's vocabulary and cut to its hold says nothing about the next.
         asked = copy.copy(self._asked)
         asked.model = model_id
-        admission = admit(self._grant, asked, self._snapshot, book=runtime.book, request_id=self._request_id)
+        admission = admit(
+            self._grant,
+            asked,
+            self._snapshot,
+            book=runtime.book,
+            request_id=self._request_id,
+            own_keys=runtime.own_keys,
+        )
         admission.is_again = is_again
         check_price(admission.price, self._preferences, service_tier=asked.asked_tier)
-        organization_id, upstreams = self._grant.organization_id, runtime.upstreams
-        targets = chosen(admission.model, self._preferences, asked, organization_id, upstreams=upstreams)
+        admission, targets = self._ways(admission)
         admission, allowance = await reserve(runtime.reservations, admission)
         self.targets = targets
         self._note(allowance)
+        if admission.own is not None and admission.own.is_exclusive:
+            self.targets = [target for target in targets if target.credential_id]
         return admission
+
+    def _ways(self, admission: Admission) -> tuple[Admission, list[Target]]:
+        """The routes that the caller wants, and the request held for no more than these can cost."""
+        upstreams, model, own = self._runtime.upstreams, admission.model, admission.own
+        if own is None:
+            organization_id = self._grant.organization_id
+            return admission, chosen(model, self._preferences, admission.asked, organization_id, upstreams=upstreams)
+        targets = chosen_own_first(own, model, self._preferences, admission.asked, upstreams=upstreams)
+        kinds = {bool(target.credential_id) for target in targets}
+        if kinds == {True}:
+            return admission.with_own_keys_alone(), targets
+        return (admission if True in kinds else admission.without_own_keys()), targets
 
 
 def _is_of_one_model(error: GatewayError) -> bool:

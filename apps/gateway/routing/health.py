@@ -27,6 +27,8 @@ RETRY_SHARE: Final = 0.1
 LEAST_RETRIES: Final = 10
 RETRY_WINDOW_S: Final = 10.0
 MOST_ROUTES: Final = 10_000
+MOST_OWN_ROUTES: Final = 10_000
+"""Of organizations' own provider keys; they are counted apart, so that nobody's keys push out what all others use."""
 _BROKEN_LATER: Final = (UPSTREAM_FAILED.code, UPSTREAM_TIMEOUT.code)
 
 Clock = Callable[[], float]
@@ -179,12 +181,17 @@ class Upstreams:
         self.affinity = Affinity(secret)
         self.sessions = Sessions()
         self._routes: dict[tuple[str, str], RouteHealth] = {}
+        self._own_routes: dict[tuple[str, str, str], RouteHealth] = {}
         self.troubled: set[RouteHealth] = set()
-        """Routes that failed and have not answered since."""
+        """Routes that failed and have not answered since, with the operator's credential."""
         self.retries = RetryBudget(clock)
 
     def of(self, target: Target) -> RouteHealth:
-        """The health of a route; a fresh one for a route that was never used."""
+        """The health of a route; a fresh one for a route that was never used.
+
+        What an organization's own key meets is that key's alone: nobody else's requests are led by it."""
+        if target.credential_id:
+            return self._of_own(target)
         name = (target.provider, target.upstream_model)
         health = self._routes.get(name)
         if health is None:
@@ -192,4 +199,13 @@ class Upstreams:
                 self._routes.clear()
                 self.troubled.clear()
             health = self._routes[name] = RouteHealth(self.troubled, self._clock)
+        return health
+
+    def _of_own(self, target: Target) -> RouteHealth:
+        name = (target.provider, target.upstream_model, target.credential_id)
+        health = self._own_routes.get(name)
+        if health is None:
+            if len(self._own_routes) >= MOST_OWN_ROUTES:
+                self._own_routes.clear()
+            health = self._own_routes[name] = RouteHealth(set(), self._clock)
         return health

@@ -56,7 +56,14 @@ class AsksModel(AsyncAPIView):
             fallback = Fallback(runtime, self.grant, asked, request_id=self.request_id, note=self._note_allowance)
             admission = await fallback.first()
         else:
-            admission = admit(self.grant, asked, runtime.snapshot, book=runtime.book, request_id=self.request_id)
+            admission = admit(
+                self.grant,
+                asked,
+                runtime.snapshot,
+                book=runtime.book,
+                request_id=self.request_id,
+                own_keys=runtime.own_keys,
+            )
             admission, allowance = await reserve(runtime.reservations, admission)
             self._note_allowance(allowance)
         crash_point("P2")
