@@ -9,6 +9,7 @@ from celery.schedules import crontab
 from django.core.exceptions import ImproperlyConfigured
 
 from apps.console.unfold import UNFOLD as UNFOLD
+from apps.core.addresses import private_networks
 from apps.core.crypto import parse_key_ring
 from apps.core.logging import logging_settings
 from crun.home import BASE_DIR, load_environment
@@ -65,6 +66,7 @@ VENDOR_DRIFT_PERCENT = env.int("CRUN_VENDOR_DRIFT_PERCENT", default=5)
 METRICS_TOKEN = env.str("CRUN_METRICS_TOKEN", default="")
 
 # --- the gateway: every wait has a bound ----------------------------------------------------------------------------
+PRIVATE_UPSTREAMS = private_networks(env.str("CRUN_PRIVATE_UPSTREAMS", default="on"))
 UPSTREAM_CONNECT_TIMEOUT_S = env.float("CRUN_UPSTREAM_CONNECT_TIMEOUT_S", default=5.0)
 UPSTREAM_FIRST_BYTE_TIMEOUT_S = env.float("CRUN_UPSTREAM_FIRST_BYTE_TIMEOUT_S", default=60.0)
 UPSTREAM_IDLE_TIMEOUT_S = env.float("CRUN_UPSTREAM_IDLE_TIMEOUT_S", default=60.0)

@@ -17,7 +17,8 @@ from typing import Any, Final
 
 import httpx
 
-from apps.billing.alerts.addresses import HTTPS_PORT, Address, is_public
+from apps.billing.alerts.addresses import HTTPS_PORT
+from apps.core.addresses import Address, AddressRefused, is_public
 
 RESOLVE_TIMEOUT_S: Final = 4.0
 PLACE_TIMEOUT_S: Final = 4.0
@@ -28,10 +29,6 @@ _POLL_S: Final = 0.02
 
 Resolve = Callable[[str, int], Awaitable[Sequence[Address]]]
 """The addresses of a host name. Raises OSError when it has none."""
-
-
-class AddressRefused(Exception):
-    """The name leads to a place where webhooks may not go."""
 
 
 class NotLookedUp(Exception):

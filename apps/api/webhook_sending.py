@@ -11,14 +11,15 @@ import httpx
 from django.conf import settings
 from django.utils import timezone
 
-from apps.api.webhook_addresses import PLACE_TIMEOUT_S, AddressRefused, Lookups, NotLookedUp
+from apps.api.webhook_addresses import PLACE_TIMEOUT_S, Lookups, NotLookedUp
 from apps.api.webhook_signing import signed_headers
 from apps.api.webhook_transport import CheckedTransport
-from apps.billing.alerts.addresses import Address, check_url
+from apps.billing.alerts.addresses import check_url
 from apps.billing.alerts.apart import each
 from apps.billing.alerts.endpoints import Try, conclude, lease_deliveries, live_secrets, postpone
 from apps.billing.alerts.work_tables import LEASE, end_turn, take_turn
 from apps.billing.models import WebhookDelivery
+from apps.core.addresses import Address, AddressRefused
 from apps.core.errors import ConfigurationError, InvalidInput
 
 BATCH: Final = 100

@@ -4,8 +4,8 @@ import json
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
-from urllib.parse import urlsplit
 
+from apps.catalog.base_urls import base_url_problem
 from apps.catalog.contracts import IMAGE_TOKENS, MAX_FIRST_BYTE_TIMEOUT_S, OUTPUT_LIMIT_FIELDS, UNSUPPORTED_POLICIES
 from apps.catalog.dialects import DIALECTS, option_problems
 from apps.catalog.maintenance_document import MaintenanceEntry, read_maintenance, render_maintenance
@@ -207,14 +207,8 @@ def _warn_about(entry: ModelEntry, spot: Spot) -> None:
 def _base_url(written: Scalar) -> str:
     """The URL without slashes at its end."""
     address = written.text
-    try:
-        parts = urlsplit(address)
-        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        is_address = False
-    if not is_address or not re.fullmatch(r"[!-~]{1,500}", address) or re.search(r"[@?#\\]", address):
-        expectation = "must be an http or https address up to and with /v1, without user, query or fragment"
-        raise Refusal(expectation, repeats_value="@" not in address)
+    if problem := base_url_problem(address):
+        raise Refusal(problem, repeats_value="@" not in address)
     return address.rstrip("/")
 
 

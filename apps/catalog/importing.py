@@ -6,8 +6,10 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
+from django.conf import settings
 from django.db import models, transaction
 
+from apps.catalog.base_urls import base_url_problem
 from apps.catalog.credentials import is_bound_to, open_credential, store_credential
 from apps.catalog.document import CatalogDocument, ModelEntry, ProviderEntry, RouteEntry
 from apps.catalog.maintenance_document import MaintenanceEntry
@@ -79,6 +81,9 @@ def import_catalog(document: CatalogDocument, *, actor: str = "") -> ImportRepor
 
 
 def _import_providers(entries: Iterable[ProviderEntry], report: ImportReport) -> None:
+    for entry in entries:
+        if problem := base_url_problem(entry.base_url, settings.PRIVATE_UPSTREAMS):
+            raise InvalidInput(f"provider {entry.id}: base_url {problem}")
     stored = Provider.objects.in_bulk([entry.id for entry in entries])
     for entry in entries:
         provider = stored.get(entry.id)

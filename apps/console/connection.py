@@ -8,14 +8,21 @@ from urllib.parse import urlsplit
 
 import httpx
 import msgspec
+from django.conf import settings
 
 from apps.catalog.credentials import open_credential
 from apps.catalog.dialects import with_defaults
 from apps.catalog.models import Dialect, Provider
+from apps.console.checked_transport import CheckedTransport
+from apps.core.addresses import AddressRefused
 from apps.core.errors import ConfigurationError
 
 TIMEOUT_S = 5.0
 MAX_BODY_BYTES = 4 << 20
+_FORBIDDEN = (
+    "The host leads to an address that is link-local, multicast or a cloud's metadata, or to a private network that"
+    " CRUN_PRIVATE_UPSTREAMS does not allow."
+)
 SENDABLE_KEY = re.compile(r"[!-~]*")
 """What fits into a header: the client library would repeat anything else, readable, in an error message."""
 
@@ -88,6 +95,8 @@ def check_connection(provider: Provider) -> ConnectionReport:
     started = time.monotonic()
     try:
         status, location, body = _fetch(provider, api_key, deadline=started + TIMEOUT_S)
+    except AddressRefused:
+        return ConnectionReport("error", "Nothing was sent: no request may go to this address.", _FORBIDDEN)
     except httpx.TimeoutException:
         return ConnectionReport("error", f"No answer within {TIMEOUT_S:.0f} seconds.", provider.base_url)
     except httpx.ConnectError as error:
@@ -105,7 +114,9 @@ def _fetch(provider: Provider, api_key: str, *, deadline: float) -> tuple[int, s
     question = _QUESTIONS[Dialect(provider.dialect)](provider, api_key)
     body = bytearray()
     with (
-        httpx.Client(timeout=TIMEOUT_S, trust_env=False) as client,
+        httpx.Client(
+            transport=CheckedTransport(settings.PRIVATE_UPSTREAMS), timeout=TIMEOUT_S, trust_env=False
+        ) as client,
         client.stream(
             "GET",
             question.address,

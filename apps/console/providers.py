@@ -1,9 +1,9 @@
 """Providers: where requests go. Their API keys can be entered here, but never seen."""
 
 from typing import Any
-from urllib.parse import urlsplit
 
 from django import forms
+from django.conf import settings
 from django.contrib import admin, messages
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
@@ -16,6 +16,7 @@ from django.views.decorators.http import require_POST
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldBooleanSwitchWidget
 
+from apps.catalog.base_urls import base_url_problem
 from apps.catalog.credentials import is_bound_to, store_credential
 from apps.catalog.dialects import option_problems
 from apps.catalog.document import OWN_SECRET
@@ -64,15 +65,8 @@ class ProviderForm(forms.ModelForm):
 
     def clean_base_url(self) -> str:
         base_url = str(self.cleaned_data["base_url"]).rstrip("/")
-        try:
-            parts = urlsplit(base_url)
-            _ = parts.port
-        except ValueError as error:
-            raise forms.ValidationError(f"This is no address: {error}.") from error
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise forms.ValidationError("Enter an address that starts with https:// or http://.")
-        if parts.username or parts.password or parts.query or parts.fragment:
-            raise forms.ValidationError("No user name, query or fragment: the API key has its own field.")
+        if problem := base_url_problem(base_url, settings.PRIVATE_UPSTREAMS):
+            raise forms.ValidationError(f"The address {problem}.")
         return base_url
 
     def clean_api_key(self) -> str:

@@ -47,7 +47,9 @@ class Runtime:
         self.bridge = DatabaseBridge()
         self.catalog = CatalogFeed(self.bridge)
         self.keys = KeyLookup(lambda digests: self.bridge.read(partial(read_grant, digests)), settings.KEY_PEPPERS)
-        self.transport = Transport(connect_timeout_s=settings.UPSTREAM_CONNECT_TIMEOUT_S)
+        self.transport = Transport(
+            connect_timeout_s=settings.UPSTREAM_CONNECT_TIMEOUT_S, private=settings.PRIVATE_UPSTREAMS
+        )
         self.upstreams = Upstreams(secret=next(iter(settings.KEY_PEPPERS.values())))
         self.own_keys = OwnKeys()
         self.journal = Journal(

@@ -12,8 +12,9 @@ import httpx
 import pytest
 
 from apps.api import webhook_addresses
-from apps.api.webhook_addresses import AddressRefused, Lookups, NotLookedUp, Resolve, checked_address
-from apps.billing.alerts.addresses import Address, check_url, is_public
+from apps.api.webhook_addresses import Lookups, NotLookedUp, Resolve, checked_address
+from apps.billing.alerts.addresses import check_url
+from apps.core.addresses import Address, AddressRefused, is_public
 from apps.core.errors import InvalidInput
 
 REFUSED = [

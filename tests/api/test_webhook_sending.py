@@ -20,10 +20,10 @@ from apps.api import webhook_addresses, webhook_sending
 from apps.api.webhook_addresses import AddressRefused, Lookups
 from apps.api.webhook_sending import send_batch, send_due
 from apps.api.webhook_transport import CheckedTransport
-from apps.billing.alerts.addresses import Address
 from apps.billing.alerts.endpoints import PUT_OFF, create_endpoint, rotate_secret, send_test
 from apps.billing.alerts.raising import raise_alert
 from apps.billing.models import AlertKind, DeliveryState, WebhookDelivery, WebhookEndpoint
+from apps.core.addresses import Address
 from tests.api.certificates import authority, server_context
 from tests.api.receiver import dripping, endless, receiving, silent, status
 from tests.billing.alerts.spending import Customer, customer

@@ -185,7 +185,6 @@ async def test_media_come_with_the_request(bench: Bench, upstream: ScriptedUpstr
         ({"n": 2}, "n"),
         ({"response_format": {"type": "json_object"}}, "response_format.type"),
         (image("https://images.example/cat.png"), "messages[0].content[0]"),
-        (image("s3://operators-bucket/secret.png"), "messages[0].content[0]"),
         (image("data:image/tiff;base64,AAAA"), "messages[0].content[0]"),
         ({"tools": [{"type": "custom", "custom": {"name": "x"}}], "tool_choice": {"type": "custom"}}, "tool_choice"),
     ],

@@ -168,7 +168,7 @@ async def test_media_are_sent_inline_or_by_their_address(bench: Bench, upstream:
             "messages[0].content[0].file",
         ),
         (
-            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "gs://b/o"}}]}]},
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://a.io/b"}}]}]},
             "messages",
         ),
     ],

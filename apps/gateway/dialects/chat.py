@@ -8,6 +8,7 @@ import orjson
 
 from apps.catalog.contracts import IMAGE_TOKENS, OUTPUT_LIMIT_FIELDS, SERVICE_TIERS, OfferedModel, Price
 from apps.gateway.dialects.chat_fields import MAX_USER, check_fields, check_messages, clean_name, name_model
+from apps.gateway.dialects.media_addresses import check_media_address
 from apps.gateway.dialects.model_request import ModelRequest
 from apps.gateway.dialects.strict_json import MAX_TEXT_BYTES, read_object, too_much_text
 from apps.gateway.dialects.texts import TextPlace, texts_within
@@ -202,6 +203,8 @@ def check_modalities(chat: ChatRequest, model: OfferedModel) -> None:
                 f"The model {model.id} does not take {modality} input; it takes: {takes}.",
                 param=place,
             )
+        if kind in _MEDIA_FIELDS:
+            check_media_address(place, part)
 
 
 def check_service_tier(chat: ModelRequest, model: OfferedModel, price: Price) -> None:

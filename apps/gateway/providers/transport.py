@@ -1,12 +1,15 @@
 """The HTTP client of the data path: connections to all upstreams of a worker, used again while they are alive."""
 
 import asyncio
+import logging
+import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple
 from urllib.parse import quote, urlsplit
 
+from apps.core.addresses import ANY_PRIVATE, AddressRefused, Network, Reach, check_addresses, reach_of_host
 from apps.gateway.providers.base import UpstreamRequest
 from apps.gateway.providers.connection import Connection, UpstreamBroken, UpstreamResponse
 
@@ -15,6 +18,7 @@ KEEP_ALIVE_S: Final = 15.0
 MAX_ERROR_BYTES: Final = 64 << 10
 _PATH_CHARACTERS: Final = "/:@!$&'()*+,;=-._~%"
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+log = logging.getLogger(__name__)
 
 
 class UpstreamUnreachable(Exception):
@@ -32,7 +36,9 @@ class _Origin(NamedTuple):
 class Transport:
     """One pool of connections for all upstreams of a worker."""
 
-    def __init__(self, *, connect_timeout_s: float) -> None:
+    def __init__(self, *, connect_timeout_s: float, private: Sequence[Network] = ANY_PRIVATE) -> None:
+        """`private` are the networks that upstreams may be in beside the public internet."""
+        self._private = private
         self._loop = asyncio.get_running_loop()
         self._connect_timeout_s = connect_timeout_s
         self._idle: dict[_Origin, list[Connection]] = {}
@@ -81,19 +87,44 @@ class Transport:
     async def _connect(self, origin: _Origin) -> Connection:
         try:
             async with asyncio.timeout(self._connect_timeout_s):
-                _, connection = await self._loop.create_connection(
-                    lambda: Connection(on_free=self._take_back, on_lost=self._forget),
-                    origin.host,
-                    origin.port,
-                    ssl=self._tls if origin.is_tls else None,
-                )
-        except (OSError, UnicodeError) as error:  # TimeoutError and what TLS refuses are OSErrors
+                connection = await self._connect_to_any(origin, await self._checked_addresses(origin))
+        except (OSError, UnicodeError, AddressRefused) as error:  # TimeoutError and what TLS refuses are OSErrors
             raise UpstreamUnreachable(type(error).__name__) from error
         self._all[connection] = origin
         if connection.is_lost:  # it came and went while this task waited for its turn
             self._forget(connection)
             raise UpstreamUnreachable("ConnectionResetError")
         return connection
+
+    async def _checked_addresses(self, origin: _Origin) -> list[str]:
+        """What the host leads to, looked up once: nothing is resolved between this and the connection.
+
+        Raises AddressRefused for a place that no provider may be at, OSError for a name without address."""
+        found = await self._loop.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
+        try:
+            addresses = check_addresses([str(each[4][0]) for each in found], self._private)
+        except AddressRefused:
+            log.error("a provider's address leads to a place where no request may go; its connection test tells more")
+            raise
+        return list(dict.fromkeys(map(str, addresses)))
+
+    async def _connect_to_any(self, origin: _Origin, addresses: list[str]) -> Connection:
+        """A connection to the first address that takes one. Raises OSError: that of the last one."""
+        failure = OSError("the name has no address")
+        for address in addresses:
+            try:
+                _, connection = await self._loop.create_connection(
+                    lambda: Connection(on_free=self._take_back, on_lost=self._forget),
+                    address,
+                    origin.port,
+                    ssl=self._tls if origin.is_tls else None,
+                    server_hostname=origin.host if origin.is_tls else None,
+                )
+            except OSError as error:
+                failure = error
+            else:
+                return connection
+        raise failure
 
     def _take_back(self, connection: Connection) -> None:
         connection.idle_since = self._loop.time()
@@ -123,7 +154,7 @@ class Transport:
 def _target_of(url: str) -> tuple[_Origin, bytes]:
     """Where a URL leads, and the request line and host header for it. Raises ValueError for one that leads nowhere."""
     parts = urlsplit(url)
-    if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
+    if parts.scheme not in _DEFAULT_PORTS or not parts.hostname or reach_of_host(parts.hostname) is Reach.NEVER:
         raise ValueError("not an address of an upstream")
     host = parts.hostname.encode("idna").decode() if not parts.hostname.isascii() else parts.hostname
     port = parts.port or _DEFAULT_PORTS[parts.scheme]
