@@ -10,7 +10,7 @@ from apps.gateway.views.document import ApiDocument
 from apps.gateway.views.embeddings import Embeddings
 from apps.gateway.views.generation import Generation
 from apps.gateway.views.key import Key
-from apps.gateway.views.messages import Messages
+from apps.gateway.views.messages import CountTokens, Messages
 from apps.gateway.views.models import ModelDetail, ModelEndpoints, Models
 
 app_name = "gateway"
@@ -19,6 +19,7 @@ urlpatterns = [
     path("chat/completions", ChatCompletions.as_view(), name="chat-completions"),
     path("completions", Completions.as_view(), name="completions"),
     path("embeddings", Embeddings.as_view(), name="embeddings"),
+    path("messages/count_tokens", CountTokens.as_view(), name="count-tokens"),
     path("messages", Messages.as_view(), name="messages"),
     path("models", Models.as_view(), name="models"),
     path("models/<path:model_id>/endpoints", ModelEndpoints.as_view(), name="model-endpoints"),

@@ -21,6 +21,7 @@ OWN_MODEL = "truth-echo"
 MODEL_OF = {
     CHAT: OWN_MODEL,
     "POST /messages": OWN_MODEL,
+    "POST /messages/count_tokens": OWN_MODEL,
     "POST /completions": OWN_MODEL,
     "POST /embeddings": "sandbox-embedding",
 }

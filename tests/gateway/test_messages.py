@@ -273,3 +273,13 @@ async def test_a_thread_is_refused_so_that_the_sdk_sends_everything(bench: Bench
 async def test_unknown_paths_beneath_are_not_found_in_this_dialect(bench: Bench) -> None:
     call = await bench.call("/api/v1/messages/batches", {}, headers={**HEADERS, "x-api-key": bench.key})
     assert (call.status, call.json["type"], call.json["error"]["type"]) == (404, "error", "not_found_error")
+
+
+@pytest.mark.asyncio
+async def test_tokens_are_counted(client: AsyncAnthropic) -> None:
+    count = await client.messages.count_tokens(
+        model="sandbox-echo", messages=user("one two three"), tools=[WEATHER], system="Be brief."
+    )
+    assert 10 < count.input_tokens < 100
+    with pytest.raises(anthropic.NotFoundError):
+        await client.messages.count_tokens(model="nobody", messages=user("x"))

@@ -1,28 +1,53 @@
-"""Answers of Chat Completions on their way to a client of the Messages API."""
+"""Answers on their way to a client of the Messages API: Anthropic's own as they came, all others by way of a chat."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any
 
 from apps.gateway.answers import relay
 from apps.gateway.dialects.messages.answer import MessagesStream, messages_usage, whole_message
 from apps.gateway.dialects.messages.blocks import Blocks
+from apps.gateway.dialects.messages.native import NativeStream, native_message
 from apps.gateway.dialects.messages.request import MessagesRequest
-from apps.gateway.dialects.vendor_json import write_json
+from apps.gateway.dialects.vendor_json import read_json, write_json
 from apps.gateway.dispatch import Exchange
+from apps.gateway.providers import passes_as_it_came
+from apps.gateway.providers.anthropic_answer import AnthropicStream
 from apps.usage.contracts import RequestClosed, TokenCounts
 
 
 def give_message(exchange: Exchange, body: bytes) -> tuple[bytes, RequestClosed]:
     """A message under our names."""
     answer, closed = relay.close_chat(exchange, body)
-    admission = exchange.admission
-    ours = whole_message(answer, _blocks(exchange), request_id=admission.request_id, model=admission.model.id)
+    names = {"request_id": exchange.admission.request_id, "model": exchange.admission.model.id}
+    if _is_native(exchange):
+        ours = native_message(read_json(body), **names)
+    else:
+        ours = whole_message(answer, _blocks(exchange), **names)
     return write_json({**ours, "usage": _usage(closed)}), closed
 
 
 async def stream(exchange: Exchange) -> AsyncGenerator[bytes, None]:
     """The answer as server-sent events, as `relay.RelayedStream` but for their shape."""
+    chat, render = _native(exchange) if _is_native(exchange) else _translated(exchange)
+    async with aclosing(chat):
+        async for block in chat:
+            if ready := render(block):
+                yield ready
+
+
+def _native(exchange: Exchange) -> tuple[AsyncGenerator[bytes, None], Callable[[bytes], bytes]]:
+    admission = exchange.admission
+    native = NativeStream(
+        AnthropicStream(),
+        request_id=admission.request_id,
+        model=admission.model.id,
+        usage=lambda: _usage(exchange.meter.closed),
+    )
+    return relay.RelayedStream(exchange, native), native.passed
+
+
+def _translated(exchange: Exchange) -> tuple[AsyncGenerator[bytes, None], Callable[[bytes], bytes]]:
     admission = exchange.admission
     translation = MessagesStream(
         _blocks(exchange),
@@ -31,10 +56,12 @@ async def stream(exchange: Exchange) -> AsyncGenerator[bytes, None]:
         opening=messages_usage(TokenCounts(input=admission.asked.input_estimate())),
         usage=lambda: _usage(exchange.meter.closed),
     )
-    async with aclosing(relay.RelayedStream(exchange)) as chat:
-        async for block in chat:
-            if ready := translation.feed(block):
-                yield ready
+    return relay.RelayedStream(exchange), translation.feed
+
+
+def _is_native(exchange: Exchange) -> bool:
+    """Whether the upstream got the request as it came, and answers as the client expects it."""
+    return passes_as_it_came(exchange.admission.asked, exchange.target)
 
 
 def _usage(closed: RequestClosed | None) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from apps.gateway.errors import GATEWAY_STOPPING, SERVER_ERROR, UPSTREAM_FAILED,
 from apps.gateway.metering.growth import Growth
 from apps.gateway.metering.token_usage import ToldUsage, estimate_tokens, read_usage, served_tier, to_openai
 from apps.gateway.providers import PROVIDERS
+from apps.gateway.providers.base import StreamTranslator
 from apps.gateway.providers.transport import UpstreamBroken
 from apps.gateway.server.cancellation import told_to_client
 from apps.gateway.server.deadline import Deadline, Wait
@@ -34,7 +35,8 @@ class RelayedStream(DirectSource):
     When the client leaves, this is cancelled or closed: the upstream is cut and the record closed all the same. Once it
     is connected to its client, what needs no waiting goes there as it comes, and nobody is woken for it."""
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: Exchange, translator: StreamTranslator | None = None) -> None:
+        """`translator` stands in for that of the upstream's dialect."""
         admission, growth = exchange.admission, exchange.growth
         self._exchange = exchange
         self._meter, self._deadline, self._growth = exchange.meter, exchange.deadline, growth
@@ -45,7 +47,7 @@ class RelayedStream(DirectSource):
             token_bound=admission.token_bound,
             note_output=growth.output.add if growth is not None else None,
         )
-        self._translator = PROVIDERS[exchange.target.dialect].translator()
+        self._translator = translator or PROVIDERS[exchange.target.dialect].translator()
         super().__init__(self._relayed())
 
     def connect(self, client: BodyWriter) -> None:

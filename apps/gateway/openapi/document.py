@@ -31,6 +31,7 @@ _HEADERS: Final[dict[str, tuple[Schema, str, bool]]] = {
     "retry-after": (text(pattern="^[0-9]+$"), "Seconds.", False),
     "retry-after-ms": (text(pattern="^[0-9]+$"), "The same in milliseconds.", False),
     "x-should-retry": (text(enum=["false"]), "Trying again cannot help.", False),
+    "x-crun-token-count": (text(enum=["exact", "estimated"]), "Whether the count is the upstream's own.", True),
     "request-id": (text(pattern="^req_[0-9a-f]{32}$"), "As x-request-id, under Anthropic's name.", True),
     **{
         f"anthropic-ratelimit-{of}-{what}": (text(), words, False)

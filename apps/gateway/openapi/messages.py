@@ -7,6 +7,7 @@ from apps.gateway.openapi import chat
 from apps.gateway.openapi.shapes import (
     Schema,
     boolean,
+    closed,
     integer,
     listing,
     nullable,
@@ -77,6 +78,10 @@ REQUEST: Final = chat.MODEL_OR_MODELS | taken(
     service_tier=nullable(one_of("auto", "standard_only")),
     **_SHARED,
 )
+COUNT_REQUEST: Final = chat.MODEL_OR_MODELS | taken(
+    "The fields of a request that have tokens; others are taken too.", required=("messages",), **_SHARED
+)
+COUNT: Final = closed("What it would be billed as input.", input_tokens=_TOKENS)
 USAGE: Final = taken(
     "Anthropic's usage: `input_tokens` does not have the caches' part in it. And what it cost.",
     required=("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens", "cost"),
@@ -109,6 +114,8 @@ EVENT: Final = taken(
 )
 SCHEMAS: Final[dict[str, Schema]] = {
     "MessagesRequest": REQUEST,
+    "CountTokensRequest": COUNT_REQUEST,
+    "TokenCount": COUNT,
     "MessagesTurn": MESSAGE,
     "MessagesTool": TOOL,
     "ContentBlock": BLOCK,
@@ -121,6 +128,7 @@ REQUEST_EXAMPLE: Final[dict[str, Any]] = {
     "max_tokens": 50,
     "messages": [{"role": "user", "content": "one two three"}],
 }
+COUNT_EXAMPLE: Final = {name: REQUEST_EXAMPLE[name] for name in ("model", "messages")}
 ANSWER_EXAMPLE: Final[dict[str, Any]] = {
     "id": "msg_01a2047828c0e179f1fcfbc952417224",
     "type": "message",

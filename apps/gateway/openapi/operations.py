@@ -59,12 +59,12 @@ def _in_anthropics_words(asking: Schema) -> Schema:
         for status in sorted(statuses)
     }
     good = asking["responses"]["200"]
-    named = ("request-id", *_ANTHROPIC_LIMITS)
+    named = ("request-id", *(_ANTHROPIC_LIMITS if _LIMITS[0] in good["headers"] else ()))
     headers = good["headers"] | {name: {"$ref": f"#/components/headers/{name}"} for name in named}
     betas = _parameter("anthropic-beta", "header", text(pattern="^[ -~]+$"), "Names of betas, by commas.")
     return {
         **asking,
-        "parameters": [*asking["parameters"], betas],
+        "parameters": [*asking.get("parameters", ()), betas],
         "responses": {"200": {**good, "headers": headers}, **answers},
     }
 
@@ -183,6 +183,23 @@ _MESSAGES: Final = _in_anthropics_words(
         },
     )
 )
+_COUNT: Final = _in_anthropics_words(
+    _operation(
+        "countTokens",
+        "How many tokens a request in Anthropic's dialect has; free",
+        tag="Messages",
+        requestBody={
+            "required": True,
+            "content": {
+                JSON: {"schema": ref("CountTokensRequest"), "examples": {"plain": {"value": messages.COUNT_EXAMPLE}}}
+            },
+        },
+        answers={
+            "200": _good("The count.", ref("TokenCount"), "x-crun-token-count", example={"input_tokens": 7}),
+            **_errors(404),
+        },
+    )
+)
 _COMPLETIONS: Final = _asking(
     "createCompletion",
     "A text that goes on from a prompt, whole or as a stream (legacy)",
@@ -209,6 +226,7 @@ _EMBEDDINGS: Final = _asking(
 OPERATIONS: Final[dict[tuple[str, str], Schema]] = {
     ("/chat/completions", "post"): _CHAT,
     ("/messages", "post"): _MESSAGES,
+    ("/messages/count_tokens", "post"): _COUNT,
     ("/completions", "post"): _COMPLETIONS,
     ("/embeddings", "post"): _EMBEDDINGS,
     ("/models", "get"): _operation(

@@ -29,16 +29,7 @@ class Anthropic:
     def chat_request(
         self, chat: ChatRequest, model: OfferedModel, target: Target, *, request_id: str
     ) -> UpstreamRequest:
-        headers = {
-            "content-type": "application/json",
-            "accept": "text/event-stream" if chat.stream else "application/json",
-            "accept-encoding": "identity",
-            "anthropic-version": target.options.get("version") or DEFAULT_VERSION,
-        }
-        if target.api_key:
-            headers["x-api-key"] = target.api_key
-        if beta := target.options.get("beta"):
-            headers["anthropic-beta"] = beta
+        headers = request_headers(target, stream=chat.stream)
         request, lost = messages_request(chat, model, target)
         return UpstreamRequest(
             url=f"{target.base_url}/messages", headers=headers, body=write_json(request), dropped=lost
@@ -63,3 +54,19 @@ class Anthropic:
         field = _FIELD.match(told)
         message = presentable(told, target=target, model=model) or "The upstream refused the request as invalid."
         return GatewayError(BAD_REQUEST, message, param=field[1] if field else None)
+
+
+def request_headers(target: Target, *, stream: bool, betas: tuple[str, ...] = ()) -> dict[str, str]:
+    """All that is sent beside the body. `betas` are the caller's, beside those of the operator."""
+    headers = {
+        "content-type": "application/json",
+        "accept": "text/event-stream" if stream else "application/json",
+        "accept-encoding": "identity",
+        "anthropic-version": target.options.get("version") or DEFAULT_VERSION,
+    }
+    if target.api_key:
+        headers["x-api-key"] = target.api_key
+    operators = [name.strip() for name in (target.options.get("beta") or "").split(",")]
+    if named := [name for name in dict.fromkeys((*operators, *betas)) if name]:
+        headers["anthropic-beta"] = ",".join(named)
+    return headers

@@ -62,12 +62,12 @@ def messages_request(chat: ChatRequest, model: OfferedModel, target: Target) -> 
     request |= _identity(body, lost)
     if output_format := _output_format(body.get("response_format")):
         request["output_config"] = {**request.get("output_config", {}), "format": output_format}
-    if not _sells_an_hour(model) and _shorten_cache_marks(request):
+    if not sells_an_hour(model) and _shorten_cache_marks(request):
         lost.append("cache_control.ttl")
     return request, tuple(lost)
 
 
-def _sells_an_hour(model: OfferedModel) -> bool:
+def sells_an_hour(model: OfferedModel) -> bool:
     """Whether keeping input in a cache for an hour, which Anthropic charges more for, has a price of its own."""
     return any(price.cache_write_1h is not None for price in model.prices)
 

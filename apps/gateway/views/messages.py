@@ -1,22 +1,27 @@
-"""POST /messages, in Anthropic's dialect."""
+"""POST /messages and /messages/count_tokens, in Anthropic's dialect."""
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from rest_framework.request import Request
 
 from apps.billing.admission import Allowance
+from apps.gateway.admission.offers import offered
 from apps.gateway.admission.refusals import LimitReached, anthropic_limit_headers
 from apps.gateway.answers import messages as messages_answer
+from apps.gateway.answers.token_count import COUNTS
 from apps.gateway.dialects.anthropic_envelope import anthropic_error
 from apps.gateway.dialects.messages.request import MessagesRequest, betas_of, parse_messages
 from apps.gateway.dispatch import Exchange
 from apps.gateway.errors import GatewayError
 from apps.gateway.idempotency.guard import idempotent
-from apps.gateway.server.http import EventStream, JsonBytes
+from apps.gateway.server.http import EventStream, JsonBytes, json_response
 from apps.gateway.views.asking import AsksModel
+
+COUNT_HEADER: Final = "x-crun-token-count"
+"""Whether a count is the upstream's own."""
 
 
 class AnthropicView(AsksModel):
@@ -65,6 +70,26 @@ class Messages(AnthropicView):
             if (error.param or "").startswith("messages["):
                 error.param = "messages"  # its place is one in the chat that was made of the request
             raise
+
+
+class CountTokens(AnthropicView):
+    """How many tokens a request has. Free: nothing is held, and there is no record."""
+
+    async def post(self, request: Request) -> HttpResponseBase:
+        asked = self.asked(request, is_counting=True)
+        runtime = self.runtime
+        model = offered(runtime.snapshot, asked.model, grant=self.grant)
+        asked.check_model(model)
+        count = await COUNTS.of(
+            asked,
+            model,
+            grant=self.grant,
+            transport=runtime.transport,
+            upstreams=runtime.upstreams,
+        )
+        response = json_response({"input_tokens": count.tokens})
+        response.headers[COUNT_HEADER] = "exact" if count.is_exact else "estimated"
+        return response
 
 
 def _limits(allowance: Allowance) -> dict[str, str]:

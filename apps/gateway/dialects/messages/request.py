@@ -60,6 +60,12 @@ class MessagesRequest(ChatRequest):
 
     content_field: ClassVar[str] = "messages"
 
+    @property
+    def media(self) -> int:
+        """How many images and files the request brings."""
+        contents = [message["content"] for message in self.body["messages"]]
+        return sum(part["type"] != "text" for parts in contents if isinstance(parts, list) for part in parts)
+
     def for_openai(self, upstream_model: str) -> tuple[dict[str, Any], tuple[str, ...]]:
         """The chat without what only some upstreams take."""
         return plain_chat(self.body, upstream_model)
