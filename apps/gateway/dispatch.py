@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from apps.catalog.contracts import Target
 from apps.core.crash_points import crash_point
@@ -63,6 +63,8 @@ class Exchange:
     """Of the route that answers, until it is told how that ended."""
     dropped: tuple[str, ...] = ()
     """Fields of the request that the upstream could not be told."""
+    answer: dict[str, Any] | None = None
+    """The whole answer, where it was read before and is not to be parsed again."""
 
     def abandon(self) -> None:
         """Let go of the upstream and close the record, if nobody did. For every way out."""

@@ -11,14 +11,24 @@ from apps.gateway.dialects.chat_stream import PUBLIC_FIELDS, ChatStream, output_
 from apps.gateway.dialects.vendor_json import write_json
 from apps.gateway.dispatch import Exchange
 from apps.gateway.errors import GATEWAY_STOPPING, SERVER_ERROR, UPSTREAM_FAILED, GatewayError
+from apps.gateway.guardrails.answering import answer_guarding, guard_answer, stream_guard
+from apps.gateway.guardrails.streaming import StreamGuard
 from apps.gateway.metering.growth import Growth
-from apps.gateway.metering.token_usage import ToldUsage, estimate_tokens, read_usage, served_tier, to_openai
+from apps.gateway.metering.token_usage import (
+    NOTHING_TOLD,
+    ToldUsage,
+    estimate_tokens,
+    read_usage,
+    served_tier,
+    to_openai,
+)
 from apps.gateway.providers import PROVIDERS
 from apps.gateway.providers.base import StreamTranslator
 from apps.gateway.providers.transport import UpstreamBroken
 from apps.gateway.server.cancellation import told_to_client
 from apps.gateway.server.deadline import Deadline, Wait
 from apps.gateway.server.direct import BodyWriter, DirectSource
+from apps.policies.guarding import Guarding
 from apps.usage.contracts import Outcome, RequestClosed, TokenCounts
 
 Given = tuple[bytes, RequestClosed]
@@ -48,11 +58,12 @@ class RelayedStream(DirectSource):
             note_output=growth.output.add if growth is not None else None,
         )
         self._translator = translator or PROVIDERS[exchange.target.dialect].translator()
+        self._guard = stream_guard(admission.asked)
         super().__init__(self._relayed())
 
     def connect(self, client: BodyWriter) -> None:
         """Whoever sends the parts has sent the start of the answer, and awaits the next part between any two."""
-        if self._translator is None:
+        if self._translator is None and self._guard is None:
             self._client = client
             self._exchange.response.taker = self._pass_on
 
@@ -73,7 +84,7 @@ class RelayedStream(DirectSource):
 
     async def _relayed(self) -> AsyncGenerator[bytes, None]:
         exchange, chat_stream, translator = self._exchange, self._chat_stream, self._translator
-        meter, deadline, growth = self._meter, self._deadline, self._growth
+        meter, deadline, growth, guard = self._meter, self._deadline, self._growth, self._guard
         deadline.adopt()
         deadline.expect(Wait.FIRST_BYTE)
         try:
@@ -81,20 +92,30 @@ class RelayedStream(DirectSource):
                 told = chat_stream.told
                 if translator is not None:
                     received = translator.feed(received)
-                if ready := chat_stream.feed(received):
+                ready = chat_stream.feed(received)
+                if guard is not None and ready:
+                    ready = guard.feed(ready)
+                if ready:
                     if growth is not None and growth.is_due:
                         await _keep_up(growth, chat_stream, delivered=meter.output_count, told=told)
-                    meter.received(len(received), chat_stream.output_count)
+                    meter.received(len(received), chat_stream.output_count if guard is None else guard.output_count)
                     deadline.expect(Wait.CLIENT)
                     crash_point("P6")
                     yield ready
                     crash_point("P5")
+                if guard is not None:
+                    self._check(guard)
                 chat_stream.check()
                 deadline.expect(Wait.NEXT_BYTES)
             exchange.response.taker = None
             rest = chat_stream.feed(translator.end()) if translator is not None else b""
             rest += chat_stream.end()
             chat_stream.check()
+            if guard is not None:
+                rest = guard.feed(rest) + guard.end()
+                if guard.failure is not None and rest:
+                    yield rest
+                self._check(guard)
             if growth is not None and chat_stream.tokens is not None:
                 _note_usage(exchange, chat_stream.told, chat_stream.service_tier)
                 await growth.cover(meter.cost_of(chat_stream.tokens))
@@ -107,15 +128,24 @@ class RelayedStream(DirectSource):
             failure = _failure_of(error, deadline)
             if failure is None or meter.closed is not None:
                 raise
-            yield _close_broken_stream(exchange, chat_stream, failure)
+            yield self._held_back() + _close_broken_stream(exchange, chat_stream, failure)
         except Exception as error:  # noqa: BLE001 - process edge: after the first byte every failure is an event of the stream
-            yield _close_broken_stream(
-                exchange, chat_stream, _failure_of(error, deadline) or _bug(error, exchange.admission.request_id)
-            )
+            failure = _failure_of(error, deadline) or _bug(error, exchange.admission.request_id)
+            yield self._held_back() + _close_broken_stream(exchange, chat_stream, failure)
         finally:
             exchange.response.taker = None
             _close_part(exchange, chat_stream, Outcome.CANCELLED, error_code="client_closed")
             exchange.abandon()
+
+    def _check(self, guard: StreamGuard) -> None:
+        """Raises GatewayError when a rule blocks the answer: only what was delivered is billed, by our own count."""
+        if guard.failure is not None:
+            self._chat_stream.output_count, self._chat_stream.told = guard.output_count, NOTHING_TOLD
+            raise guard.failure
+
+    def _held_back(self) -> bytes:
+        """What waited for a rule when the answer broke off, and may go on: it is billed."""
+        return b"" if self._guard is None else self._guard.end()
 
 
 def give_chat(exchange: Exchange, body: bytes) -> Given:
@@ -126,7 +156,7 @@ def give_chat(exchange: Exchange, body: bytes) -> Given:
 
 def close_chat(exchange: Exchange, body: bytes) -> tuple[dict[str, Any], RequestClosed]:
     """A chat completion as the upstream's dialect tells it, and its record. Raises GatewayError for what is none."""
-    answer = _parse_answer(exchange, body)
+    answer = exchange.answer or _parse_answer(exchange, body)
     return answer, _close_whole_answer(exchange, answer)
 
 
@@ -135,7 +165,10 @@ async def whole(exchange: Exchange, give: Give = give_chat) -> Given:
     meter = exchange.meter
     deadline = exchange.deadline
     try:
-        given = give(exchange, await exchange.response.read())
+        body = await exchange.response.read()
+        if (guarding := answer_guarding(exchange.admission.asked)) is not None:
+            exchange.answer = await _guarded(exchange, body, guarding)
+        given = give(exchange, body)
         return given if isinstance(given, tuple) else await given
     except (GatewayError, UpstreamBroken, asyncio.CancelledError) as error:
         failure = _failure_of(error, deadline)
@@ -148,6 +181,18 @@ async def whole(exchange: Exchange, give: Give = give_chat) -> Given:
         raise
     finally:
         exchange.abandon()
+
+
+async def _guarded(exchange: Exchange, body: bytes, guarding: Guarding) -> dict[str, Any]:
+    """The answer as its guardrails leave it. Raises GatewayError for one that they withhold: the model wrote it, and
+    the organization that does not want it pays for it."""
+    answer = _parse_answer(exchange, body)
+    try:
+        await guard_answer(answer, guarding)
+    except GatewayError as withheld:
+        _close_whole_answer(exchange, answer, withheld)
+        raise
+    return answer
 
 
 def completion_id(request_id: str) -> str:
@@ -228,7 +273,9 @@ def _close_whole_stream(exchange: Exchange, chat_stream: ChatStream) -> RequestC
     return exchange.meter.close(Outcome.COMPLETED, tokens, finish_reason=chat_stream.finish_reason)
 
 
-def _close_whole_answer(exchange: Exchange, answer: dict[str, Any]) -> RequestClosed:
+def _close_whole_answer(
+    exchange: Exchange, answer: dict[str, Any], withheld: GatewayError | None = None
+) -> RequestClosed:
     admission = exchange.admission
     choices = answer["choices"]
     finish_reason = str(choices[0].get("finish_reason") or "") if choices else ""
@@ -239,10 +286,17 @@ def _close_whole_answer(exchange: Exchange, answer: dict[str, Any]) -> RequestCl
         output_bytes = sum(_output_bytes(choice) for choice in choices)
         told = told.beside_output() if output_bytes else told
     _note_usage(exchange, told, answer.get("service_tier"))
-    if told.tokens is None:
+    tokens = told.tokens
+    if tokens is None:
         tokens = TokenCounts(input=admission.asked.input_estimate(), output=estimate_tokens(output_bytes))
-        return exchange.meter.close(Outcome.COMPLETED, tokens, estimated=True, finish_reason=finish_reason)
-    return exchange.meter.close(Outcome.COMPLETED, told.tokens, finish_reason=finish_reason)
+    return exchange.meter.close(
+        Outcome.COMPLETED if withheld is None else Outcome.FAILED,
+        tokens,
+        estimated=told.tokens is None,
+        http_status=200 if withheld is None else withheld.kind.status,
+        error_code="" if withheld is None else withheld.code or "",
+        finish_reason=finish_reason,
+    )
 
 
 def _parse_answer(exchange: Exchange, body: bytes) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Source: `MessageCreateParams` in the Messages API reference of Anthropic.
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
@@ -24,6 +25,7 @@ from apps.gateway.dialects.chat_fields import (
 from apps.gateway.dialects.messages.conversation import chat_messages
 from apps.gateway.dialects.plain_chat import plain_chat
 from apps.gateway.dialects.strict_json import MAX_TEXT_BYTES, read_object, too_much_text
+from apps.gateway.dialects.texts import TextPlace, texts_within
 from apps.gateway.errors import BAD_REQUEST, GatewayError, bad_field
 
 _SHARED: Final = ("models", "provider", "session_id", "sandbox")
@@ -65,6 +67,11 @@ class MessagesRequest(ChatRequest):
         """How many images and files the request brings."""
         contents = [message["content"] for message in self.body["messages"]]
         return sum(part["type"] != "text" for parts in contents if isinstance(parts, list) for part in parts)
+
+    def text_places(self) -> Iterator[TextPlace]:
+        """All text in it that goes to an upstream, where it stands: in the chat, and in the request as it came."""
+        yield from texts_within(self.body)
+        yield from texts_within(self.native)
 
     def for_openai(self, upstream_model: str) -> tuple[dict[str, Any], tuple[str, ...]]:
         """The chat without what only some upstreams take."""

@@ -1,0 +1,138 @@
+"""The guardrails of an answer that is streamed: its texts are read on their way, and wait until a rule can tell. Pure.
+
+What comes in are events of Chat Completions under our own names, and so is what goes out. Each text of each choice
+(its content, its reasoning, the arguments of a call) is read by itself, from its beginning to its end."""
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from apps.gateway.dialects.sse import event_data, events
+from apps.gateway.dialects.texts import Step, text_at, texts_within
+from apps.gateway.dialects.vendor_json import read_json, write_json
+from apps.gateway.errors import GatewayError
+from apps.gateway.guardrails.reading import refusal
+from apps.policies.guarding import Guarding
+from apps.policies.scanning import Blocked, TextScan
+
+_CALLS: Final = "tool_calls"
+_SAYS_NOTHING: Final = frozenset(("index", "type"))
+Path = tuple[Step, ...]
+
+
+class StreamGuard:
+    """Made for one stream."""
+
+    def __init__(self, guarding: Guarding) -> None:
+        self._guarding = guarding
+        self._hides_tokens = guarding.guards.changes_output
+        self._choices: dict[object, _ChoiceGuard] = {}
+        self._chunk: dict[str, Any] = {}
+        self.failure: GatewayError | None = None
+        """A rule blocks the answer: nothing more of it goes on."""
+        self.output_count = 0
+        """Words that went on."""
+
+    def feed(self, block: bytes) -> bytes:
+        """What may go on of these events. Sets `failure`: what came before that is still to be sent."""
+        return b"".join([self._event(event) for event in events(block)])
+
+    def end(self) -> bytes:
+        """Nothing more comes: what still waited."""
+        if self.failure is not None:
+            return b""
+        ready = []
+        try:
+            for index, guard in self._choices.items():
+                ready += [self._piece(index, delta) for delta in guard.rest()]
+        except Blocked as blocked:
+            self.failure = refusal(blocked.guardrail, "output")
+        return b"".join(ready)
+
+    def check(self) -> None:
+        """Raise the failure, if there is one."""
+        if self.failure is not None:
+            raise self.failure
+
+    def _event(self, event: bytes) -> bytes:
+        if self.failure is not None:
+            return b""
+        chunk = read_json(event_data(event))
+        if not chunk.get("choices"):
+            return event + b"\n\n"
+        self._chunk = {name: value for name, value in chunk.items() if name not in ("choices", "obfuscation")}
+        try:
+            choices, ready = [], []
+            for choice in chunk["choices"]:
+                ready += self._read(choice)
+                if choice.get("finish_reason") or not _says_nothing(choice.get("delta")):
+                    choices.append(choice)
+        except Blocked as blocked:
+            self.failure = refusal(blocked.guardrail, "output")
+            return b""
+        if choices:
+            ready.append(self._written({**chunk, "choices": choices}))
+        return b"".join(ready)
+
+    def _read(self, choice: dict[str, Any]) -> list[bytes]:
+        """Have in a piece of a choice what may go on; the events that go before it. Raises Blocked."""
+        index = choice.get("index")
+        guard = self._choices.get(index)
+        if guard is None:
+            guard = self._choices[index] = _ChoiceGuard(self._guarding)
+        if self._hides_tokens and choice.get("logprobs") is not None:
+            choice["logprobs"] = None  # they would tell what waits, or was redacted
+        deltas = guard.read(choice.get("delta") or {}, is_last=bool(choice.get("finish_reason")))
+        return [self._piece(index, delta) for delta in deltas]
+
+    def _piece(self, index: object, delta: dict[str, Any]) -> bytes:
+        return self._written({**self._chunk, "choices": [{"index": index, "delta": delta, "finish_reason": None}]})
+
+    def _written(self, chunk: dict[str, Any]) -> bytes:
+        self.output_count += sum(
+            len(place.text.split()) for choice in chunk["choices"] for place in texts_within(choice.get("delta") or {})
+        )
+        return b"data: " + write_json(chunk) + b"\n\n"
+
+
+class _ChoiceGuard:
+    """The texts of one choice."""
+
+    def __init__(self, guarding: Guarding) -> None:
+        self._guarding = guarding
+        self._scans: dict[Path, TextScan] = {}
+
+    def read(self, delta: dict[str, Any], *, is_last: bool) -> list[dict[str, Any]]:
+        """Have in the delta what may go on; the pieces that go before it. Raises Blocked.
+
+        A field that begins ends the text of the one before, but calls of tools may be told side by side."""
+        places = list(texts_within(delta))
+        groups = {_group(place.path) for place in places} | ({_CALLS} & delta.keys())
+        ended = [path for path in self._scans if is_last or (groups and _group(path) not in groups)]
+        said = {place.path for place in places}
+        before = self._ends(path for path in ended if path not in said)
+        for place in places:
+            scan = self._scans.get(place.path)
+            if scan is None:
+                scan = self._scans[place.path] = self._guarding.stream()
+            place.put(scan.feed(place.text) + (scan.end() if is_last else ""))
+        return before
+
+    def rest(self) -> list[dict[str, Any]]:
+        """What still waits of each text, which ends here. Raises Blocked."""
+        return self._ends(self._scans)
+
+    def _ends(self, paths: Iterable[Path]) -> list[dict[str, Any]]:
+        return [text_at(path, text) for path in paths if (text := self._scans[path].end())]
+
+
+def _group(path: Path) -> Step | Path:
+    return _CALLS if path[0] == _CALLS else path
+
+
+def _says_nothing(value: Any) -> bool:
+    """Whether a piece of a choice has no more in it than places for text."""
+    if isinstance(value, dict):
+        return all(name in _SAYS_NOTHING or _says_nothing(inner) for name, inner in value.items())
+    if isinstance(value, list):
+        return all(map(_says_nothing, value))
+    return value in ("", None)
