@@ -78,8 +78,18 @@ SHOW_PROVIDERS = env.bool("CRUN_SHOW_PROVIDERS", default=False)
 IDEMPOTENCY = env.bool("CRUN_IDEMPOTENCY", default=True)
 IDEMPOTENCY_TTL_S = env.int("CRUN_IDEMPOTENCY_TTL_S", default=86_400)
 IDEMPOTENCY_MAX_BYTES = env.int("CRUN_IDEMPOTENCY_MAX_BYTES", default=1 << 18)
-IDEMPOTENCY_ORGANIZATION_BYTES = env.int("CRUN_IDEMPOTENCY_ORGANIZATION_BYTES", default=1 << 26)
 IDEMPOTENCY_WAIT_S = env.float("CRUN_IDEMPOTENCY_WAIT_S", default=30.0)
+
+# --- the response cache: answers are kept, encrypted, for those that ask for it, or by a model's terms ----------------
+CACHE = env.bool("CRUN_CACHE", default=True)
+CACHE_TTL_S = env.int("CRUN_CACHE_TTL_S", default=300)
+CACHE_PRICE_PPM = env.int("CRUN_CACHE_PRICE_PPM", default=0)
+CACHE_MAX_BYTES = env.int("CRUN_CACHE_MAX_BYTES", default=1 << 18)
+
+# --- the room that kept answers of both kinds share ------------------------------------------------------------------
+ANSWERS_URL = env.str("CRUN_ANSWERS_URL", default="") or REDIS_URL
+ANSWERS_BYTES = env.int("CRUN_ANSWERS_BYTES", default=1 << 28)
+ANSWERS_ORGANIZATION_BYTES = env.int("CRUN_ANSWERS_ORGANIZATION_BYTES", default=1 << 26)
 
 # --- payments: without a key there are none by card -----------------------------------------------------------------
 STRIPE_SECRET_KEY = env.str("CRUN_STRIPE_SECRET_KEY", default="").strip()

@@ -202,7 +202,8 @@ def packed_cost(closed: RequestClosed) -> str:
 def settle_arguments(closed: RequestClosed) -> tuple[Argument, ...]:
     """The arguments of SETTLE for a request that ended."""
     opened, tokens = closed.opened, closed.tokens
-    used = tokens.all_input + tokens.all_output
+    # An answer out of the response cache asks nothing of a model: it takes no tokens from anybody's minute.
+    used = 0 if opened.cache_hit is not None else tokens.all_input + tokens.all_output
     return (
         opened.request_id, opened.key_id, opened.project_id, closed.charged_nanos, used,
         *period_starts(opened.request_id),

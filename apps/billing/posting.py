@@ -13,6 +13,7 @@ from django.db import connection, transaction
 from apps.billing.alerts.raising import raise_alert
 from apps.billing.grants import UsageCharge, charge_usage
 from apps.billing.models import AlertKind
+from apps.billing.pricing.book import at_share
 from apps.billing.pricing.loading import load_prices
 from apps.billing.rating import cost_nanos
 from apps.catalog.contracts import BUCKETS, Price
@@ -35,8 +36,8 @@ SELECT record.organization_id, record.project_id, record.key_id, record.model, r
        record.status, record.estimated, record.input_tokens, record.cache_read_tokens, record.cache_write_tokens,
        record.output_tokens, record.reasoning_tokens, record.cache_write_1h_tokens, record.audio_input_tokens,
        record.image_input_tokens, record.audio_output_tokens, record.image_output_tokens, record.images,
-       record.service_tier, record.price_version_id, record.price_rule_id, record.cost_nanos,
-       record.overage_nanos, record.sandbox, record.review, record.request_id, record.credential_id,
+       record.service_tier, record.price_version_id, record.price_rule_id, record.cache_share_ppm, record.saved_nanos,
+       record.cost_nanos, record.overage_nanos, record.sandbox, record.review, record.request_id, record.credential_id,
        record.credential_id <> '' AS byok, record.fee_ppm, record.error_code, record.attempts::text
 FROM usage_usagerecord record JOIN claimed USING (day, request_id)
 """
@@ -156,6 +157,7 @@ def _price_name(row: dict[str, Any]) -> tuple[int, str, int | None]:
 
 def _cost(row: dict[str, Any], price: Price) -> int:
     tokens = TokenCounts(**{bucket: row[f"{bucket}_tokens"] for bucket in BUCKETS})
+    price = at_share(price, row["cache_share_ppm"])
     return cost_nanos(
         tokens, price, request_id=row["request_id"], service_tier=row["service_tier"], images=row["images"]
     )

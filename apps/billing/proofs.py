@@ -103,15 +103,16 @@ FULL JOIN (
 WHERE coalesce(said.total, 0) <> coalesce(written.total, 0)
 """
 _ROLLUP_KEY = "organization_id, hour, project_id, key_id, model, provider, sandbox, byok"
-_ROLLUP_SUMS = ("requests", "failed_requests", "estimated_requests", *TOKEN_COLUMNS, "cost_nanos")
+_SUMMED = (*TOKEN_COLUMNS, "cost_nanos", "saved_nanos")
+_ROLLUP_SUMS = ("requests", "failed_requests", "estimated_requests", "cached_requests", *_SUMMED)
 _ROLLUPS = f"""
 SELECT organization_id, 'hour ' || to_char(hour AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24') || 'h, model ' || model
 FROM (
     SELECT organization_id, date_trunc('hour', created_at, 'UTC') AS hour, project_id, key_id, model, provider,
         sandbox, credential_id <> '' AS byok,
         count(*) AS requests, count(*) FILTER (WHERE status = 'failed') AS failed_requests,
-        count(*) FILTER (WHERE estimated) AS estimated_requests,
-        {", ".join(f"sum({name}) AS {name}" for name in (*TOKEN_COLUMNS, "cost_nanos"))}
+        count(*) FILTER (WHERE estimated) AS estimated_requests, count(cache_share_ppm) AS cached_requests,
+        {", ".join(f"sum({name}) AS {name}" for name in _SUMMED)}
     FROM {_POSTED} GROUP BY 1, 2, 3, 4, 5, 6, 7, 8
 ) raw
 FULL JOIN usage_usagerollup rollup USING ({_ROLLUP_KEY})

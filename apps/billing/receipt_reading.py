@@ -9,15 +9,23 @@ import msgspec
 from django.db import Error
 
 from apps.billing.models import PriceRule, ReratedUsage
-from apps.billing.pricing.book import BookRule, as_fee
+from apps.billing.pricing.book import BookRule, as_fee, at_share
 from apps.billing.pricing.loading import book_rule
 from apps.billing.rating import cost_nanos
-from apps.billing.receipts import Receipt, Rerated, discount_of, fee_discount, receipt_of
+from apps.billing.receipts import Receipt, Rerated, cache_discount, discount_of, fee_discount, receipt_of
 from apps.catalog.contracts import BUCKETS, Price
 from apps.catalog.models import PriceVersion
 from apps.catalog.snapshot import price_from_version
 from apps.core.errors import NotFound
-from apps.usage.contracts import AttemptMade, GuardrailVerdict, Outcome, RequestClosed, RequestOpened, TokenCounts
+from apps.usage.contracts import (
+    AttemptMade,
+    CacheHit,
+    GuardrailVerdict,
+    Outcome,
+    RequestClosed,
+    RequestOpened,
+    TokenCounts,
+)
 from apps.usage.lately import find_closed
 from apps.usage.models import UsageRecord
 from apps.usage.reports import record_of
@@ -49,7 +57,7 @@ def _ended_here(organization_id: str, request_id: str, journal_root: Path) -> Re
     if closed is None or closed.opened.organization_id != organization_id:
         return None
     paid = closed.opened.price
-    if not paid.rule_id and paid.fee_ppm is None:
+    if not paid.rule_id and paid.fee_ppm is None and closed.opened.cache_hit is None:
         return receipt_of(closed, paid)
     try:
         listed, rule = _listing(paid.version_id, paid.rule_id)
@@ -68,8 +76,8 @@ def find_stored_receipt(organization_id: str, request_id: str) -> Receipt | None
         return None
     listed, rule = _listing(record.price_version_id, record.price_rule_id)
     paid = rule.applied_to(listed) if rule and listed else listed
-    if paid is not None and record.fee_ppm is not None:
-        paid = as_fee(paid, record.fee_ppm)
+    if paid is not None:
+        paid = _with_terms(paid, record.fee_ppm, record.cache_share_ppm)
     return _told(_closed(record, paid), listed, rule)
 
 
@@ -85,11 +93,21 @@ def _listing(version_id: int, rule_id: str) -> tuple[Price | None, BookRule | No
 
 
 def _told(closed: RequestClosed, listed: Price | None, rule: BookRule | None) -> Receipt:
-    """At the list price, with what the rule and an own provider key took off it, and what was corrected since."""
+    """At the list price, with what the rule, an own provider key and the response cache took off it, one after the
+    other, and what was corrected since."""
     discounts = [discount_of(closed, listed, rule)] if rule and rule.is_change and listed else []
-    if listed and closed.opened.price.fee_ppm is not None:
-        discounts.append(fee_discount(closed, rule.applied_to(listed) if rule else listed))
+    own = rule.applied_to(listed) if rule and listed else listed
+    fee_ppm, hit = closed.opened.price.fee_ppm, closed.opened.cache_hit
+    if own and fee_ppm is not None:
+        discounts.append(fee_discount(closed, own))
+    if own and hit is not None:
+        discounts.append(cache_discount(closed, _with_terms(own, fee_ppm, None), hit.share_ppm))
     return receipt_of(closed, listed, discounts=tuple(discounts), reratings=_reratings(closed))
+
+
+def _with_terms(price: Price, fee_ppm: int | None, share_ppm: int | None) -> Price:
+    """The price of a request with an own provider key, or out of the response cache, or both."""
+    return at_share(price if fee_ppm is None else as_fee(price, fee_ppm), share_ppm)
 
 
 def _reratings(closed: RequestClosed) -> list[Rerated]:
@@ -107,10 +125,10 @@ def _overage(closed: RequestClosed, row: ReratedUsage) -> int:
     listed, rule = _listing(row.price_version_id, row.price_rule_id)
     if listed is None or opened.hold_nanos is None:
         return 0
-    price = rule.applied_to(listed) if rule else listed
+    price, hit = rule.applied_to(listed) if rule else listed, opened.cache_hit
     full = cost_nanos(
         closed.tokens,
-        price if opened.price.fee_ppm is None else as_fee(price, opened.price.fee_ppm),
+        _with_terms(price, opened.price.fee_ppm, None if hit is None else hit.share_ppm),
         request_id=opened.request_id,
         service_tier=closed.service_tier,
         images=opened.images,
@@ -140,6 +158,9 @@ def _closed(record: UsageRecord, price: Price | None) -> RequestClosed:
         sandbox=record.sandbox,
         balance_nanos=record.balance_before_nanos,
         credential_id=record.credential_id,
+        cache_hit=None
+        if record.cache_share_ppm is None
+        else CacheHit(record.cache_share_ppm, record.cost_nanos + record.saved_nanos),
     )
     return RequestClosed(
         opened=opened,

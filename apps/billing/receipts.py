@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
-from apps.billing.pricing.book import PERCENT_UNIT, BookRule, as_fee
+from apps.billing.pricing.book import PERCENT_UNIT, BookRule, as_fee, at_share
 from apps.billing.rating import exact_cost, rates_for
 from apps.catalog.contracts import BUCKETS, Price, PriceVariant, Rates
 from apps.core.money import TOKENS_PER_PRICE_UNIT, round_half_even
@@ -25,6 +25,7 @@ class Rule(StrEnum):
     CLIENT_LEFT = "estimated_until_client_left"
     UPSTREAM_BROKE = "estimated_until_upstream_failed"
     CHECKPOINT = "estimated_at_last_checkpoint"
+    CACHED = "response_cache"
     NOTHING = "nothing_delivered"
 
 
@@ -34,6 +35,7 @@ RULE_WORDS: Final = {
     Rule.CLIENT_LEFT: "The caller left before the end: estimated input, and the output that had arrived until then.",
     Rule.UPSTREAM_BROKE: "The answer broke off: estimated input, and the output that had arrived until then.",
     Rule.CHECKPOINT: "CRUN was interrupted: estimated input, and the output of the last checkpoint.",
+    Rule.CACHED: "The answer was kept from an earlier request, whose tokens these are: no provider was asked.",
     Rule.NOTHING: "Nothing usable came back, so nothing is billed.",
 }
 _ESTIMATES: Final = {
@@ -71,9 +73,14 @@ class ReceiptLine:
         return self.item not in (PER_REQUEST, PER_IMAGE)
 
 
+CACHE_DISCOUNT: Final = "response_cache"
+"""What stands for the rule where the response cache takes something off."""
+
+
 @dataclass(frozen=True, slots=True)
 class Discount:
-    """What a rule of the organization's price book takes off, in 10^-15 USD; below zero what it adds."""
+    """What a rule of the organization's price book takes off, in 10^-15 USD; below zero what it adds. Or what the
+    response cache takes off the rest."""
 
     rule_id: str
     words: str
@@ -169,6 +176,16 @@ class Receipt:
         return self.closed.charged_nanos
 
     @property
+    def is_cached(self) -> bool:
+        """Whether the response cache answered it."""
+        return self.closed.opened.cache_hit is not None
+
+    @property
+    def saved_nanos(self) -> int:
+        """What the response cache saved, by the prices of the request's time."""
+        return self.closed.saved_nanos
+
+    @property
     def standing_nanos(self) -> int:
         """What the organization paid, with all that was corrected since."""
         return self.charged_nanos + sum(rerated.delta_nanos for rerated in self.reratings)
@@ -223,11 +240,17 @@ def discount_of(closed: RequestClosed, listed: Price, rule: BookRule) -> Discoun
 def fee_discount(closed: RequestClosed, price: Price) -> Discount:
     """What an own provider key takes off `price`, which is what the organization pays without one."""
     ppm = closed.opened.price.fee_ppm or 0
-    words = f"own provider key: the fee is {fee_percent(ppm)} %"
+    words = f"own provider key: the fee is {percent_of(ppm)} %"
     return Discount("", words, _exact(closed, price) - _exact(closed, as_fee(price, ppm)))
 
 
-def fee_percent(ppm: int) -> str:
+def cache_discount(closed: RequestClosed, price: Price, share_ppm: int) -> Discount:
+    """What the response cache takes off `price`, which is what the organization pays without it."""
+    words = f"Answer from the cache: {percent_of(share_ppm)} % of the price"
+    return Discount(CACHE_DISCOUNT, words, _exact(closed, price) - _exact(closed, at_share(price, share_ppm)))
+
+
+def percent_of(ppm: int) -> str:
     """Parts per million as percent: `5`, `0.25`."""
     return f"{ppm * 100 / PERCENT_UNIT:.4f}".rstrip("0").rstrip(".")
 
@@ -235,6 +258,8 @@ def fee_percent(ppm: int) -> str:
 def rule_of(closed: RequestClosed) -> Rule:
     """The row of the published table that was applied."""
     tokens = closed.tokens
+    if closed.opened.cache_hit is not None and not closed.estimated and (tokens.all_input or tokens.all_output):
+        return Rule.CACHED
     if closed.estimated:
         return _ESTIMATES[closed.outcome]
     if closed.outcome is Outcome.COMPLETED or tokens.all_input or tokens.all_output:
@@ -287,14 +312,14 @@ def _lines(closed: RequestClosed, rates: Rates) -> list[ReceiptLine]:
 
 def _attempts(closed: RequestClosed) -> list[Attempt]:
     """All calls of upstreams; the record itself is the one call of most requests. What failed before another was tried
-    is free for the customer."""
+    is free for the customer. A kept answer needed none."""
     if closed.attempts:
         return [
             _attempt(closed, made, number=number, is_last=number == len(closed.attempts))
             for number, made in enumerate(closed.attempts, start=1)
         ]
-    if not closed.opened.provider:
-        return []  # a guardrail refused it before anybody was called
+    if not closed.opened.provider or closed.opened.cache_hit is not None:
+        return []  # a guardrail refused it before anybody was called, or nobody had to be
     payer = Payer.CUSTOMER if closed.charged_nanos or closed.opened.is_byok else Payer.OPERATOR
     if closed.opened.sandbox:
         payer = Payer.NOBODY

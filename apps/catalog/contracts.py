@@ -39,6 +39,9 @@ UNSUPPORTED_POLICIES = ("drop", "refuse")
 MINUTES_PER_DAY = 1_440
 MAX_FIRST_BYTE_TIMEOUT_S = 3_600
 """Nobody waits longer for a stream to begin."""
+FULL_SHARE_PPM = 1_000_000
+"""The whole price, in parts per million."""
+MAX_CACHE_TTL_S = 86_400
 
 
 def _clock(minute: int) -> str:
@@ -166,6 +169,19 @@ class Target(msgspec.Struct, frozen=True):
         return f"Target({self.provider!r}, {self.upstream_model!r})"
 
 
+class CacheTerms(msgspec.Struct, frozen=True):
+    """How answers of a model are kept and given again. None: as the installation says."""
+
+    default: bool = False
+    """Whether requests that say nothing about it use the cache."""
+    ttl_s: int | None = None
+    share_ppm: int | None = None
+    """What an answer out of the cache costs, in parts per million of the price."""
+
+
+NO_CACHE_TERMS = CacheTerms()
+
+
 class OfferedModel(msgspec.Struct, frozen=True):
     """A model that can be called now. `created` is in Unix seconds; `prices` are ordered by start, latest first."""
 
@@ -191,6 +207,7 @@ class OfferedModel(msgspec.Struct, frozen=True):
     """How long its streams may take to begin; None: as long as all others."""
     has_maintenance: bool = False
     """Whether any of its routes has a window of maintenance, now or later."""
+    cache: CacheTerms = NO_CACHE_TERMS
 
     @property
     def only_embeds(self) -> bool:
@@ -215,3 +232,5 @@ class CatalogSnapshot(msgspec.Struct, frozen=True):
 
     version: int
     models: dict[str, OfferedModel]
+    cached_by_default: frozenset[str] = frozenset()
+    """The ids of those whose answers are kept when a request says nothing about it."""

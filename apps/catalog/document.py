@@ -6,7 +6,15 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 
 from apps.catalog.base_urls import base_url_problem
-from apps.catalog.contracts import IMAGE_TOKENS, MAX_FIRST_BYTE_TIMEOUT_S, OUTPUT_LIMIT_FIELDS, UNSUPPORTED_POLICIES
+from apps.catalog.cache_document import cache_pairs, read_cache
+from apps.catalog.contracts import (
+    IMAGE_TOKENS,
+    MAX_FIRST_BYTE_TIMEOUT_S,
+    NO_CACHE_TERMS,
+    OUTPUT_LIMIT_FIELDS,
+    UNSUPPORTED_POLICIES,
+    CacheTerms,
+)
 from apps.catalog.dialects import DIALECTS, option_problems
 from apps.catalog.maintenance_document import MaintenanceEntry, read_maintenance, render_maintenance
 from apps.catalog.nodes import (
@@ -98,6 +106,7 @@ class ModelEntry:
     unsupported_parameters: str = UNSUPPORTED_POLICIES[0]
     first_byte_timeout_s: int | None = None
     enabled: bool = True
+    cache: CacheTerms = NO_CACHE_TERMS
     routes: tuple[RouteEntry, ...] = ()
     prices: tuple[PriceEntry, ...] = ()
 
@@ -267,6 +276,7 @@ _MODEL_KEYS = {
     "unsupported_parameters": Key(scalar(one_of(UNSUPPORTED_POLICIES)), "unsupported_parameters"),
     "first_byte_timeout_s": Key(scalar(integer(1, MAX_FIRST_BYTE_TIMEOUT_S)), "first_byte_timeout_s"),
     "enabled": Key(scalar(true_or_false), "enabled"),
+    "cache": Key(read_cache, "cache"),
 }
 _ROUTE_KEYS = {
     "upstream_model": Key(
@@ -342,6 +352,8 @@ def _render_model(entry: ModelEntry) -> Iterator[str]:
         yield f"first_byte_timeout_s: {entry.first_byte_timeout_s}"
     if not entry.enabled:
         yield "enabled: false"
+    if terms := ", ".join(cache_pairs(entry.cache)):
+        yield f"cache: {{{terms}}}"
     yield "routes:" if entry.routes else "routes: []"
     for route in entry.routes:
         pairs = [

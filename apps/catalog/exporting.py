@@ -53,6 +53,7 @@ def _model(row: Model) -> ModelEntry:
         unsupported_parameters=row.unsupported_parameters,
         first_byte_timeout_s=row.first_byte_timeout_s,
         enabled=row.enabled,
+        cache=row.cache,
         routes=tuple(_route(route) for route in row.routes.all()),
         prices=tuple(_price(price) for price in row.prices.all()),
     )

@@ -6,6 +6,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 from django.conf import settings
 from django.db import models, transaction
 
@@ -136,8 +137,9 @@ def _import_models(entries: Iterable[ModelEntry], tally: Tally) -> None:
         values = {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in asdict(entry).items()
-            if name not in ("id", "routes", "prices")
+            if name not in ("id", "cache", "routes", "prices")
         }
+        values |= {f"cache_{name}": value for name, value in msgspec.structs.asdict(entry.cache).items()}
         model = stored.get(entry.id)
         if model is None:
             created.append(Model(id=entry.id, **values))

@@ -10,10 +10,13 @@ from django.utils import timezone
 
 from apps.catalog.contracts import (
     BUCKETS,
+    FULL_SHARE_PPM,
     IMAGE_TOKENS,
+    MAX_CACHE_TTL_S,
     MAX_FIRST_BYTE_TIMEOUT_S,
     OUTPUT_LIMIT_FIELDS,
     UNSUPPORTED_POLICIES,
+    CacheTerms,
 )
 from apps.catalog.maintenance_document import MAX_NOTE_CHARACTERS
 from apps.catalog.price_document import MAX_FLAT, MAX_PRICE
@@ -169,6 +172,23 @@ class Model(models.Model):
         validators=[MinValueValidator(1), MaxValueValidator(MAX_FIRST_BYTE_TIMEOUT_S)],
         help_text="Seconds that a stream may take to begin; empty: CRUN_UPSTREAM_FIRST_BYTE_TIMEOUT_S.",
     )
+    cache_default = models.BooleanField(
+        "keep answers without being asked", default=False, help_text="For requests that say nothing about the cache."
+    )
+    cache_ttl_s = models.IntegerField(
+        "kept for",
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1), MaxValueValidator(MAX_CACHE_TTL_S)],
+        help_text="Seconds, where a request does not say. Empty: as the installation says.",
+    )
+    cache_share_ppm = models.IntegerField(
+        "price of a kept answer",
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(0), MaxValueValidator(FULL_SHARE_PPM)],
+        help_text="Parts per million of the price: 100000 is 10 %. Empty: as the installation says.",
+    )
     enabled = models.BooleanField(default=True)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
@@ -181,10 +201,17 @@ class Model(models.Model):
             in_range("first_byte_timeout_s", 1, MAX_FIRST_BYTE_TIMEOUT_S),
             in_range("requests_per_minute", 1, MAX_RATE),
             in_range("tokens_per_minute", 1, MAX_RATE),
+            in_range("cache_ttl_s", 1, MAX_CACHE_TTL_S),
+            in_range("cache_share_ppm", 0, FULL_SHARE_PPM),
         ]
 
     def __str__(self) -> str:
         return self.id
+
+    @property
+    def cache(self) -> CacheTerms:
+        """How its answers are kept and given again."""
+        return CacheTerms(default=self.cache_default, ttl_s=self.cache_ttl_s, share_ppm=self.cache_share_ppm)
 
 
 class Route(Maintained):

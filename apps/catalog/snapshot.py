@@ -34,7 +34,11 @@ def load_snapshot() -> CatalogSnapshot:
             Prefetch("routes", routes), Prefetch("prices", PriceVersion.objects.order_by("-starts_at"))
         )
         offered = [offer for offer in (_offer(row, keys) for row in rows) if offer.targets]
-    return CatalogSnapshot(version=version, models={offer.id: offer for offer in offered})
+    return CatalogSnapshot(
+        version=version,
+        models={offer.id: offer for offer in offered},
+        cached_by_default=frozenset(offer.id for offer in offered if offer.cache.default),
+    )
 
 
 def price_from_version(row: PriceVersion) -> Price:
@@ -68,6 +72,7 @@ def _offer(row: Model, keys: dict[str, str]) -> OfferedModel:
         limits=Limits(requests_per_minute=row.requests_per_minute, tokens_per_minute=row.tokens_per_minute),
         first_byte_timeout_s=row.first_byte_timeout_s,
         has_maintenance=any(target.maintenance for target in targets),
+        cache=row.cache,
     )
 
 

@@ -59,6 +59,9 @@ class LanguageModelForm(forms.ModelForm):
             "first_byte_timeout_s",
             "requests_per_minute",
             "tokens_per_minute",
+            "cache_default",
+            "cache_ttl_s",
+            "cache_share_ppm",
             "enabled",
         )
         widgets: ClassVar = {"description": UnfoldAdminTextareaWidget({"rows": 3})}
@@ -163,6 +166,7 @@ class LanguageModelAdmin(ConsoleAdmin):
             },
         ),
         ("Limits of each organization on it", {"fields": (("requests_per_minute", "tokens_per_minute"),)}),
+        ("Response cache", {"fields": ("cache_default", ("cache_ttl_s", "cache_share_ppm"))}),
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:

@@ -39,7 +39,20 @@ def idempotency_is_bounded(app_configs: Sequence[Any] | None, **kwargs: Any) -> 
     found = []
     if settings.IDEMPOTENCY_TTL_S < 60:
         found.append(Error("CRUN_IDEMPOTENCY_TTL_S must be at least 60.", id="core.E004"))
-    for name in ("IDEMPOTENCY_MAX_BYTES", "IDEMPOTENCY_ORGANIZATION_BYTES", "IDEMPOTENCY_WAIT_S"):
+    for name in ("IDEMPOTENCY_MAX_BYTES", "ANSWERS_ORGANIZATION_BYTES", "ANSWERS_BYTES", "IDEMPOTENCY_WAIT_S"):
         if getattr(settings, name) < 0:
             found.append(Error(f"CRUN_{name} must not be below 0.", id="core.E004"))
+    return list(found)
+
+
+@register
+def cache_terms_make_sense(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
+    """core.E005: an answer is kept for a second to a day, and costs no more than its price."""
+    found = []
+    if not 1 <= settings.CACHE_TTL_S <= 86_400:
+        found.append(Error("CRUN_CACHE_TTL_S must be from 1 to 86400.", id="core.E005"))
+    if not 0 <= settings.CACHE_PRICE_PPM <= 1_000_000:
+        found.append(Error("CRUN_CACHE_PRICE_PPM must be from 0 to 1000000.", id="core.E005"))
+    if settings.CACHE_MAX_BYTES < 0:
+        found.append(Error("CRUN_CACHE_MAX_BYTES must not be below 0.", id="core.E005"))
     return list(found)

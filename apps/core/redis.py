@@ -43,11 +43,11 @@ def sync_client() -> "redis.Redis":
     )
 
 
-def path_connection() -> "redis.asyncio.Connection":
-    """One connection for the data path, not connected yet. It never tries again by itself; its user bounds every wait
-    and closes it after the first failure."""
+def path_connection(url: str = "") -> "redis.asyncio.Connection":
+    """One connection for the data path, not connected yet; `url` names another store than that of money. It never tries
+    again by itself; its user bounds every wait and closes it after the first failure."""
     pool = redis.asyncio.ConnectionPool.from_url(
-        settings.REDIS_URL,
+        url or settings.REDIS_URL,
         protocol=PROTOCOL,
         socket_timeout=None,
         socket_connect_timeout=CALL_TIMEOUT_S,

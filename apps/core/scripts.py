@@ -77,8 +77,11 @@ class _Call:
 class ScriptClient:
     """The scripts of one process, called from its event loop. Every script gets the server's run id as ARGV[1]."""
 
-    def __init__(self, scripts: Sequence[Script]) -> None:
+    def __init__(self, scripts: Sequence[Script], *, url: str = "", named: str = "money and limits") -> None:
+        """`url` is another store than that of money; `named` says in the log what it is for."""
         self._scripts = scripts
+        self._url = url
+        self._named = named
         self._loop = asyncio.get_running_loop()
         self._calls: list[_Call] = []
         self._wake = asyncio.Event()
@@ -131,7 +134,7 @@ class ScriptClient:
                     self._patience.stop()
         except (redis.RedisError, OSError) as error:  # TimeoutError is an OSError
             if not self.is_away:
-                log.warning("the store of money and limits is away: %s", error or type(error).__name__)
+                log.warning("the store of %s is away: %s", self._named, error or type(error).__name__)
             self._retry_at = self._loop.time() + RETRY_S
             for call in batch:
                 call.fail("the store is away", was_sent=was_sent)
@@ -163,7 +166,7 @@ class ScriptClient:
 
     async def _connected(self) -> redis.asyncio.Connection:
         if self._connection is None:
-            connection = path_connection()
+            connection = path_connection(self._url)
             self._connection = connection
             await connection.connect()  # type: ignore[no-untyped-call]  # redis-py
             loads = [("SCRIPT", "LOAD", script.text) for script in self._scripts]

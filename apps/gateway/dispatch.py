@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -37,7 +37,7 @@ from apps.gateway.routing.order import in_order
 from apps.gateway.routing.own_credentials import MAX_OWN_CALLS, MAX_SHARED_CALLS, own_first, told_of_own
 from apps.gateway.server.cancellation import told_to_client
 from apps.gateway.server.deadline import Deadline, Wait
-from apps.usage.contracts import Outcome, RequestOpened, TokenCounts
+from apps.usage.contracts import Outcome, RequestClosed, RequestOpened, TokenCounts
 from apps.usage.journal import Journal, JournalFull
 
 MAX_ATTEMPTS = MAX_SHARED_CALLS
@@ -49,13 +49,37 @@ _NOT_THE_CALLERS_FAULT = (UPSTREAM_OVERLOADED, UPSTREAM_FAILED, UPSTREAM_MISCONF
 log = logging.getLogger(__name__)
 
 
+class AnswerSource(Protocol):
+    """Where the bytes of an answer come from: an upstream's response, or a kept answer."""
+
+    taker: Callable[[bytes], bool] | None
+
+    async def read(self, limit: int = ...) -> bytes: ...
+
+    async def read_some(self) -> bytes: ...
+
+    async def finish(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class KeepsAnswer(Protocol):
+    """Who may keep the answer (`apps.gateway.response_cache.keeping.Keeping`)."""
+
+    def chat(self, exchange: "Exchange", answer: dict[str, Any], closed: RequestClosed) -> None: ...
+
+    def content(self, exchange: "Exchange", parts: Sequence[bytes], closed: RequestClosed) -> None: ...
+
+    def stream(self, source: AsyncGenerator[bytes, None], exchange: "Exchange") -> AsyncGenerator[bytes, None]: ...
+
+
 @dataclass(slots=True)
 class Exchange:
     """An admitted request and the upstream's answer to it, status 200, its body still to come."""
 
     admission: Admission
     meter: Meter
-    response: UpstreamResponse
+    response: AnswerSource
     target: Target
     deadline: Deadline
     growth: Growth | None = None
@@ -65,6 +89,8 @@ class Exchange:
     """Fields of the request that the upstream could not be told."""
     answer: dict[str, Any] | None = None
     """The whole answer, where it was read before and is not to be parsed again."""
+    keeping: KeepsAnswer | None = None
+    """Whoever keeps the answer, where the response cache is wanted."""
 
     def abandon(self) -> None:
         """Let go of the upstream and close the record, if nobody did. For every way out."""
@@ -120,11 +146,11 @@ async def open_exchange(
         upstreams.retries.requests += 1
         targets = _routes(admission, upstreams) if fallback is None else fallback.targets
         deadline = Deadline()
-        meter = Meter(journal, _opened(admission, targets[0]), settle=reservations.settle)
+        meter = Meter(journal, opened_record(admission, targets[0]), settle=reservations.settle)
         meter.guarding = admission.asked.guarding
     except JournalFull as error:
         reservations.release(admission.demand)
-        raise _unrecorded() from error
+        raise unrecorded() from error
     except BaseException:  # a hold without a meter is settled by nobody
         reservations.release(admission.demand)
         raise
@@ -174,7 +200,8 @@ async def _answer_of_any_model(
             _go_on(call.meter, admission, targets[0])
 
 
-def _opened(admission: Admission, target: Target) -> RequestOpened:
+def opened_record(admission: Admission, target: Target) -> RequestOpened:
+    """What is written of an admitted request before the route is called."""
     return RequestOpened(
         request_id=admission.request_id,
         organization_id=admission.grant.organization_id,
@@ -198,12 +225,13 @@ def _go_on(meter: Meter, admission: Admission, target: Target) -> None:
     """The record is that of another model, or at somebody else's expense, from now on."""
     crash_point("P18")
     try:
-        meter.reopen(_opened(admission, target))
+        meter.reopen(opened_record(admission, target))
     except JournalFull as error:
-        raise _unrecorded() from error
+        raise unrecorded() from error
 
 
-def _unrecorded() -> GatewayError:
+def unrecorded() -> GatewayError:
+    """What a client is told when the journal takes no more."""
     return GatewayError(STORE_AWAY, "Usage cannot be recorded right now, so nothing is served.")
 
 

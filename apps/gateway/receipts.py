@@ -12,7 +12,7 @@ import orjson
 from django.conf import settings
 
 from apps.billing.receipt_reading import find_receipt, find_stored_receipt
-from apps.billing.receipts import Arithmetic, Attempt, Receipt, ReceiptLine, Rerated, fee_percent
+from apps.billing.receipts import Arithmetic, Attempt, Receipt, ReceiptLine, Rerated, percent_of
 from apps.catalog.contracts import Price
 from apps.core.ids import created_at
 from apps.core.money import TOKENS_PER_PRICE_UNIT, format_usd
@@ -170,7 +170,7 @@ def _exact(receipt: Receipt) -> dict[str, Any]:
 def _byok(receipt: Receipt) -> dict[str, Any] | None:
     if not receipt.is_byok:
         return None
-    return {"fee_percent": fee_percent(receipt.fee_ppm or 0), "fee": format_usd(receipt.charged_nanos)}
+    return {"fee_percent": percent_of(receipt.fee_ppm or 0), "fee": format_usd(receipt.charged_nanos)}
 
 
 def _price(price: Price, arithmetic: Arithmetic | None) -> dict[str, Any]:

@@ -26,6 +26,8 @@ from apps.gateway.idempotency.claims import Claims
 from apps.gateway.idempotency.keys import IdempotencyKeys
 from apps.gateway.providers.transport import Transport
 from apps.gateway.receipts import Receipts
+from apps.gateway.response_cache.store import SCRIPTS as CACHE_SCRIPTS
+from apps.gateway.response_cache.store import CachedAnswers
 from apps.gateway.routing.health import Upstreams
 from apps.gateway.routing.own_credentials import OwnKeys
 from apps.gateway.server.bridge import DatabaseBridge
@@ -65,7 +67,10 @@ class Runtime:
             site=site_of(settings.JOURNAL_DIR),
         )
         # A connection of its own: kept answers are large, and money does not wait for them.
-        self.memory = ScriptClient(IDEMPOTENCY_SCRIPTS)
+        self.memory = ScriptClient(
+            [*IDEMPOTENCY_SCRIPTS, *CACHE_SCRIPTS], url=settings.ANSWERS_URL, named="kept answers"
+        )
+        self.cached_answers = CachedAnswers(self.memory)
         self.claims = Claims(self.memory, self.reservations)
         self.idempotency_keys = IdempotencyKeys(
             self.claims,

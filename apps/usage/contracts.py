@@ -1,10 +1,14 @@
 """What one request used: frozen values that travel through the journal."""
 
 from enum import StrEnum
+from typing import Final
 
 import msgspec
 
 from apps.catalog.contracts import Price
+
+RESPONSE_CACHE: Final = "(cache)"
+"""What stands for the provider of a request that the response cache answered: no provider can have this id."""
 
 
 class Outcome(StrEnum):
@@ -49,6 +53,14 @@ class TokenCounts(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.output + self.reasoning + self.audio_output + self.image_output
 
 
+class CacheHit(msgspec.Struct, frozen=True):
+    """What a request that the response cache answers pays: `share_ppm` of the price, in parts per million."""
+
+    share_ppm: int
+    full_nanos: int
+    """What it would cost without the cache."""
+
+
 class RequestOpened(msgspec.Struct, frozen=True, omit_defaults=True, tag="open"):
     """Written before the upstream is called. Everything that recovery needs to make a record of it.
 
@@ -76,6 +88,8 @@ class RequestOpened(msgspec.Struct, frozen=True, omit_defaults=True, tag="open")
     """The organization's credit at admission, not counting what running requests hold. None where nobody asked."""
     credential_id: str = ""
     """The organization's own provider key that its upstream is asked with; "" for the operator's credential."""
+    cache_hit: CacheHit | None = None
+    """Set when a kept answer serves it and no upstream is called; `price` is what it pays then."""
 
     @property
     def is_byok(self) -> bool:
@@ -168,6 +182,14 @@ class RequestClosed(msgspec.Struct, frozen=True, omit_defaults=True, tag="close"
     def charged_nanos(self) -> int:
         """What it takes from the organization's credit and budgets: its cost, nothing for test traffic."""
         return 0 if self.opened.sandbox else self.cost_nanos
+
+    @property
+    def saved_nanos(self) -> int:
+        """What the response cache saved: what the same tokens would cost without it, less the cost."""
+        hit = self.opened.cache_hit
+        if hit is None or self.estimated or not (self.tokens.all_input or self.tokens.all_output):
+            return 0
+        return hit.full_nanos - self.cost_nanos
 
 
 JournalEntry = RequestOpened | RequestProgress | RequestClosed

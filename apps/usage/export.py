@@ -29,6 +29,8 @@ COLUMNS = (
     "service_tier",
     "cost_usd",
     "is_byok",
+    "cached",
+    "saved_usd",
     "estimated",
     "sandbox",
     "streamed",
@@ -61,6 +63,8 @@ def iter_rows(
         row["created_at"] = record.created_at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
         row["project"] = projects.get(record.project_id, record.project_id)
         row["cost_usd"] = format_usd(record.cost_nanos)
+        row["cached"] = record.is_cached
+        row["saved_usd"] = format_usd(record.saved_nanos)
         yield row
 
 

@@ -68,6 +68,8 @@ class UsageRecord(OrganizationScoped):
     estimated = models.BooleanField()
     price_version_id = models.BigIntegerField()
     price_rule_id = models.CharField(max_length=ID_LENGTH, default="")
+    cache_share_ppm = models.PositiveIntegerField(null=True)
+    saved_nanos = models.BigIntegerField(default=0)
     cost_nanos = models.BigIntegerField()
     overage_nanos = models.BigIntegerField(default=0)
     hold_nanos = models.BigIntegerField(null=True)
@@ -103,6 +105,11 @@ class UsageRecord(OrganizationScoped):
     def tokens_out(self) -> int:
         """All output, with reasoning."""
         return sum(getattr(self, column) for column in OUTPUT_COLUMNS)
+
+    @property
+    def is_cached(self) -> bool:
+        """Whether the response cache answered it."""
+        return self.cache_share_ppm is not None
 
 
 class UnpostedUsage(models.Model):
@@ -148,6 +155,8 @@ class UsageRollup(OrganizationScoped):
     sandbox = models.BooleanField(default=False)
     byok = models.BooleanField(default=False)
     cost_nanos = models.BigIntegerField()
+    cached_requests = models.PositiveBigIntegerField(default=0)
+    saved_nanos = models.BigIntegerField(default=0)
 
     class Meta:
         constraints = [

@@ -16,8 +16,8 @@ _COLUMNS = (
     " status, http_status, error_code, finish_reason, input_tokens, cache_read_tokens, cache_write_tokens,"
     " output_tokens, reasoning_tokens, cache_write_1h_tokens, audio_input_tokens, image_input_tokens,"
     " audio_output_tokens, image_output_tokens, images, service_tier, estimated, price_version_id,"
-    " price_rule_id, cost_nanos, overage_nanos, hold_nanos, balance_before_nanos, sandbox, raw_usage, review,"
-    " attempts, guardrails, credential_id, fee_ppm, duration_ms, first_byte_ms"
+    " price_rule_id, cache_share_ppm, saved_nanos, cost_nanos, overage_nanos, hold_nanos, balance_before_nanos,"
+    " sandbox, raw_usage, review, attempts, guardrails, credential_id, fee_ppm, duration_ms, first_byte_ms"
 )
 _STAGE = """
 CREATE TEMP TABLE IF NOT EXISTS arriving (LIKE usage_usagerecord INCLUDING DEFAULTS) ON COMMIT DELETE ROWS;
@@ -90,6 +90,8 @@ def _row(entry: RequestClosed) -> tuple[Any, ...]:
         entry.estimated,
         opened.price.version_id,
         opened.price.rule_id,
+        None if opened.cache_hit is None else opened.cache_hit.share_ppm,
+        entry.saved_nanos,
         entry.cost_nanos,
         entry.overage_nanos,
         opened.hold_nanos,

@@ -14,7 +14,15 @@ from apps.core.models import OrganizationScopedQuerySet
 from apps.usage.models import INPUT_COLUMNS, OUTPUT_COLUMNS, TOKEN_COLUMNS, UsageRecord, UsageRollup
 
 PAGE_SIZE = 50
-_SUMMED = ("requests", "failed_requests", "estimated_requests", *TOKEN_COLUMNS, "cost_nanos")
+_SUMMED = (
+    "requests",
+    "failed_requests",
+    "estimated_requests",
+    *TOKEN_COLUMNS,
+    "cost_nanos",
+    "cached_requests",
+    "saved_nanos",
+)
 
 Dimension = Literal["model", "key_id", "project_id"]
 
@@ -78,6 +86,10 @@ class Sums:
     audio_output_tokens: int = 0
     image_output_tokens: int = 0
     cost_nanos: int = 0
+    cached_requests: int = 0
+    """Those that the response cache answered."""
+    saved_nanos: int = 0
+    """What they would have cost without it, less what they cost."""
 
     @property
     def tokens_in(self) -> int:

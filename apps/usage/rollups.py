@@ -13,7 +13,15 @@ from apps.usage.models import TOKEN_COLUMNS
 
 _OWNER = ("organization_id", "project_id", "key_id", "model", "provider", "sandbox", "byok")
 _KEY = ("hour", *_OWNER)
-_SUMS = ("requests", "failed_requests", "estimated_requests", *TOKEN_COLUMNS, "cost_nanos")
+_SUMS = (
+    "requests",
+    "failed_requests",
+    "estimated_requests",
+    *TOKEN_COLUMNS,
+    "cost_nanos",
+    "cached_requests",
+    "saved_nanos",
+)
 _ADD = f"""
 INSERT INTO usage_usagerollup ({", ".join((*_KEY, *_SUMS))})
 VALUES ({", ".join(["%s"] * (len(_KEY) + len(_SUMS)))})
@@ -35,7 +43,8 @@ def add_to_rollups(rows: Iterable[dict[str, Any]]) -> None:
         total["requests"] += 1
         total["failed_requests"] += row["status"] == Outcome.FAILED
         total["estimated_requests"] += bool(row["estimated"])
-        for name in (*TOKEN_COLUMNS, "cost_nanos"):
+        total["cached_requests"] += row["cache_share_ppm"] is not None
+        for name in (*TOKEN_COLUMNS, "cost_nanos", "saved_nanos"):
             total[name] += row[name]
     hours = [
         (datetime.fromtimestamp(hour * _HOUR_S, UTC), *owner, *(sums[hour, *owner][name] for name in _SUMS))

@@ -31,6 +31,7 @@ BROAD_HANDLERS = {
 RELEASING_HANDLERS = {
     "apps/gateway/providers/connection.py": "closes the connection of a request that was given up, and raises again",
     "apps/gateway/dispatch.py": "closes the record whatever ended the attempt, and raises again",
+    "apps/gateway/response_cache/replaying.py": "gives a hold back when no kept answer is given, and raises again",
     "crun/embedded/postgres.py": "ends the initdb that it started, and raises again",
     "crun/sandbox/server.py": "closes the truth log of a server that could not start, and raises again",
 }

@@ -365,8 +365,8 @@ async def test_a_full_organization_loses_its_oldest_answers_and_no_charge(
 ) -> None:
     await desk.ask(key="0")
     await desk.until_ended()
-    size = int(empty_store.get(INDEX + ":bytes"))
-    monkeypatch.setattr(settings, "IDEMPOTENCY_ORGANIZATION_BYTES", 2 * size + size // 2)
+    size = int(empty_store.get("crun:kept:bytes"))
+    monkeypatch.setattr(settings, "ANSWERS_ORGANIZATION_BYTES", 2 * size + size // 2)
     for number in range(1, 4):
         await desk.ask(key=str(number))
         await desk.until_ended()
@@ -374,7 +374,7 @@ async def test_a_full_organization_loses_its_oldest_answers_and_no_charge(
     assert [call.status for call in answers] == [409, 409, 200, 200]
     assert {code(call) for call in answers[:2]} == {"idempotency_answer_lost"}
     assert "not kept any longer" in answers[0].json["error"]["message"]
-    assert int(empty_store.get(INDEX + ":bytes")) <= 2 * size + size // 2
+    assert int(empty_store.get("crun:kept:bytes")) <= 2 * size + size // 2
     assert len(desk.closed()) == 4
 
 
@@ -451,7 +451,7 @@ async def test_without_the_store_a_request_with_a_key_is_refused(
     desk: Desk, empty_store: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await desk.ask()
-    monkeypatch.setattr(settings, "REDIS_URL", "unix:///nowhere/valkey.sock")
+    monkeypatch.setattr(desk.bench.runtime.memory, "_url", "unix:///nowhere/valkey.sock")
     await desk.bench.runtime.memory._disconnect()
     refused = await desk.ask(patient=False)
     assert (refused.status, code(refused)) == (503, "store_unavailable")

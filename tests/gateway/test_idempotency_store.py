@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 
 from apps.gateway.idempotency.answers import MAX_PLAIN_BYTES, Recording, replay
 from apps.gateway.idempotency.claims import CLAIM, END, RENEW, Found, KeyedRequest, State
+from apps.gateway.kept.packing import Packing
 
 RING = {"k1": b"1" * 32}
 TTL_MS = 600_000
+OVERHEAD = 512
 _serial = itertools.count(1)
 
 
@@ -55,10 +57,10 @@ def test_what_is_too_large_is_not_kept_and_takes_no_memory() -> None:
     assert recorded([b"x" * 1000], most_bytes=10) is None
     assert recorded([bytes(1 << 20)] * (MAX_PLAIN_BYTES >> 20)) is not None
     assert recorded([bytes(1 << 20)] * (MAX_PLAIN_BYTES >> 20) + [b"x"]) is None
-    recording = Recording(HttpResponse(), most_bytes=100)
+    packing = Packing(most_bytes=100, most_plain=MAX_PLAIN_BYTES)
     for number in range(1_000):
-        recording.add(str(number * 7919).encode())
-    assert recording.is_too_large and recording._parts == []
+        packing.add(str(number * 7919).encode())
+    assert packing.is_too_large and packing._parts == []
 
 
 STEPS = st.one_of(
@@ -99,6 +101,7 @@ class Model:
 def test_any_history_of_one_key_is_what_the_model_says(empty_store: Any, steps: list[tuple[str, str, str]]) -> None:
     """At any time one request has the key at most, and only it can end it, once."""
     index, entry = f"crun:{{org_{next(_serial)}}}:idempotency", "name"
+    empty_store.delete(*empty_store.keys("crun:kept:*"), "nothing")
     empty_store.hset(index, "epoch", "server")
     model, requests = Model(), itertools.count(1)
     last: tuple[str, str] = ("req_0", "A")
@@ -117,7 +120,9 @@ def test_any_history_of_one_key_is_what_the_model_says(empty_store: Any, steps: 
             if got:
                 model.state, model.owner, model.body, model.is_lost = "running", request, body, False
         elif what == "end":
-            got = empty_store.eval(END.text, 1, index, "server", entry, body, request, TTL_MS, first, 5, "text", 999)
+            got = empty_store.eval(
+                END.text, 1, index, "server", entry, body, request, TTL_MS, first, 5, "text", 999, 9_999
+            )
             assert got == int(model.belongs_to(request))
             if got:
                 model.state, model.owner, model.body = ("" if first == "free" else first), request, body
@@ -125,8 +130,9 @@ def test_any_history_of_one_key_is_what_the_model_says(empty_store: Any, steps: 
             empty_store.hset(f"{index}:{entry}", "lease", 1)
             model.is_lost = True
         elif what == "forget":
-            empty_store.delete(f"{index}:{entry}", index + ":ends", index + ":kept", index + ":bytes")
+            owner = index.removesuffix(":idempotency")
+            empty_store.delete(f"{index}:{entry}", index + ":ends", owner + ":kept", *empty_store.keys("crun:kept:*"))
             model.state = ""
-        kept_bytes = int(empty_store.get(index + ":bytes") or 0)
-        assert kept_bytes == (4 if model.state == "kept" else 0)
+        taken = int(empty_store.get("crun:kept:bytes") or 0)
+        assert taken == (4 + OVERHEAD if model.state == "kept" else 0)
         assert empty_store.zcard(index + ":ends") == (1 if model.state else 0)

@@ -125,6 +125,15 @@ class PriceBook:
         return sorted({rule.starts_at for name in names for rule in self._rules.get((organization_id, name), ())})
 
 
+def at_share(price: Price, share_ppm: int | None) -> Price:
+    """The price of an answer out of the response cache: `share_ppm` parts per million of each amount, rounded as those
+    of a rule. None is no such answer: the price itself."""
+    if share_ppm is None:
+        return price
+    variants = tuple(_changed(variant, share_ppm - PERCENT_UNIT) for variant in price.variants)
+    return msgspec.structs.replace(_changed(price, share_ppm - PERCENT_UNIT), variants=variants)
+
+
 def _changed(rates: R, change: int) -> R:
     amounts: dict[str, Any] = {}
     for name in _AMOUNTS:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from django.db import connection
 
-from apps.billing.pricing.book import as_fee
+from apps.billing.pricing.book import as_fee, at_share
 from apps.billing.rating import cost_nanos
 from apps.catalog.contracts import Price
 from apps.usage.contracts import TokenCounts
@@ -44,6 +44,7 @@ class BilledRequest(NamedTuple):
     hold_nanos: int | None
     corrected_nanos: int
     fee_ppm: int | None
+    cache_share_ppm: int | None
 
     @property
     def standing_nanos(self) -> int:
@@ -54,7 +55,11 @@ class BilledRequest(NamedTuple):
         """What it would cost where a request costs this price, in nano-USD, whatever was held for it."""
         own = price if self.fee_ppm is None else as_fee(price, self.fee_ppm)
         return cost_nanos(
-            self.tokens, own, request_id=self.request_id, service_tier=self.service_tier, images=self.images
+            self.tokens,
+            at_share(own, self.cache_share_ppm),
+            request_id=self.request_id,
+            service_tier=self.service_tier,
+            images=self.images,
         )
 
 
@@ -72,7 +77,7 @@ SELECT record.organization_id, record.request_id, extract(epoch FROM record.crea
     record.service_tier, record.cost_nanos, record.overage_nanos, record.hold_nanos,
     coalesce((SELECT sum(delta_nanos)::bigint FROM billing_reratedusage earlier
               WHERE earlier.request_id = record.request_id), 0),
-    record.fee_ppm, {", ".join(TOKEN_COLUMNS)}
+    record.fee_ppm, record.cache_share_ppm, {", ".join(TOKEN_COLUMNS)}
 {_OF_WINDOW} AND NOT {_UNPOSTED}
 """  # noqa: S608 - only constants of this file and of the table
 
@@ -109,6 +114,6 @@ def _values(window: Window) -> dict[str, Any]:
 
 
 def _request(row: tuple[Any, ...]) -> BilledRequest:
-    owner, request_id, began, images, tier, cost, overage, hold, corrected, fee_ppm, *counts = row
+    owner, request_id, began, images, tier, cost, overage, hold, corrected, fee, share, *counts = row
     tokens = TokenCounts(**dict(zip(_BUCKETS, counts, strict=True)))
-    return BilledRequest(owner, request_id, began, tokens, images, tier, cost, overage, hold, corrected, fee_ppm)
+    return BilledRequest(owner, request_id, began, tokens, images, tier, cost, overage, hold, corrected, fee, share)

@@ -19,10 +19,10 @@ def give_completion(exchange: Exchange, body: bytes) -> tuple[bytes, RequestClos
 
 
 async def stream(exchange: Exchange) -> AsyncGenerator[bytes, None]:
-    """The answer as server-sent events, as `relay.RelayedStream` but for their shape."""
+    """The answer as server-sent events, as `relay.stream` but for their shape."""
     admission = exchange.admission
     translation = CompletionsStream(request_id=admission.request_id, model=admission.model.id, echoed=_echoed(exchange))
-    async with aclosing(relay.RelayedStream(exchange)) as chat:
+    async with aclosing(relay.stream(exchange)) as chat:
         async for block in chat:
             if ready := translation.feed(block):
                 yield ready

@@ -113,6 +113,9 @@ def _close(exchange: Exchange, answer: _Answer, written: list[tuple[int, bytes]]
     rest = _encoder.encode({"model": exchange.admission.model.id, "usage": usage})
     parts = [part for _, vector in written for part in (b",", vector)]  # joined once: they may be a hundred MB
     parts[0] = b'{"object":"list","data":['
+    if exchange.keeping is not None and closed.tokens == TokenCounts(input=prompt):
+        usage_kept = _encoder.encode({"usage": {"prompt_tokens": prompt, "total_tokens": prompt}})
+        exchange.keeping.content(exchange, [*parts, b"],", usage_kept[1:]], closed)
     return b"".join([*parts, b"],", rest[1:]]), closed
 
 

@@ -19,17 +19,17 @@ from apps.usage.contracts import RequestClosed, TokenCounts
 
 def give_message(exchange: Exchange, body: bytes) -> tuple[bytes, RequestClosed]:
     """A message under our names."""
+    if is_native := _is_native(exchange):
+        exchange.keeping = None  # the chat beside it says less than the message
     answer, closed = relay.close_chat(exchange, body)
     names = {"request_id": exchange.admission.request_id, "model": exchange.admission.model.id}
-    if _is_native(exchange):
-        ours = native_message(read_json(body), **names)
-    else:
-        ours = whole_message(answer, _blocks(exchange), **names)
+    blocks = _blocks(exchange)
+    ours = native_message(read_json(body), **names) if is_native else whole_message(answer, blocks, **names)
     return write_json({**ours, "usage": _usage(closed)}), closed
 
 
 async def stream(exchange: Exchange) -> AsyncGenerator[bytes, None]:
-    """The answer as server-sent events, as `relay.RelayedStream` but for their shape."""
+    """The answer as server-sent events, as `relay.stream` but for their shape."""
     chat, render = _native(exchange) if _is_native(exchange) else _translated(exchange)
     async with aclosing(chat):
         async for block in chat:
@@ -57,7 +57,7 @@ def _translated(exchange: Exchange) -> tuple[AsyncGenerator[bytes, None], Callab
         opening=messages_usage(TokenCounts(input=admission.asked.input_estimate())),
         usage=lambda: _usage(exchange.meter.closed),
     )
-    return relay.RelayedStream(exchange), translation.feed
+    return relay.stream(exchange), translation.feed
 
 
 def _is_native(exchange: Exchange) -> bool:

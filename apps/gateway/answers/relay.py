@@ -39,6 +39,12 @@ where that takes long. Raises GatewayError for no answer."""
 log = logging.getLogger(__name__)
 
 
+def stream(exchange: Exchange) -> AsyncGenerator[bytes, None]:
+    """The answer as server-sent events; kept for the response cache on its way, if that is wanted."""
+    source = RelayedStream(exchange)
+    return source if exchange.keeping is None else exchange.keeping.stream(source, exchange)
+
+
 class RelayedStream(DirectSource):
     """The answer as server-sent events. A failure on the way is the last event, and no `[DONE]` follows it.
 
@@ -157,7 +163,10 @@ def give_chat(exchange: Exchange, body: bytes) -> Given:
 def close_chat(exchange: Exchange, body: bytes) -> tuple[dict[str, Any], RequestClosed]:
     """A chat completion as the upstream's dialect tells it, and its record. Raises GatewayError for what is none."""
     answer = exchange.answer or _parse_answer(exchange, body)
-    return answer, _close_whole_answer(exchange, answer)
+    closed = _close_whole_answer(exchange, answer)
+    if exchange.keeping is not None:
+        exchange.keeping.chat(exchange, answer, closed)
+    return answer, closed
 
 
 async def whole(exchange: Exchange, give: Give = give_chat) -> Given:
@@ -208,7 +217,9 @@ def usage_for_client(closed: RequestClosed) -> dict[str, Any]:
 def cost_for_client(closed: RequestClosed) -> dict[str, Any]:
     """What the usage object of any endpoint says of the cost."""
     cost_usd = closed.cost_nanos / NANOS_PER_USD  # for display: below a million dollars its digits are exact
-    details = {"estimated": closed.estimated} | ({"is_sandbox": True} if closed.opened.sandbox else {})
+    details: dict[str, Any] = {"estimated": closed.estimated} | ({"is_sandbox": True} if closed.opened.sandbox else {})
+    if closed.opened.cache_hit is not None:
+        details |= {"cached": True, "saved": closed.saved_nanos / NANOS_PER_USD}
     return {"cost": cost_usd, "is_byok": closed.opened.is_byok, "cost_details": details}
 
 

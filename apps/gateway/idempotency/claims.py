@@ -15,6 +15,7 @@ from django.conf import settings
 from apps.core.crash_points import crash_point
 from apps.core.scripts import Argument, Script, ScriptClient, StoreAway
 from apps.gateway.admission.reservations import Reservations
+from apps.gateway.kept import room
 from apps.usage.contracts import Outcome, RequestClosed
 
 LEASE_MS: Final = 10_000
@@ -34,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 def _script(name: str) -> Script:
-    return Script.of((_FOLDER / "idempotency.lua").read_text() + "\n" + (_FOLDER / f"{name}.lua").read_text())
+    return room.script(_FOLDER / "idempotency.lua", _FOLDER / f"{name}.lua")
 
 
 CLAIM: Final = _script("claim")
@@ -225,7 +226,7 @@ class Claims:
         self._ending[keyed.request_id] = claim
         reply = self._store.call(
             END, keyed.index, keyed.name, keyed.body, keyed.request_id, _kept_ms(), *(claim.ending or ()),
-            settings.IDEMPOTENCY_ORGANIZATION_BYTES,
+            *room.bounds(),
         )  # fmt: skip
         reply.add_done_callback(lambda done: self._ended(claim, done))
 

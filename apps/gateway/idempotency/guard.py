@@ -22,8 +22,9 @@ from apps.gateway.errors import (
     STORE_AWAY,
     GatewayError,
 )
-from apps.gateway.idempotency.answers import RecordedStream, Recording, replay
+from apps.gateway.idempotency.answers import Recording, replay
 from apps.gateway.idempotency.claims import Claim, Claims, Found, KeyedRequest, State, Why
+from apps.gateway.kept.recorded import RecordedStream
 from apps.gateway.server.http import AsyncAPIView, EventStream
 from apps.keys.contracts import KeyGrant
 
@@ -100,7 +101,7 @@ def _record(response: EventStream, claims: Claims, claim: Claim) -> None:
             _seal(claim, recording)
         claims.finish(claim)
 
-    response.source = response.streaming_content = RecordedStream(response.source, recording, over)
+    response.source = response.streaming_content = RecordedStream(response.source, recording.add, over)
 
 
 def _recording(response: HttpResponseBase) -> Recording:

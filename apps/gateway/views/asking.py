@@ -1,5 +1,6 @@
 """What all endpoints that ask a model have in common: from a checked request to an upstream that answers."""
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from django.http.response import HttpResponseBase
@@ -17,6 +18,9 @@ from apps.gateway.dialects.model_request import ModelRequest
 from apps.gateway.dispatch import Exchange
 from apps.gateway.errors import CONTENT_POLICY, GatewayError
 from apps.gateway.guardrails.asking import guard, record_refused
+from apps.gateway.response_cache.replaying import replay
+from apps.gateway.response_cache.turn import Turn
+from apps.gateway.response_cache.wishes import HEADER as CACHE_HEADER
 from apps.gateway.routing.fallback import Fallback
 from apps.gateway.server.http import AsyncAPIView, JsonBytes
 
@@ -26,9 +30,13 @@ _SESSION_HEADER: Final = "HTTP_X_SESSION_ID"
 class AsksModel(AsyncAPIView):
     """A view whose answer comes from a model, and is charged for."""
 
+    cache_headers: Mapping[str, str] = {}
+    """What the response cache says of the answer, where it was wanted."""
+
     async def open_exchange(self, asked: ModelRequest) -> Exchange:
-        """Guard and admit the request, and call the upstreams. Raises GatewayError when none answers, or none may be
-        asked."""
+        """Guard and admit the request, and call the upstreams, or take a kept answer where that is wanted.
+
+        Raises GatewayError when nobody answers, or nobody may be asked."""
         if self.grant.policy is not None:
             return await self._open_guarded(asked)
         return await self._open(asked)
@@ -47,10 +55,28 @@ class AsksModel(AsyncAPIView):
         return exchange
 
     async def _open(self, asked: ModelRequest) -> Exchange:
-        runtime = self.runtime
         crash_point("P1")
-        if _SESSION_HEADER in self.request._request.META:
+        meta = self.request._request.META
+        if _SESSION_HEADER in meta:
             self._take_session(asked.body)
+        if CACHE_HEADER in meta or asked.model in self.runtime.snapshot.cached_by_default:
+            return await self._through_cache(asked, meta)
+        return await self._ask_upstreams(asked)
+
+    async def _through_cache(self, asked: ModelRequest, meta: Mapping[str, Any]) -> Exchange:
+        turn = Turn(self.runtime, self.grant, asked, path=self.request._request.path, meta=meta)
+        hit = await turn.find(self.request_id)
+        self.cache_headers = turn.headers
+        if hit is not None:
+            exchange, allowance = await replay(self.runtime, hit)
+            self._note_allowance(allowance)
+            return exchange
+        exchange = await self._ask_upstreams(asked)
+        exchange.keeping = turn.keeping
+        return exchange
+
+    async def _ask_upstreams(self, asked: ModelRequest) -> Exchange:
+        runtime = self.runtime
         fallback = None
         if "models" in asked.body or "provider" in asked.body:
             fallback = Fallback(runtime, self.grant, asked, request_id=self.request_id, note=self._note_allowance)
@@ -94,3 +120,5 @@ class AsksModel(AsyncAPIView):
 
     def _note_allowance(self, allowance: Allowance) -> None:
         self.limit_headers = limit_headers(allowance)
+        if self.cache_headers:
+            self.limit_headers = {**self.limit_headers, **self.cache_headers}

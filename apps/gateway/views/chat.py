@@ -18,5 +18,5 @@ class ChatCompletions(AsksModel):
         chat = parse_chat(request._request.body)
         exchange = await self.open_exchange(chat)
         if chat.stream:
-            return self.naming_dropped(EventStream(relay.RelayedStream(exchange), exchange), exchange)
+            return self.naming_dropped(EventStream(relay.stream(exchange), exchange), exchange)
         return self.naming_dropped(await self.whole(exchange), exchange)

@@ -1,8 +1,8 @@
 -- Ends a claim; doing it again changes nothing.
 -- ARGV: 2 name, 3 body, 4 request, 5 kept for ms, 6 free | kept | spent, 7 cost (nanos), 8 the answer, or why there is
---   none, 9 most bytes of all answers of the organization. Answers 1, or 0: the key is somebody else's, or has ended.
+--   none, 9 most bytes of all answers of the organization, 10 of all of everybody. Answers 1, or 0: the key is somebody else's, or has ended.
 local name, body, request, state, cost = ARGV[2], ARGV[3], ARGV[4], ARGV[6], ARGV[7]
-local ttl_ms, most = tonumber(ARGV[5]), tonumber(ARGV[9])
+local ttl_ms = tonumber(ARGV[5])
 local entry = entry_of(name)
 local found = redis.call('HMGET', entry, 'request', 'state')
 if found[1] and (found[1] ~= request or found[2] ~= 'running') then return 0 end
@@ -13,7 +13,9 @@ if state == 'free' then
 end
 
 local why, size = ARGV[8], string.len(ARGV[8])
-if state == 'kept' and size > most then state, why = 'spent', 'large' end
+if state == 'kept' and not make_room(owner_of(entry), size, tonumber(ARGV[9]), tonumber(ARGV[10])) then
+  state, why = 'spent', 'large'
+end
 redis.call('HSET', entry, 'body', body, 'request', request, 'state', state, 'cost', cost)
 redis.call('HDEL', entry, 'lease')
 remember(name, ttl_ms)
@@ -21,22 +23,6 @@ if state == 'spent' then
   redis.call('HSET', entry, 'why', why)
   return 1
 end
-
--- The oldest answers make room; that they were charged is remembered.
-forget_gone()
-while tonumber(redis.call('GET', bytes) or 0) + size > most do
-  local oldest = redis.call('ZRANGE', kept, 0, 0)[1]
-  if not oldest then break end
-  uncount(oldest)
-  local other = entry_of(string.match(oldest, '^(.*)|'))
-  if redis.call('EXISTS', other) == 1 then
-    redis.call('HDEL', other, 'answer')
-    redis.call('HSET', other, 'state', 'spent', 'why', 'dropped')
-  end
-end
 redis.call('HSET', entry, 'answer', ARGV[8])
-redis.call('ZADD', kept, int(now_ms + ttl_ms), name .. '|' .. int(size))
-redis.call('INCRBY', bytes, int(size))
-redis.call('PEXPIRE', kept, ttl_ms)
-redis.call('PEXPIRE', bytes, ttl_ms)
+take_room(entry, size, ttl_ms)
 return 1
