@@ -19,6 +19,7 @@ def groups(request: HttpRequest) -> list[dict[str, Any]]:
                 _item("Projects", "folder_open", "accounts_project_changelist"),
                 _item("Plans", "tune", "accounts_plan_changelist"),
                 _item("API keys", "key", "keys_apikey_changelist"),
+                _item("Provider keys", "vpn_key", "policies_providercredential_changelist"),
                 _item("Users", "group", "accounts_user_changelist"),
             ],
         },
@@ -30,6 +31,7 @@ def groups(request: HttpRequest) -> list[dict[str, Any]]:
                 _item("Models", "neurology", "catalog_model_changelist"),
                 _item("Prices", "sell", "catalog_priceversion_changelist"),
                 _item("Price books", "loyalty", "billing_pricerule_changelist"),
+                _item("Fees for own provider keys", "key_vertical", "billing_providerkeyfee_changelist"),
             ],
         },
         {

@@ -95,6 +95,7 @@ class UsageRecordAdmin(ReadOnlyPermissions, ConsoleAdmin):
                 "fields": (
                     ("model", "provider"),
                     ("upstream_model", "sandbox"),
+                    ("credential_id", "fee_ppm"),
                     ("streamed", "http_status"),
                     ("finish_reason", "error_code"),
                     "all_attempts",

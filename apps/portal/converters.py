@@ -19,6 +19,10 @@ class MessageId(StringConverter):
     regex = "msg_[0-9a-f]{32}"
 
 
+class CredentialId(StringConverter):
+    regex = "cred_[0-9a-f]{32}"
+
+
 class RequestId(StringConverter):
     regex = "req_[0-9a-f]{32}"
 

@@ -5,6 +5,7 @@ from django.urls import path, register_converter
 from apps.portal.converters import (
     AlertId,
     CardId,
+    CredentialId,
     CreditNoteId,
     EndpointId,
     InvoiceId,
@@ -24,6 +25,7 @@ from apps.portal.views import (
     organizations,
     overview,
     payments,
+    provider_keys,
     settings,
     usage,
     webhooks,
@@ -31,6 +33,7 @@ from apps.portal.views import (
 
 register_converter(AlertId, "alert_id")
 register_converter(EndpointId, "endpoint_id")
+register_converter(CredentialId, "credential_id")
 register_converter(MessageId, "message_id")
 register_converter(KeyId, "key_id")
 register_converter(RequestId, "request_id")
@@ -64,6 +67,23 @@ urlpatterns = [
         "o/<slug:slug>/webhooks/messages/<message_id:message_id>/replay/",
         webhooks.replay_webhook,
         name="replay_webhook",
+    ),
+    path("o/<slug:slug>/provider-keys/", provider_keys.provider_keys, name="provider_keys"),
+    path("o/<slug:slug>/provider-keys/<credential_id:credential_id>/", provider_keys.provider_key, name="provider_key"),
+    path(
+        "o/<slug:slug>/provider-keys/<credential_id:credential_id>/key/",
+        provider_keys.rotate_provider_key,
+        name="rotate_provider_key",
+    ),
+    path(
+        "o/<slug:slug>/provider-keys/<credential_id:credential_id>/switch/",
+        provider_keys.switch_provider_key,
+        name="switch_provider_key",
+    ),
+    path(
+        "o/<slug:slug>/provider-keys/<credential_id:credential_id>/delete/",
+        provider_keys.delete_provider_key,
+        name="delete_provider_key",
     ),
     path("o/<slug:slug>/models/", models.models, name="models"),
     path("o/<slug:slug>/usage/", usage.usage, name="usage"),

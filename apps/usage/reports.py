@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Literal
 
-from django.db.models import F, Max, Sum
+from django.db.models import F, Max, Q, Sum
 from django.db.models.functions import Coalesce, Trunc
 
 from apps.core.errors import NotFound
@@ -90,6 +90,8 @@ class Sums:
     """Those that the response cache answered."""
     saved_nanos: int = 0
     """What they would have cost without it, less what they cost."""
+    byok_requests: int = 0
+    """Of the requests: those that the organization's own provider keys served."""
 
     @property
     def tokens_in(self) -> int:
@@ -224,7 +226,8 @@ def _hours(organization_id: str, span: Span) -> OrganizationScopedQuerySet:
 
 
 def _totals() -> dict[str, Any]:
-    return {f"total_{name}": Coalesce(Sum(name), 0) for name in _SUMMED}
+    own = Coalesce(Sum("requests", filter=Q(byok=True)), 0)
+    return {**{f"total_{name}": Coalesce(Sum(name), 0) for name in _SUMMED}, "total_byok_requests": own}
 
 
 def _sums_from(row: dict[str, int]) -> Sums:

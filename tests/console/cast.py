@@ -16,6 +16,7 @@ from apps.billing.models import (
     LedgerTransaction,
     Payment,
     PriceRule,
+    ProviderKeyFee,
     ReconciliationRun,
     Rerating,
     SellerProfile,
@@ -26,6 +27,7 @@ from apps.billing.models import (
 from apps.catalog.models import Model, PriceVersion, Provider
 from apps.core.ids import created_at, new_id
 from apps.keys.models import ApiKey
+from apps.policies.models import ProviderCredential
 from apps.usage.models import UsageRecord, UsageReview, UsageRollup
 from apps.usage.partitions import ensure_upcoming_partitions
 
@@ -57,6 +59,8 @@ class Rows:
     seller: SellerProfile
     price_rule: PriceRule
     rerating: Rerating
+    provider_key: ProviderCredential
+    provider_key_fee: ProviderKeyFee
 
     def of(self, kind: type[DatabaseModel]) -> Any:
         return {type(row): row for row in vars(self).values()}[kind]

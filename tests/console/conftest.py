@@ -20,6 +20,7 @@ from apps.billing.models import (
     GrantSource,
     InvoiceKind,
     PriceRule,
+    ProviderKeyFee,
     ReconciliationRun,
     Rerating,
     SellerProfile,
@@ -31,6 +32,7 @@ from apps.billing.payments.top_ups import Transfer, record_bank_transfer
 from apps.catalog.models import Model, Provider, Route
 from apps.core.money import NANOS_PER_USD
 from apps.keys.issuing import create_key
+from apps.policies.credentials import Terms, add_credential
 from tests.announcements import listening
 from tests.console.cast import Rows, add_price, add_record, add_review
 from tests.console.upstream import ListingServer, running_listing
@@ -90,10 +92,12 @@ def rows(customer: User) -> Rows:
         model=model.pk, starts_at=run.asked_at - timedelta(hours=1), ends_at=run.asked_at, reason="cast",
         status="applied", created_by="test",
     )  # fmt: skip
+    terms = Terms(label="Brought along")
+    provider_key = add_credential(organization.id, provider, "sk-own-canary-0123456789", terms, actor="cast")
     return Rows(
         plan, organization, project, customer, key, provider, model, price, record, grant, grant.transaction, payment,
         event, review, run, vendor_report, alert, invoice, credit_note, tax_rate, seller,
-        price_rule, rerating,
+        price_rule, rerating, provider_key, ProviderKeyFee.objects.create(percent=4),
     )  # fmt: skip
 
 

@@ -65,6 +65,7 @@ def test_the_registry_holds_what_operators_need_and_nothing_else() -> None:
         "billing.LedgerTransaction",
         "billing.Payment",
         "billing.PriceRule",
+        "billing.ProviderKeyFee",
         "billing.ReconciliationRun",
         "billing.Rerating",
         "billing.SellerProfile",
@@ -75,6 +76,7 @@ def test_the_registry_holds_what_operators_need_and_nothing_else() -> None:
         "catalog.PriceVersion",
         "catalog.Provider",
         "keys.ApiKey",
+        "policies.ProviderCredential",
         "usage.UsageRecord",
         "usage.UsageReview",
     ]

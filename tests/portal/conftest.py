@@ -14,10 +14,12 @@ from apps.accounts.roles import Role
 from apps.billing.alerts.endpoints import create_endpoint, send_test
 from apps.billing.alerts.raising import raise_alert
 from apps.billing.models import Alert, AlertKind, Payment, PaymentMethod, WebhookDelivery, WebhookEndpoint
-from apps.catalog.models import PriceVersion
+from apps.catalog.models import PriceVersion, Provider
 from apps.core.money import NANOS_PER_USD
 from apps.keys.issuing import create_key
 from apps.keys.models import ApiKey
+from apps.policies.credentials import Terms, add_credential
+from apps.policies.models import ProviderCredential
 from apps.usage.contracts import TokenCounts
 from tests.portal.records import closed, offered_model, store
 
@@ -39,6 +41,7 @@ class Cast:
     alert: Alert
     endpoint: WebhookEndpoint
     message: WebhookDelivery
+    credential: ProviderCredential
 
 
 @pytest.fixture
@@ -49,6 +52,10 @@ def cast(db: None) -> Cast:
         Membership.objects.create(organization=organization, user=people[role], role=role)
     elsewhere = create_organization("Elsewhere", owner=people["stranger"])
     project = default_project(organization)
+    vendor = Provider.objects.create(id="vendor", name="Vendor", base_url="https://api.vendor.example/v1")
+    credential = add_credential(
+        organization.id, vendor, "sk-own-canary-0123456789", Terms(label="Ours"), actor="owner@example.com"
+    )
     alert = raise_alert(organization.id, AlertKind.CREDIT_LOW, key="cast", subject="Your credit is low")
     endpoint, _ = create_endpoint(organization, "https://hooks.example.com/crun", kinds=[AlertKind.CREDIT_LOW])
     return Cast(
@@ -61,6 +68,7 @@ def cast(db: None) -> Cast:
         alert=alert,
         endpoint=endpoint,
         message=send_test(endpoint),
+        credential=credential,
         payment=Payment.objects.create(
             organization=organization, kind="top_up", amount_nanos=10 * NANOS_PER_USD, provider="stripe", actor="owner"
         ),

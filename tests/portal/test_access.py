@@ -33,6 +33,11 @@ REQUIRED = {
     "test_webhook": {"POST": Capability.MANAGE_ORGANIZATION},
     "delete_webhook": {"GET": Capability.MANAGE_ORGANIZATION, "POST": Capability.MANAGE_ORGANIZATION},
     "replay_webhook": {"POST": Capability.MANAGE_ORGANIZATION},
+    "provider_keys": {"GET": Capability.MANAGE_ORGANIZATION, "POST": Capability.MANAGE_ORGANIZATION},
+    "provider_key": {"GET": Capability.MANAGE_ORGANIZATION, "POST": Capability.MANAGE_ORGANIZATION},
+    "rotate_provider_key": {"POST": Capability.MANAGE_ORGANIZATION},
+    "switch_provider_key": {"POST": Capability.MANAGE_ORGANIZATION},
+    "delete_provider_key": {"GET": Capability.MANAGE_ORGANIZATION, "POST": Capability.MANAGE_ORGANIZATION},
     "models": {"GET": Capability.VIEW_USAGE},
     "usage": {"GET": Capability.VIEW_USAGE},
     "export_usage": {"GET": Capability.VIEW_USAGE},
@@ -69,6 +74,7 @@ def url_of(name: str, cast: Cast, request_id: str, organization: Organization | 
         "key_id": cast.key.id,
         "request_id": request_id,
         "alert_id": cast.alert.id,
+        "credential_id": cast.credential.pk,
         "endpoint_id": cast.endpoint.id,
         "message_id": cast.message.id,
         "payment_id": cast.payment.id,
@@ -113,7 +119,17 @@ def test_a_stranger_finds_nothing(
 
 
 @pytest.mark.parametrize(
-    "name", ["revoke_key", "usage_request", "invoice", "invoice_pdf", "credit_note", "credit_note_pdf"]
+    "name",
+    [
+        "revoke_key",
+        "provider_key",
+        "delete_provider_key",
+        "usage_request",
+        "invoice",
+        "invoice_pdf",
+        "credit_note",
+        "credit_note_pdf",
+    ],
 )
 def test_a_strangers_own_organization_does_not_open_our_objects(
     name: str, cast: Cast, request_id: str, client_of: Callable[[str], Client]
