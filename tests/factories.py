@@ -8,6 +8,7 @@ from apps.catalog.contracts import CatalogSnapshot, OfferedModel, Price, Target
 from apps.catalog.models import Model, PriceVersion
 from apps.catalog.snapshot import price_from_version
 from apps.core.ids import new_id
+from apps.keys.contracts import KeyGrant
 from apps.usage.contracts import Outcome, RequestClosed, RequestOpened, TokenCounts
 
 PRICE = Price(
@@ -22,6 +23,11 @@ TARGET = Target(
     weight=1,
     api_key="sk-up",
 )
+
+GRANT = KeyGrant(
+    key_id="key_1", organization_id="org_1", organization_slug="demo", project_id="proj_1", project_slug="default",
+    name="Test", digest="", created_at=0.0, expires_at=None, revoked_at=None,
+)  # fmt: skip
 
 
 def offered(**changes: Any) -> OfferedModel:

@@ -34,6 +34,8 @@ OUTPUT_LIMIT_FIELDS = ("max_tokens", "max_completion_tokens")
 """Request fields that say where an output must end; the first is the one that nearly all providers know."""
 IMAGE_TOKENS = 8_192
 """No image has more tokens than this, unless the catalog says so of its model."""
+QUANTIZATIONS = ("unknown", "int4", "int8", "fp4", "fp6", "fp8", "fp16", "bf16", "fp32")
+"""How a route's provider keeps the weights of the model, in OpenRouter's words; the first is what is not known."""
 UNSUPPORTED_POLICIES = ("drop", "refuse")
 """What becomes of a request field that a route has no words for: left out and named, or the request is refused."""
 MINUTES_PER_DAY = 1_440
@@ -161,6 +163,13 @@ class Target(msgspec.Struct, frozen=True):
     options: dict[str, str] = {}
     """What else its dialect asks for, by the names in `dialects.OPTIONS`, every default filled in."""
     maintenance: tuple[Maintenance, ...] = ()
+    region: str = ""
+    """Where prompts are worked on, in the operator's words; "" when that is not known."""
+    collects_data: bool = True
+    """Its provider may keep prompts, or learn from them: so unless the operator knows better."""
+    zero_retention: bool = False
+    """Its provider keeps nothing of a request once that is answered."""
+    quantization: str = QUANTIZATIONS[0]
     """The windows of the route and of its provider, the earlier first, as far as they were not over on loading."""
     credential_id: str = ""
     """The organization's own provider key that `api_key` is; "" for the operator's credential."""

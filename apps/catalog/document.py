@@ -12,6 +12,7 @@ from apps.catalog.contracts import (
     MAX_FIRST_BYTE_TIMEOUT_S,
     NO_CACHE_TERMS,
     OUTPUT_LIMIT_FIELDS,
+    QUANTIZATIONS,
     UNSUPPORTED_POLICIES,
     CacheTerms,
 )
@@ -44,6 +45,7 @@ from apps.catalog.nodes import (
 )
 from apps.catalog.price_document import price_pairs, read_prices
 from apps.catalog.price_entries import PriceEntry
+from apps.policies.data_rules import REGION_PATTERN
 
 MODALITIES = ("text", "image", "audio", "file", "video")
 OUTPUT_MODALITIES = (*MODALITIES, "embeddings")
@@ -76,6 +78,9 @@ class ProviderEntry:
     options: dict[str, str] = field(default_factory=dict, hash=False)
     """What else its dialect asks for: see `dialects.OPTIONS`."""
     maintenance: MaintenanceEntry | None = None
+    region: str = ""
+    collects_data: bool = True
+    zero_retention: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +91,7 @@ class RouteEntry:
     upstream_model: str
     weight: int = 1
     enabled: bool = True
+    quantization: str = QUANTIZATIONS[0]
     maintenance: MaintenanceEntry | None = None
 
 
@@ -256,6 +262,11 @@ _PROVIDER_KEYS = {
     "sandbox": Key(scalar(true_or_false), "sandbox"),
     "output_limit_field": Key(scalar(one_of(OUTPUT_LIMIT_FIELDS)), "output_limit_field"),
     "options": Key(words, "options"),
+    "region": Key(
+        scalar(matching(re.compile(REGION_PATTERN), "2 to 20 small letters, digits and hyphens, such as eu")), "region"
+    ),
+    "collects_data": Key(scalar(true_or_false), "collects_data"),
+    "zero_retention": Key(scalar(true_or_false), "zero_retention"),
     "maintenance": Key(read_maintenance, "maintenance"),
 }
 _MODEL_KEYS = {
@@ -285,6 +296,7 @@ _ROUTE_KEYS = {
         required=True,
     ),
     "weight": Key(scalar(integer(1, _MAX_WEIGHT)), "weight"),
+    "quantization": Key(scalar(one_of(QUANTIZATIONS)), "quantization"),
     "enabled": Key(scalar(true_or_false), "enabled"),
     "maintenance": Key(read_maintenance, "maintenance"),
 }
@@ -327,6 +339,12 @@ def _render_provider(entry: ProviderEntry) -> Iterator[str]:
     if entry.options:
         pairs = (f"{name}: {_render_text(value)}" for name, value in sorted(entry.options.items()))
         yield f"options: {{{', '.join(pairs)}}}"
+    if entry.region:
+        yield f"region: {_render_text(entry.region)}"
+    if not entry.collects_data:
+        yield "collects_data: false"
+    if entry.zero_retention:
+        yield "zero_retention: true"
     if entry.maintenance is not None:
         yield render_maintenance(entry.maintenance)
 
@@ -361,6 +379,7 @@ def _render_model(entry: ModelEntry) -> Iterator[str]:
             f"upstream_model: {_render_text(route.upstream_model)}",
         ]
         pairs += [f"weight: {route.weight}"] + ([] if route.enabled else ["enabled: false"])
+        pairs += [] if route.quantization == QUANTIZATIONS[0] else [f"quantization: {route.quantization}"]
         pairs += [] if route.maintenance is None else [render_maintenance(route.maintenance)]
         yield f"  - {{{', '.join(pairs)}}}"
     yield "prices:" if entry.prices else "prices: []"

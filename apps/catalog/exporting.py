@@ -35,6 +35,9 @@ def _provider(row: Provider) -> ProviderEntry:
         output_limit_field=row.output_limit_field,
         options=dict(row.options),
         maintenance=_maintenance(row),
+        region=row.region,
+        collects_data=row.collects_data,
+        zero_retention=row.zero_retention,
     )
 
 
@@ -63,6 +66,7 @@ def _route(row: Route) -> RouteEntry:
     return RouteEntry(
         provider=row.provider_id,
         upstream_model=row.upstream_model,
+        quantization=row.quantization,
         weight=row.weight,
         enabled=row.enabled,
         maintenance=_maintenance(row),

@@ -28,7 +28,11 @@ _PROVIDER_FIELDS = (
     "sandbox",
     "output_limit_field",
     "options",
+    "region",
+    "collects_data",
+    "zero_retention",
 )
+_ROUTE_FIELDS = ("weight", "enabled", "quantization")
 
 
 @dataclass
@@ -161,7 +165,7 @@ def _import_routes(entries: Iterable[ModelEntry], tally: Tally) -> None:
             if known is None:
                 created.append(_new_route(entry.id, wanted))
             else:
-                values = {"weight": wanted.weight, "enabled": wanted.enabled, **_maintenance(wanted.maintenance)}
+                values = _values(wanted)
                 _update(known, values, tally=tally)
     stale = [route.pk for left in stored.values() for route in left.values()]
     if stale:
@@ -171,14 +175,16 @@ def _import_routes(entries: Iterable[ModelEntry], tally: Tally) -> None:
     tally.removed += len(stale)
 
 
+def _values(entry: RouteEntry) -> dict[str, Any]:
+    return {name: getattr(entry, name) for name in _ROUTE_FIELDS} | _maintenance(entry.maintenance)
+
+
 def _new_route(model_id: str, entry: RouteEntry) -> Route:
     return Route(
         model_id=model_id,
         provider_id=entry.provider,
         upstream_model=entry.upstream_model,
-        weight=entry.weight,
-        enabled=entry.enabled,
-        **_maintenance(entry.maintenance),
+        **_values(entry),
     )
 
 

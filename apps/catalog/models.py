@@ -15,6 +15,7 @@ from apps.catalog.contracts import (
     MAX_CACHE_TTL_S,
     MAX_FIRST_BYTE_TIMEOUT_S,
     OUTPUT_LIMIT_FIELDS,
+    QUANTIZATIONS,
     UNSUPPORTED_POLICIES,
     CacheTerms,
 )
@@ -23,6 +24,7 @@ from apps.catalog.price_document import MAX_FLAT, MAX_PRICE
 from apps.catalog.price_entries import AMOUNTS, FLAT
 from apps.core.limit_fields import in_range, rate_field
 from apps.core.limits import MAX_RATE
+from apps.policies.data_rules import REGION_PATTERN
 
 MODALITIES = ["text", "image", "audio", "file", "video"]
 OUTPUT_MODALITIES = [*MODALITIES, "embeddings"]
@@ -130,6 +132,19 @@ class Provider(Maintained):
     options = models.JSONField(
         default=dict, blank=True, help_text="What else the dialect asks for: one name and value a line."
     )
+    region = models.CharField(
+        max_length=20,
+        blank=True,
+        validators=[RegexValidator(f"^{REGION_PATTERN}$")],
+        help_text="Where prompts are worked on, such as eu or us-east. Customers may allow only some regions.",
+    )
+    collects_data = models.BooleanField(
+        default=True,
+        help_text="It may keep prompts, or learn from them. Off only where its terms say that it does not.",
+    )
+    zero_retention = models.BooleanField(
+        default=False, help_text="It keeps nothing of a request once that is answered."
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta(Maintained.Meta):
@@ -221,6 +236,9 @@ class Route(Maintained):
     provider = models.ForeignKey(Provider, on_delete=models.PROTECT, related_name="routes")
     upstream_model = models.CharField(max_length=200)
     weight = models.PositiveIntegerField(default=1, validators=[MinValueValidator(1), MaxValueValidator(1000)])
+    quantization = models.CharField(
+        max_length=10, choices=[(name, name) for name in QUANTIZATIONS], default=QUANTIZATIONS[0]
+    )
     enabled = models.BooleanField(default=True)
 
     class Meta(Maintained.Meta):

@@ -89,6 +89,10 @@ def _target(route: Route, keys: dict[str, str]) -> Target:
         output_limit_field=provider.output_limit_field,
         options=with_defaults(provider.dialect, provider.options),
         maintenance=_maintenance(provider, route),
+        region=provider.region,
+        collects_data=provider.collects_data,
+        zero_retention=provider.zero_retention,
+        quantization=route.quantization,
     )
 
 

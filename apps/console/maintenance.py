@@ -20,7 +20,7 @@ class RouteForm(forms.ModelForm):
 
     class Meta:
         model = Route
-        fields = ("provider", "upstream_model", "weight", "enabled", *MAINTENANCE_FIELDS)
+        fields = ("provider", "upstream_model", "weight", "enabled", "quantization", *MAINTENANCE_FIELDS)
 
 
 def maintenance_words(row: Maintained, now: datetime) -> str:

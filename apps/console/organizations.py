@@ -13,7 +13,7 @@ from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
-from unfold.admin import TabularInline
+from unfold.admin import StackedInline, TabularInline
 from unfold.contrib.filters.admin import AutocompleteSelectFilter
 from unfold.decorators import action, display
 from unfold.widgets import UnfoldAdminEmailInputWidget
@@ -27,6 +27,8 @@ from apps.console.limits import LIMITS_FIELDSET, LimitsAdmin, in_words
 from apps.console.site import console_site
 from apps.console.spending import month_start, spent_since
 from apps.keys.models import ApiKey
+from apps.policies.changing import announce_policy
+from apps.policies.models import DataPolicy
 
 OWN_LIMITS_FIELDSET = (
     LIMITS_FIELDSET[0],
@@ -68,6 +70,16 @@ class MembershipInline(OperatorPermissions, TabularInline):
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return self.has_change_permission(request, obj)
+
+
+class DataPolicyInline(OperatorPermissions, StackedInline):
+    """Where the organization lets its prompts go."""
+
+    model = DataPolicy
+    fields = ("regions", ("denies_collection", "requires_zero_retention", "forbids_copies"), "denied_providers")
+    extra = 0
+    can_delete = False
+    verbose_name_plural = "Where prompts may go"
 
 
 class ProjectInline(ReadOnlyPermissions, TabularInline):
@@ -151,7 +163,7 @@ class OrganizationAdmin(LimitsAdmin):
         return {} if obj else {"slug": ("name",)}
 
     def get_inlines(self, request: HttpRequest, obj: Any) -> Any:
-        return (MembershipInline, ProjectInline) if obj else ()
+        return (MembershipInline, ProjectInline, DataPolicyInline) if obj else ()
 
     def save_model(self, request: HttpRequest, obj: Organization, form: Any, change: bool) -> None:
         if change:
@@ -159,6 +171,11 @@ class OrganizationAdmin(LimitsAdmin):
             return
         obj.pk = create_organization(obj.name, slug=obj.slug, owner=form.cleaned_data["owner"]).pk
         obj.refresh_from_db()
+
+    def save_formset(self, request: HttpRequest, form: Any, formset: Any, change: bool) -> None:
+        super().save_formset(request, form, formset, change)
+        if formset.model is DataPolicy:
+            announce_policy(form.instance.pk)
 
     @display(description="Limits in force")
     def limits_in_force(self, row: Organization) -> str:

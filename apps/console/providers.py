@@ -60,6 +60,9 @@ class ProviderForm(forms.ModelForm):
             "enabled",
             "sandbox",
             "output_limit_field",
+            "region",
+            "collects_data",
+            "zero_retention",
             *MAINTENANCE_FIELDS,
         )
 
@@ -128,6 +131,13 @@ class ProviderAdmin(ConsoleAdmin):
                 {
                     "description": "No new request goes to the provider in this window; running ones go on.",
                     "fields": MAINTENANCE_FIELDS,
+                },
+            ),
+            (
+                "What becomes of prompts there",
+                {
+                    "description": "Customers may forbid their prompts to go there by what is said here.",
+                    "fields": ("region", ("collects_data", "zero_retention")),
                 },
             ),
             (

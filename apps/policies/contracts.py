@@ -2,6 +2,7 @@
 
 import msgspec
 
+from apps.policies.data_rules import DataRules
 from apps.policies.own_credentials import OwnCredential
 from apps.policies.rules import Guardrail
 
@@ -11,6 +12,7 @@ class Policy(msgspec.Struct, frozen=True):
 
     guardrails: tuple[Guardrail, ...] = ()
     """Those that are not off, the oldest first: the organization's own and the key's."""
-    data: None = None
+    data: DataRules | None = None
+    """Where its prompts may go; None: anywhere."""
     credentials: tuple[OwnCredential, ...] = ()
     """The provider keys that requests of this key may be made with, in the order in which they are tried."""

@@ -4,11 +4,13 @@ from functools import partial
 from typing import Final
 
 from django.contrib.postgres.fields import ArrayField
+from django.core.validators import RegexValidator
 from django.db import models
 
 from apps.core.ids import ID_LENGTH, new_id
 from apps.core.models import OrganizationScoped
 from apps.core.name_fields import NameField
+from apps.policies.data_rules import REGION_PATTERN
 
 new_guardrail_id = partial(new_id, "guard")
 new_credential_id = partial(new_id, "cred")
@@ -98,3 +100,40 @@ class ProviderCredential(OrganizationScoped):
 
     def __str__(self) -> str:
         return self.label
+
+
+class DataPolicy(OrganizationScoped):
+    """Where an organization lets its prompts go. Without a row they may go anywhere."""
+
+    organization = models.OneToOneField(
+        "accounts.Organization", primary_key=True, on_delete=models.CASCADE, related_name="data_policy"
+    )
+    regions = ArrayField(
+        models.CharField(max_length=20, validators=[RegexValidator(f"^{REGION_PATTERN}$")]),
+        default=list,
+        blank=True,
+        help_text="Only there; none: anywhere. Commas between them.",
+    )
+    denies_collection = models.BooleanField(
+        "deny collection", default=False, help_text="No provider that may keep prompts, or learn from them."
+    )
+    requires_zero_retention = models.BooleanField(
+        "zero retention", default=False, help_text="Only providers that keep nothing of a request once it is answered."
+    )
+    denied_providers = ArrayField(
+        models.CharField(max_length=60), default=list, blank=True, help_text="Ids of providers, with commas between."
+    )
+    forbids_copies = models.BooleanField(
+        "forbid copies", default=False, help_text="No copies of requests go elsewhere to compare answers."
+    )
+    changed_at = models.DateTimeField(auto_now=True)
+    changed_by = models.ForeignKey(
+        "accounts.User", null=True, blank=True, on_delete=models.SET_NULL, related_name="+", editable=False
+    )
+
+    class Meta:
+        verbose_name = "data policy"
+        verbose_name_plural = "data policies"
+
+    def __str__(self) -> str:
+        return f"data policy of {self.organization_id}"

@@ -6,25 +6,47 @@ import msgspec
 from django.db.models import Exists, OuterRef, Q
 
 from apps.policies.contracts import Policy
-from apps.policies.models import GuardrailRule, ProviderCredential
+from apps.policies.data_rules import DataRules
+from apps.policies.models import DataPolicy, GuardrailRule, ProviderCredential
 from apps.policies.own_credentials import OwnCredential
 from apps.policies.rules import Check, Guardrail
 
 
-def something_is_decided() -> Exists | Q:
+def something_is_decided() -> Q:
     """For an annotation of keys: whether there is a row that `read_policy` would look at.
 
     Whoever has decided nothing, which is nearly everybody, costs no query of its own then."""
     owner = OuterRef("organization_id")
-    return Exists(GuardrailRule.objects.filter(organization_id=owner)) | Exists(
-        ProviderCredential.objects.filter(organization_id=owner, enabled=True)
+    return (
+        Q(Exists(GuardrailRule.objects.filter(organization_id=owner)))
+        | Q(Exists(ProviderCredential.objects.filter(organization_id=owner, enabled=True)))
+        | Q(Exists(DataPolicy.objects.filter(organization_id=owner)))
     )
 
 
 def read_policy(organization_id: str, key_id: str) -> Policy | None:
     """What holds for requests of this key, one query for each kind of decision; None when nothing does."""
-    policy = Policy(guardrails=_guardrails(organization_id, key_id), credentials=_credentials(organization_id, key_id))
+    policy = Policy(
+        guardrails=_guardrails(organization_id, key_id),
+        data=read_data_rules(organization_id),
+        credentials=_credentials(organization_id, key_id),
+    )
     return policy if policy != Policy() else None
+
+
+def read_data_rules(organization_id: str) -> DataRules | None:
+    """Where its prompts may go; None when that is anywhere."""
+    row = DataPolicy.objects.for_organization(organization_id).first()
+    if row is None:
+        return None
+    rules = DataRules(
+        tuple(row.regions),
+        denies_collection=row.denies_collection,
+        requires_zero_retention=row.requires_zero_retention,
+        denied_providers=tuple(row.denied_providers),
+        forbids_copies=row.forbids_copies,
+    )
+    return rules if rules != DataRules() else None
 
 
 def _guardrails(organization_id: str, key_id: str) -> tuple[Guardrail, ...]:

@@ -122,5 +122,6 @@ urlpatterns = [
         name="statement_csv",
     ),
     path("o/<slug:slug>/settings/", settings.settings, name="settings"),
+    path("o/<slug:slug>/settings/data/", settings.data_policy, name="data_policy"),
     path("o/<slug:slug>/settings/projects/", settings.create_project, name="create_project"),
 ]

@@ -67,6 +67,7 @@ _DECISIONS: Final = {
     "policies_providercredential": Privileges(
         READ, ("SELECT (id)", "UPDATE (last_used_at, last_error, last_error_at)"), EVERYTHING
     ),
+    "policies_datapolicy": Privileges(READ, NOTHING, EVERYTHING),
 }
 _OFFER: Final = {
     # SELECT ... FOR UPDATE needs the right to change a column; the brake pauses keys from the worker.

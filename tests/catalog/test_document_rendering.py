@@ -8,7 +8,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps.catalog.contracts import IMAGE_TOKENS, UNSUPPORTED_POLICIES
+from apps.catalog.contracts import IMAGE_TOKENS, QUANTIZATIONS, UNSUPPORTED_POLICIES
 from apps.catalog.dialects import MAX_OPTION_CHARACTERS, OPTIONS, Option
 from apps.catalog.document import (
     MODALITIES,
@@ -21,6 +21,7 @@ from apps.catalog.document import (
     parse_catalog,
     render_catalog,
 )
+from apps.policies.data_rules import REGION_PATTERN
 
 ASCII_VISIBLE = string.ascii_letters + string.digits + string.punctuation
 line = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Zl", "Zp"]), min_size=1, max_size=50).filter(
@@ -68,6 +69,9 @@ providers = st.builds(
     | st.from_regex(r"\A[A-Za-z_][A-Z0-9_]{0,20}\Z").filter(lambda name: name[:4].upper() != "CRUN"),
     api_key=st.just(""),
     enabled=st.booleans(),
+    region=st.just("") | st.from_regex(REGION_PATTERN, fullmatch=True, alphabet=string.ascii_lowercase + "-0123456789"),
+    collects_data=st.booleans(),
+    zero_retention=st.booleans(),
 )
 prices = st.builds(
     PriceEntry,
@@ -89,6 +93,7 @@ def documents(draw: st.DrawFn) -> CatalogDocument:
         provider=st.sampled_from([entry.id for entry in listed] or ["none"]),
         upstream_model=st.text(ASCII_VISIBLE, min_size=1, max_size=40),
         weight=st.integers(1, 1000),
+        quantization=st.sampled_from(QUANTIZATIONS),
         enabled=st.booleans(),
     )
     models = st.builds(

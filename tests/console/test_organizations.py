@@ -11,6 +11,8 @@ from apps.accounts.models import Membership, Organization, Project
 from apps.accounts.organizations import create_organization, default_project
 from apps.console.spending import month_start
 from apps.keys.issuing import create_key, revoke_key
+from apps.policies.data_rules import DataRules
+from apps.policies.reading import read_data_rules
 from tests.console.cast import Rows, add_rollup, limit_fields
 
 LIST = "/console/accounts/organization/"
@@ -44,12 +46,19 @@ def test_the_name_changes_and_the_slug_stays(console: Client, rows: Rows) -> Non
         "memberships-0-role": "finance",
         "projects-TOTAL_FORMS": "0",
         "projects-INITIAL_FORMS": "0",
+        "data_policy-TOTAL_FORMS": "1",
+        "data_policy-INITIAL_FORMS": "0",
+        "data_policy-0-organization": rows.organization.pk,
+        "data_policy-0-regions": "eu,us",
+        "data_policy-0-denied_providers": "",
+        "data_policy-0-requires_zero_retention": "on",
     }
     answer = console.post(page, {"name": "Acme Incorporated", "slug": "stolen", **limit_fields(), **members})
     assert answer.status_code == 302
     rows.organization.refresh_from_db()
     assert (rows.organization.name, rows.organization.slug) == ("Acme Incorporated", "acme")
     assert Membership.objects.get().role == "finance"
+    assert read_data_rules(rows.organization.pk) == DataRules(regions=("eu", "us"), requires_zero_retention=True)
 
 
 def test_the_list_counts_what_each_organization_has(console: Client, rows: Rows) -> None:

@@ -13,7 +13,7 @@ from apps.gateway.routing.order import chosen, in_order
 from apps.gateway.routing.wishes import Preferences, wishes_of
 from apps.usage.contracts import TokenCounts
 from tests.clocks import Clock
-from tests.factories import TARGET, closed, offered, opened, snapshot
+from tests.factories import GRANT, TARGET, closed, offered, opened, snapshot
 from tests.gateway.conftest import Bench
 
 SECRET = b"the same in all workers"
@@ -157,7 +157,7 @@ def test_sorting_is_for_new_sessions() -> None:
 
     def first(session: str | None) -> str:
         request = asked(session, size=0)
-        return chosen(offer, fastest, request, "org_1", upstreams=upstreams)[0].provider
+        return chosen(offer, fastest, request, GRANT, upstreams=upstreams)[0].provider
 
     measure(upstreams, "a", 100)
     measure(upstreams, "b", 200)
@@ -170,7 +170,7 @@ def test_sorting_is_for_new_sessions() -> None:
         upstreams.of(target("a")).failed()
     assert first("old") == "b"
     listed = Preferences(order=("b",), sort="latency")
-    assert chosen(offer, listed, asked("old"), "org_1", upstreams=upstreams)[0].provider == "b"
+    assert chosen(offer, listed, asked("old"), GRANT, upstreams=upstreams)[0].provider == "b"
 
 
 def test_a_worker_remembers_so_many_sessions_and_no_text() -> None:

@@ -26,7 +26,7 @@ from apps.gateway.routing.order import in_order as in_order_of
 from apps.gateway.routing.wishes import MAX_MODELS, Preferences, Wishes, wishes_of
 from apps.usage.contracts import AttemptMade, Outcome, TokenCounts
 from tests.clocks import Clock
-from tests.factories import PRICE, TARGET, closed, offered, opened
+from tests.factories import GRANT, PRICE, TARGET, closed, offered, opened
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def in_order(offer: OfferedModel, upstreams: Upstreams) -> Any:
 
 
 def picked(offer: OfferedModel, upstreams: Upstreams, **fields: Any) -> list[str]:
-    return names(chosen(offer, preferences(**fields), chat(), "org_1", upstreams=upstreams))
+    return names(chosen(offer, preferences(**fields), chat(), GRANT, upstreams=upstreams))
 
 
 def test_without_wishes_there_is_the_model_alone() -> None:
@@ -100,12 +100,12 @@ def test_a_list_of_models_that_is_none_is_refused_by_name(models: Any, param: st
         ({"ignore": ["a", ""]}, "provider.ignore[1]"), ({"order": ["a"] * 33}, "provider.order"),
         ({"allow_fallbacks": 1}, "provider.allow_fallbacks"), ({"allow_fallbacks": "no"}, "provider.allow_fallbacks"),
         ({"require_parameters": 0}, "provider.require_parameters"),
-        ({"data_collection": "deny"}, "provider.data_collection"),
         ({"data_collection": "never"}, "provider.data_collection"),
         ({"data_collection": []}, "provider.data_collection"),
-        ({"zdr": True}, "provider.zdr"), ({"zdr": 0}, "provider.zdr"),
+        ({"zdr": 0}, "provider.zdr"),
         ({"enforce_distillable_text": True}, "provider.enforce_distillable_text"),
-        ({"quantizations": ["fp8"]}, "provider.quantizations"), ({"quantizations": "fp8"}, "provider.quantizations"),
+        ({"quantizations": ["fp8", "fp7"]}, "provider.quantizations[1]"),
+        ({"quantizations": "fp8"}, "provider.quantizations"),
         ({"quantizations": []}, "provider.quantizations"),
         ({"sort": "exacto"}, "provider.sort"), ({"sort": {"by": "price"}}, "provider.sort"),
         ({"max_price": 1}, "provider.max_price"), ({"max_price": {"tokens": 1}}, "provider.max_price.tokens"),
@@ -132,7 +132,7 @@ def test_preferences_that_forbid_nothing_are_taken() -> None:
         quantizations=["fp8", "unknown"], max_price={"prompt": None}, preferred_max_latency={"p50": 2},
         preferred_min_throughput=30,
     )  # fmt: skip
-    assert kept == Preferences(max_latency=2.0, min_throughput=30.0)
+    assert kept == Preferences(max_latency=2.0, min_throughput=30.0, quantizations=("fp8", "unknown"))
 
 
 def test_heavier_routes_tend_to_come_first_and_all_come(upstreams: Upstreams) -> None:
@@ -163,9 +163,9 @@ def test_when_no_provider_is_left_that_is_told(upstreams: Upstreams, fields: dic
 def test_routes_that_have_no_words_for_a_field_are_left_out_where_all_fields_are_required(upstreams: Upstreams) -> None:
     offer = offered(targets=(target("a", dialect="anthropic"), target("o")))
     strict = preferences(require_parameters=True)
-    assert len(chosen(offer, strict, chat(temperature=0.5), "org_1", upstreams=upstreams)) == 2
-    assert names(chosen(offer, strict, chat(logit_bias={"5": 1}), "org_1", upstreams=upstreams)) == ["o"]
-    assert len(chosen(offer, preferences(), chat(logit_bias={"5": 1}), "org_1", upstreams=upstreams)) == 2
+    assert len(chosen(offer, strict, chat(temperature=0.5), GRANT, upstreams=upstreams)) == 2
+    assert names(chosen(offer, strict, chat(logit_bias={"5": 1}), GRANT, upstreams=upstreams)) == ["o"]
+    assert len(chosen(offer, preferences(), chat(logit_bias={"5": 1}), GRANT, upstreams=upstreams)) == 2
 
 
 def measured(upstreams: Upstreams, provider: str, *, latency_ms: int, tokens: int, seconds: float = 1.0) -> None:

@@ -57,6 +57,7 @@ REQUIRED = {
     "statement_pdf": {"GET": Capability.MANAGE_BILLING},
     "statement_csv": {"GET": Capability.MANAGE_BILLING},
     "settings": {"GET": Capability.VIEW_USAGE, "POST": Capability.MANAGE_ORGANIZATION},
+    "data_policy": {"POST": Capability.MANAGE_ORGANIZATION},
     "create_project": {"POST": Capability.MANAGE_ORGANIZATION},
 }
 EVERY_METHOD = [(name, method) for name, methods in REQUIRED.items() for method in methods]

@@ -10,11 +10,14 @@ from apps.policies.scanning import Blocked
 
 
 def models_for(grant: KeyGrant, snapshot: CatalogSnapshot) -> list[OfferedModel]:
-    """The models that the key can call now, by id."""
+    """The models that the key can call now, by id: those that a route is left to by its organization's data policy."""
     models = [model for model in snapshot.models.values() if model.is_sandbox or not grant.sandbox]
     if grant.policy is not None and grant.policy.guardrails:
         guards = guards_of(grant.policy.guardrails)
         models = [model for model in models if guards.refusing(model.id) is None]
+    if grant.policy is not None and grant.policy.data is not None:
+        permits = grant.policy.data.permits
+        models = [model for model in models if any(map(permits, model.targets))]
     return sorted(models, key=lambda model: model.id)
 
 

@@ -24,6 +24,7 @@ def present_endpoints(
     model: OfferedModel, grant: KeyGrant, book: PriceBook, *, upstreams: Upstreams, now: float, shows_providers: bool
 ) -> dict[str, Any]:
     """The public form of a model's routes, priced for the key's organization at `now` (Unix seconds)."""
+    rules = grant.policy.data if grant.policy is not None else None
     shown = present(model, grant, book, now=now)
     common = {
         "model_id": model.id,
@@ -32,7 +33,6 @@ def present_endpoints(
         "max_completion_tokens": shown["top_provider"]["max_completion_tokens"],
         "max_prompt_tokens": None,
         "pricing": shown["pricing"],
-        "quantization": "unknown",
         "supports_implicit_caching": None,
     }
     endpoints = [
@@ -40,11 +40,13 @@ def present_endpoints(
             "name": f"{model.name}, route {number}",
             "provider_name": target.provider if shows_providers else None,
             "tag": target.provider if shows_providers else None,
+            "quantization": target.quantization,
             **common,
             **_of_route(model, target, upstreams.of(target)),
             **_maintenance(target, now),
         }
         for number, target in enumerate(model.targets, 1)
+        if rules is None or rules.permits(target)
     ]
     return {"data": {**{name: shown[name] for name in _OF_MODEL}, "endpoints": endpoints}}
 

@@ -14,6 +14,7 @@ from apps.core.money import NANOS_PER_USD, TOKENS_PER_PRICE_UNIT
 from apps.gateway.admission.offers import model_rules, models_for
 from apps.gateway.errors import bad_field
 from apps.keys.contracts import KeyGrant
+from apps.policies.data_rules import DataRules
 from apps.policies.rules import Guardrail
 
 MAX_LISTS: Final = 512
@@ -70,7 +71,7 @@ class Listings:
 
     def __init__(self) -> None:
         self._made_from: tuple[CatalogSnapshot, PriceBook] | None = None
-        self._lists: dict[tuple[str, bool, tuple[Guardrail, ...]], Listing] = {}
+        self._lists: dict[tuple[str, bool, tuple[Guardrail, ...], DataRules | None], Listing] = {}
 
     def of(self, grant: KeyGrant, snapshot: CatalogSnapshot, book: PriceBook, *, now: float) -> Listing:
         """The models that the key can call at `now` (Unix seconds). A sandbox key has a list of its own."""
@@ -78,7 +79,8 @@ class Listings:
         if made_from is None or made_from[0] is not snapshot or made_from[1] is not book:
             self._made_from = (snapshot, book)
             self._lists.clear()
-        owner = (grant.organization_id, grant.sandbox, model_rules(grant))
+        data = grant.policy.data if grant.policy is not None else None
+        owner = (grant.organization_id, grant.sandbox, model_rules(grant), data)
         listing = self._lists.get(owner)
         if listing is None or listing.until <= now:
             if len(self._lists) >= MAX_LISTS:

@@ -2,6 +2,7 @@
 
 from typing import Any, Final
 
+from apps.catalog.contracts import QUANTIZATIONS
 from apps.core.limits import RATES
 from apps.gateway.listing.models import MAX_PAGE
 from apps.gateway.openapi.shapes import (
@@ -98,7 +99,7 @@ ENDPOINTS: Final = closed(
                 max_completion_tokens=nullable(integer(minimum=1)),
                 max_prompt_tokens={"type": "null"},
                 pricing=nullable(ref("Pricing")),
-                quantization={"const": "unknown"},
+                quantization={"enum": list(QUANTIZATIONS)},
                 supports_implicit_caching={"type": "null"},
                 supported_parameters=listing(text()),
                 status={

@@ -15,6 +15,7 @@ from apps.gateway.errors import (
     BAD_REQUEST,
     CONTENT_POLICY,
     CONTEXT_TOO_LONG,
+    DATA_POLICY,
     LIVE_MODEL,
     MODEL_IN_MAINTENANCE,
     MODEL_NOT_FOUND,
@@ -34,6 +35,7 @@ from apps.keys.contracts import KeyGrant
 _OF_ONE_MODEL: Final = (
     CONTENT_POLICY,
     CONTEXT_TOO_LONG,
+    DATA_POLICY,
     LIVE_MODEL,
     MODEL_IN_MAINTENANCE,
     MODEL_NOT_FOUND,
@@ -136,9 +138,10 @@ class Fallback:
         """The routes that the caller wants, and the request held for no more than these can cost."""
         upstreams, model, own = self._runtime.upstreams, admission.model, admission.own
         if own is None:
-            organization_id = self._grant.organization_id
-            return admission, chosen(model, self._preferences, admission.asked, organization_id, upstreams=upstreams)
-        targets = chosen_own_first(own, model, self._preferences, admission.asked, upstreams=upstreams)
+            return admission, chosen(model, self._preferences, admission.asked, self._grant, upstreams=upstreams)
+        targets = chosen_own_first(
+            own, model, self._preferences, admission.asked, grant=self._grant, upstreams=upstreams
+        )
         kinds = {bool(target.credential_id) for target in targets}
         if kinds == {True}:
             return admission.with_own_keys_alone(), targets

@@ -8,12 +8,13 @@ from collections.abc import Iterable, Sequence
 
 from apps.catalog.contracts import OfferedModel, Price, Target
 from apps.gateway.dialects.model_request import ModelRequest
-from apps.gateway.errors import NO_MATCHING_PROVIDER, GatewayError
+from apps.gateway.errors import DATA_POLICY, NO_MATCHING_PROVIDER, GatewayError
 from apps.gateway.providers import upstream_request
 from apps.gateway.routing.affinity import draw
 from apps.gateway.routing.health import RouteHealth, Upstreams
 from apps.gateway.routing.maintenance import in_service
 from apps.gateway.routing.wishes import FLAT_LIMITS, Preferences
+from apps.keys.contracts import KeyGrant
 
 
 def in_order(
@@ -53,15 +54,15 @@ def chosen(
     model: OfferedModel,
     preferences: Preferences,
     asked: ModelRequest,
-    organization_id: str,
+    grant: KeyGrant,
     *,
     upstreams: Upstreams,
 ) -> list[Target]:
-    """The routes that the caller wants, in the order of the caller's preferences.
+    """The routes that the caller's organization permits and the caller wants, in the order of the caller's preferences.
 
-    Raises GatewayError: 404 when there is none, 503 when all are in maintenance. `order` and `sort` stand above health,
-    but for routes that rest; a conversation stays where `sort` sent its first turn."""
-    targets = [target for target in model.targets if _is_wanted(target, preferences)]
+    Raises GatewayError: 403 when none is permitted, 404 when none is wanted, 503 when all are in maintenance. `order`
+    and `sort` stand above health, but for routes that rest; a conversation stays where `sort` sent its first turn."""
+    targets = [target for target in permitted(model, grant) if _is_wanted(target, preferences)]
     if preferences.require_parameters:
         targets = [target for target in targets if takes_all_of(asked, model, target)]
     if not targets:
@@ -71,7 +72,7 @@ def chosen(
         targets = list(in_service(model.id, targets, time.time()))
     if len(targets) == 1:
         return targets
-    session = upstreams.affinity.session_of(asked, organization_id)
+    session = upstreams.affinity.session_of(asked, grant.organization_id)
     targets = _weighted(targets, session)
     if preferences.order:
         place = {provider: position for position, provider in enumerate(preferences.order)}
@@ -83,6 +84,23 @@ def chosen(
         targets = usable_first(targets, upstreams, is_sticky=session is not None)
     targets.sort(key=lambda target: upstreams.of(target).is_resting)
     return targets if preferences.allow_fallbacks or preferences.order else targets[:1]
+
+
+def permitted(model: OfferedModel, grant: KeyGrant) -> Sequence[Target]:
+    """The routes that the data policy of the caller's organization leaves. Raises GatewayError (403) for none.
+
+    What the caller wants comes after that, and can only take more of them away."""
+    rules = grant.policy.data if grant.policy is not None else None
+    if rules is None:
+        return model.targets
+    targets = [target for target in model.targets if rules.permits(target)]
+    if not targets:
+        message = (
+            f"No route of the model '{model.id}' is left by the data policy of your organization, which allows"
+            f" {rules.reasons}."
+        )
+        raise GatewayError(DATA_POLICY, message, param="model")
+    return targets
 
 
 def check_price(price: Price, preferences: Preferences, *, service_tier: str) -> None:
@@ -121,6 +139,10 @@ def _staying(targets: list[Target], session: bytes | None, upstreams: Upstreams)
 def _is_wanted(target: Target, preferences: Preferences) -> bool:
     provider = target.provider
     if provider in preferences.ignore or (preferences.only and provider not in preferences.only):
+        return False
+    if preferences.quantizations and target.quantization not in preferences.quantizations:
+        return False
+    if preferences.is_private and not preferences.data.permits(target):
         return False
     return not preferences.order or preferences.allow_fallbacks or provider in preferences.order
 

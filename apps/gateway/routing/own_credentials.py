@@ -12,6 +12,7 @@ from apps.core.crypto import unseal
 from apps.core.errors import ConfigurationError
 from apps.gateway.dialects.model_request import ModelRequest
 from apps.gateway.errors import (
+    DATA_POLICY,
     MODEL_IN_MAINTENANCE,
     NO_MATCHING_PROVIDER,
     PROVIDER_KEY_REFUSED,
@@ -32,7 +33,7 @@ MAX_OWN_CALLS: Final = 2
 MAX_SHARED_CALLS: Final = 3
 """Of one model with the operator's credential."""
 MAX_GRANTS: Final = 10_000
-_NONE_LEFT: Final = (NO_MATCHING_PROVIDER, MODEL_IN_MAINTENANCE)
+_NONE_LEFT: Final = (DATA_POLICY, NO_MATCHING_PROVIDER, MODEL_IN_MAINTENANCE)
 log = logging.getLogger(__name__)
 
 
@@ -125,15 +126,22 @@ def own_first(own: OwnRoutes, model: OfferedModel, asked: ModelRequest, *, upstr
 
 
 def chosen_own_first(
-    own: OwnRoutes, model: OfferedModel, preferences: Preferences, asked: ModelRequest, *, upstreams: Upstreams
+    own: OwnRoutes,
+    model: OfferedModel,
+    preferences: Preferences,
+    asked: ModelRequest,
+    *,
+    grant: KeyGrant,
+    upstreams: Upstreams,
 ) -> list[Target]:
-    """The same of the routes that the caller wants. Raises GatewayError: 404 when there is none, 503 as above.
+    """The same of the routes that the caller's organization permits and the caller wants. Raises GatewayError: 403 when
+    none is permitted, 404 when none is wanted, 503 as above.
 
     `order` orders the own ones and the others each for themselves: an own key comes first, wherever its provider
     stands."""
 
     def pick(offer: OfferedModel) -> Sequence[Target]:
-        return chosen(offer, preferences, asked, own.organization_id, upstreams=upstreams)
+        return chosen(offer, preferences, asked, grant, upstreams=upstreams)
 
     mine = _mine(own, pick)
     if preferences.order:

@@ -5,10 +5,12 @@ from typing import Any, Final
 
 import msgspec
 
+from apps.catalog.contracts import QUANTIZATIONS
 from apps.core.money import NANOS_PER_USD
 from apps.gateway.dialects.chat_fields import MAX_MODEL_ID, clean_name
 from apps.gateway.dialects.model_request import ModelRequest
 from apps.gateway.errors import bad_field
+from apps.policies.data_rules import DataRules
 
 MAX_MODELS: Final = 8
 MAX_PROVIDERS: Final = 32
@@ -27,6 +29,9 @@ class Preferences(msgspec.Struct, frozen=True):
     ignore: tuple[str, ...] = ()
     allow_fallbacks: bool = True
     require_parameters: bool = False
+    denies_collection: bool = False
+    requires_zero_retention: bool = False
+    quantizations: tuple[str, ...] = ()
     sort: str = ""
     max_price: tuple[tuple[str, int], ...] = ()
     """Field of Rates -> the most it may be: nano-USD per million tokens, or for one."""
@@ -34,6 +39,16 @@ class Preferences(msgspec.Struct, frozen=True):
     """Tokens a second."""
     max_latency: float = 0.0
     """Seconds to the first byte; 0 for any."""
+
+    @property
+    def is_private(self) -> bool:
+        """Whether it says anything of where the prompt may go."""
+        return self.denies_collection or self.requires_zero_retention
+
+    @property
+    def data(self) -> DataRules:
+        """What it says of where the prompt may go, in the terms of an organization's policy."""
+        return DataRules(denies_collection=self.denies_collection, requires_zero_retention=self.requires_zero_retention)
 
     @property
     def is_measured(self) -> bool:
@@ -100,18 +115,20 @@ def _unpromised_flag(field: str, value: object) -> dict[str, Any]:
 def _data_collection(field: str, value: object) -> dict[str, Any]:
     if value not in ("allow", "deny"):
         raise bad_field(field, f"{field} must be 'allow' or 'deny'.")
-    if value == "deny":
-        raise bad_field(field, f"{field} 'deny' cannot be promised: what providers keep is not known here.")
-    return {}
+    return {"denies_collection": value == "deny"}
+
+
+def _zero_retention(field: str, value: object) -> dict[str, Any]:
+    return {"requires_zero_retention": _flag(field, value).popitem()[1]}
 
 
 def _quantizations(field: str, value: object) -> dict[str, Any]:
-    if not isinstance(value, list) or not value or not all(isinstance(name, str) for name in value):
+    if not isinstance(value, list) or not value:
         raise bad_field(field, f"{field} must be a list of strings.")
-    if "unknown" not in value:
-        message = f"{field} must contain 'unknown': how the providers here quantize their models is not known."
-        raise bad_field(field, message)
-    return {}
+    for index, name in enumerate(value):
+        if name not in QUANTIZATIONS:
+            raise bad_field(f"{field}[{index}]", f"{field} may have: {', '.join(QUANTIZATIONS)}.")
+    return {"quantizations": tuple(value)}
 
 
 def _sort(field: str, value: object) -> dict[str, Any]:
@@ -170,7 +187,7 @@ _READERS: Final = {
     "allow_fallbacks": _flag,
     "require_parameters": _flag,
     "data_collection": _data_collection,
-    "zdr": _unpromised_flag,
+    "zdr": _zero_retention,
     "enforce_distillable_text": _unpromised_flag,
     "quantizations": _quantizations,
     "sort": _sort,

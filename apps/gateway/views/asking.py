@@ -78,7 +78,9 @@ class AsksModel(AsyncAPIView):
     async def _ask_upstreams(self, asked: ModelRequest) -> Exchange:
         runtime = self.runtime
         fallback = None
-        if "models" in asked.body or "provider" in asked.body:
+        policy = self.grant.policy
+        is_limited = policy is not None and policy.data is not None
+        if is_limited or "models" in asked.body or "provider" in asked.body:
             fallback = Fallback(runtime, self.grant, asked, request_id=self.request_id, note=self._note_allowance)
             admission = await fallback.first()
         else:

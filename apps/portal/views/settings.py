@@ -6,7 +6,10 @@ from django.shortcuts import redirect
 
 from apps.accounts.models import Membership, Project
 from apps.accounts.roles import CAPABILITIES, Capability
+from apps.policies.changing import save_data_policy
+from apps.policies.reading import read_data_rules
 from apps.portal.access import Access, organization_page
+from apps.portal.data_forms import DataPolicyForm
 from apps.portal.forms import OrganizationForm, ProjectForm
 from apps.portal.pages import render_page
 
@@ -44,18 +47,32 @@ def create_project(request: HttpRequest, access: Access) -> HttpResponse:
     return redirect("portal:settings", slug=access.organization.slug)
 
 
+@organization_page(post=Capability.MANAGE_ORGANIZATION)
+def data_policy(request: HttpRequest, access: Access) -> HttpResponse:
+    """Where the organization's prompts may go, from now on."""
+    form = DataPolicyForm(access.organization.id, request.POST, prefix="data")
+    if not form.is_valid():
+        return _page(request, access, data=form, status=422)
+    save_data_policy(form.decided(), user=access.user)
+    messages.success(request, "Saved. It holds for every request from now on.")
+    return redirect("portal:settings", slug=access.organization.slug)
+
+
 def _page(
     request: HttpRequest,
     access: Access,
     *,
     rename: OrganizationForm | None = None,
     project: ProjectForm | None = None,
+    data: DataPolicyForm | None = None,
     status: int = 200,
 ) -> HttpResponse:
     organization = access.organization
     members = Membership.objects.for_organization(organization.id).select_related("user").order_by("user__email")
     context = {
         "rename_form": rename or OrganizationForm(initial={"name": organization.name}, prefix="organization"),
+        "data_form": data or DataPolicyForm(organization.id, prefix="data"),
+        "data_rules": read_data_rules(organization.id),
         "project_form": project or ProjectForm(organization, prefix="project"),
         "members": members,
         "projects": Project.objects.for_organization(organization.id).order_by("created_at"),
