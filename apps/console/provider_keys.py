@@ -13,7 +13,7 @@ from unfold.decorators import display
 from apps.billing.models import ProviderKeyFee
 from apps.billing.pricing.book import DEFAULT_FEE_PPM
 from apps.billing.pricing.versions import START_TOLERANCE, whole_second
-from apps.billing.receipts import fee_percent
+from apps.billing.receipts import percent_of
 from apps.console.access import AppendOnlyPermissions, ConsoleAdmin, ReadOnlyPermissions
 from apps.console.figures import moment
 from apps.console.site import console_site
@@ -101,7 +101,7 @@ class ProviderKeyFeeAdmin(AppendOnlyPermissions, ConsoleAdmin):
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         if obj is not None:
             return [(None, {"fields": (("whose", "says"), ("starts", "created_by"), "note", "id")})]
-        usual = f"Until the first one for everybody starts, the fee is {fee_percent(DEFAULT_FEE_PPM)} %."
+        usual = f"Until the first one for everybody starts, the fee is {percent_of(DEFAULT_FEE_PPM)} %."
         return [(None, {"description": usual, "fields": ("organization", "percent", "starts_at", "note")})]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:

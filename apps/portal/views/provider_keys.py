@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from apps.accounts.roles import Capability
 from apps.billing.pricing.loading import load_book
-from apps.billing.receipts import fee_percent
+from apps.billing.receipts import percent_of
 from apps.core.errors import Conflict, InvalidInput
 from apps.policies import credentials
 from apps.policies.models import ProviderCredential
@@ -103,7 +103,7 @@ def _list(request: HttpRequest, access: Access, form: NewProviderKeyForm, *, sta
     fee = load_book(organization_id=access.organization.id).fee_ppm(
         access.organization.id, moment=timezone.now().timestamp()
     )
-    context = {"credentials": rows, "form": form, "fee_percent": fee_percent(fee), **SECTION}
+    context = {"credentials": rows, "form": form, "fee_percent": percent_of(fee), **SECTION}
     return render_page(request, access, "portal/provider_keys.html", context, status=status)
 
 
