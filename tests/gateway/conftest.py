@@ -1,7 +1,7 @@
 """The gateway in this process, with a real sandbox upstream on real sockets; its ASGI side is driven by hand."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from apps.core.scripts import StoreAway
 from apps.gateway.catalog_feed import CatalogFeed
 from apps.gateway.runtime import Runtime, start_runtime, stop_runtime
 from apps.gateway.server.asgi import Gateway
-from apps.gateway.server.direct import BODY_WRITER
+from apps.gateway.server.direct import CLIENT
 from apps.keys.contracts import KeyGrant
 from apps.keys.keyformat import new_key
 from apps.keys.lookup import KeyLookup
@@ -41,7 +41,7 @@ class Call:
     sent: list[dict[str, Any]] = field(default_factory=list)
     task: "asyncio.Task[None] | None" = None
     gone: asyncio.Event = field(default_factory=asyncio.Event)
-    writer: "CallWriter" = field(init=False)
+    client: "CallClient" = field(init=False)
 
     @property
     def status(self) -> int:
@@ -71,6 +71,8 @@ class Call:
     def leave(self) -> None:
         """The client closes its connection."""
         self.gone.set()
+        if self.client.tell is not None:
+            self.client.tell()
 
     async def until(self, condition: Callable[["Call"], bool]) -> None:
         """Wait until the gateway has sent enough."""
@@ -80,17 +82,30 @@ class Call:
 
 
 @dataclass
-class CallWriter:
-    """What `crun.serve` offers: a part of a stream goes to the client at once. Beside `send`, as the client sees it."""
+class CallClient:
+    """What `crun.serve` offers beside ASGI's messages. Its answers stand among those that were sent."""
 
-    sent: list[dict[str, Any]]
+    call: "Call"
+    body: bytes
     is_ready: bool = True
     writes: int = 0
+    tell: Callable[[], object] | None = None
+
+    def take_body(self) -> bytes | None:
+        return self.body
+
+    def when_gone(self, tell: Callable[[], object]) -> None:
+        self.tell = tell
+
+    def answer(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> bool:
+        self.call.sent.append({"type": "http.response.start", "status": status, "headers": list(headers)})
+        self.call.sent.append({"type": "http.response.body", "body": body})
+        return True
 
     def write(self, part: bytes) -> None:
         assert self.is_ready and part
         self.writes += 1
-        self.sent.append({"type": "http.response.body", "body": part, "more_body": True})
+        self.call.sent.append({"type": "http.response.body", "body": part, "more_body": True})
 
 
 @dataclass
@@ -119,10 +134,10 @@ class Bench:
         query: str = "",
         is_direct: bool = True,
     ) -> Call:
-        """Send a request; the answer collects in the returned call. `is_direct`: by a server that has a BodyWriter."""
+        """Send a request; the answer collects in the returned call. `is_direct`: by a server that has a Client."""
         call = Call()
-        call.writer = CallWriter(call.sent)
         raw = body if isinstance(body, bytes) else b"" if body is None else orjson.dumps(body)
+        call.client = CallClient(call, raw)
         given = (
             {"authorization": f"Bearer {self.key}", "content-type": "application/json"} if headers is None else headers
         )
@@ -134,7 +149,7 @@ class Bench:
             "query_string": query.encode(),
             "headers": [(name.encode(), value.encode("latin-1")) for name, value in pairs],
             "client": ("127.0.0.1", 1),
-            "extensions": {BODY_WRITER: call.writer} if is_direct else {},
+            "extensions": {CLIENT: call.client} if is_direct else {},
         }
         messages = iter([{"type": "http.request", "body": raw, "more_body": False}])
 

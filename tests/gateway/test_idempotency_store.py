@@ -4,13 +4,13 @@ import itertools
 from typing import Any
 
 import pytest
-from django.http import HttpResponse
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from apps.gateway.idempotency.answers import MAX_PLAIN_BYTES, Recording, replay
 from apps.gateway.idempotency.claims import CLAIM, END, RENEW, Found, KeyedRequest, State
 from apps.gateway.kept.packing import Packing
+from apps.gateway.server.answer import Answer
 
 RING = {"k1": b"1" * 32}
 TTL_MS = 600_000
@@ -24,7 +24,7 @@ def keyed(request_id: str = "req_1", **changes: str) -> KeyedRequest:
 
 
 def recorded(parts: list[bytes], *, most_bytes: int = 1 << 20) -> bytes | None:
-    response = HttpResponse(status=200, headers={"content-type": "text/event-stream", "x-other": "1"})
+    response = Answer(status=200, headers={"content-type": "text/event-stream", "x-other": "1"})
     recording = Recording(response, most_bytes=most_bytes)
     for part in parts:
         recording.add(part)
@@ -58,6 +58,7 @@ def test_what_is_too_large_is_not_kept_and_takes_no_memory() -> None:
     assert recorded([bytes(1 << 20)] * (MAX_PLAIN_BYTES >> 20)) is not None
     assert recorded([bytes(1 << 20)] * (MAX_PLAIN_BYTES >> 20) + [b"x"]) is None
     packing = Packing(most_bytes=100, most_plain=MAX_PLAIN_BYTES)
+    recording = Recording(Answer(), most_bytes=100)
     for number in range(1_000):
         packing.add(str(number * 7919).encode())
     assert packing.is_too_large and packing._parts == []

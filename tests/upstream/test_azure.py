@@ -254,7 +254,7 @@ def test_plain_chunks_get_heads_that_the_relay_knows() -> None:
     translated = AzureStream().feed(first)
     stream = ChatStream(completion_id="chatcmpl-1", model=PUBLIC_MODEL, choices=1, token_bound=1_000)
     stream.feed(translated)
-    assert stream._plain_tail(translated) is not None
+    assert stream.pass_on(translated) is not None
 
 
 def test_what_is_no_answer_is_refused() -> None:

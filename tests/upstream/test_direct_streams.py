@@ -15,7 +15,7 @@ from apps.gateway.providers.connection import UpstreamResponse
 from apps.gateway.server import deadline
 from apps.usage.contracts import Outcome
 from crun.http_protocol import GatewayProtocol
-from tests.gateway.conftest import Bench, Call, CallWriter
+from tests.gateway.conftest import Bench, Call, CallClient
 from tests.upstream.faulty import HEAD, Behaviour, FaultyUpstream, chunk, saying
 from tests.upstream.test_faults_before_answer import CHAT, nothing_is_held, offer
 
@@ -79,7 +79,7 @@ async def test_pieces_of_text_go_to_the_client_at_once_and_are_counted(bench: Be
     async with FaultyUpstream(in_reads(*map(piece, TEXTS), STOP.encode(), USAGE.encode())) as upstream:
         offer(bench, upstream.target())
         direct, ordinary = await ask(bench), await ask(bench, is_direct=False)
-    assert direct.writer.writes > len(TEXTS) // 2 and ordinary.writer.writes == 0
+    assert direct.client.writes > len(TEXTS) // 2 and ordinary.client.writes == 0
     assert without_id(direct) == without_id(ordinary)
     assert [event["choices"][0]["delta"].get("content") for event in direct.events[: len(TEXTS)]] == TEXTS
     records = bench.record(direct), bench.record(ordinary)
@@ -116,16 +116,16 @@ async def test_what_cannot_be_sent_at_once_waits_its_turn_in_order(
     texts = [f"word{number} " for number in range(60)]
     chance, told = random.Random(3), [False]
 
-    def is_ready(_writer: CallWriter) -> bool:
+    def is_ready(_writer: CallClient) -> bool:
         told[0] = chance.random() < 0.5
         return told[0]
 
-    def write(writer: CallWriter, part: bytes) -> None:
+    def write(writer: CallClient, part: bytes) -> None:
         assert told[0]
-        writer.sent.append({"body": part})
+        writer.call.sent.append({"body": part})
 
-    monkeypatch.setattr(CallWriter, "is_ready", property(is_ready, lambda _writer, _value: None))
-    monkeypatch.setattr(CallWriter, "write", write)
+    monkeypatch.setattr(CallClient, "is_ready", property(is_ready, lambda _writer, _value: None))
+    monkeypatch.setattr(CallClient, "write", write)
     async with FaultyUpstream(in_reads(*map(piece, texts), STOP.encode(), USAGE.encode())) as upstream:
         offer(bench, upstream.target())
         call = await ask(bench)
@@ -136,10 +136,10 @@ async def test_what_cannot_be_sent_at_once_waits_its_turn_in_order(
 async def test_a_mistake_of_ours_while_a_piece_is_sent_is_told_as_such(
     bench: Bench, empty_store: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(_writer: CallWriter, _part: bytes) -> None:
+    def fail(_writer: CallClient, _part: bytes) -> None:
         raise RuntimeError("a mistake")
 
-    monkeypatch.setattr(CallWriter, "write", fail)
+    monkeypatch.setattr(CallClient, "write", fail)
     async with FaultyUpstream(in_reads(*map(piece, TEXTS), STOP.encode(), USAGE.encode())) as upstream:
         offer(bench, upstream.target())
         call = await ask(bench)

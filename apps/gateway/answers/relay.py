@@ -27,7 +27,7 @@ from apps.gateway.providers.base import StreamTranslator
 from apps.gateway.providers.transport import UpstreamBroken
 from apps.gateway.server.cancellation import told_to_client
 from apps.gateway.server.deadline import Deadline, Wait
-from apps.gateway.server.direct import BodyWriter, DirectSource
+from apps.gateway.server.direct import Client, DirectSource
 from apps.policies.guarding import Guarding
 from apps.usage.contracts import Outcome, RequestClosed, TokenCounts
 
@@ -67,7 +67,7 @@ class RelayedStream(DirectSource):
         self._guard = stream_guard(admission.asked)
         super().__init__(self._relayed())
 
-    def connect(self, client: BodyWriter) -> None:
+    def connect(self, client: Client) -> None:
         """Whoever sends the parts has sent the start of the answer, and awaits the next part between any two."""
         if self._translator is None and self._guard is None:
             self._client = client

@@ -3,14 +3,13 @@
 from typing import Final
 
 import msgspec
-from django.http import HttpResponse
-from django.http.response import HttpResponseBase
 
 from apps.core.crypto import seal_bytes, unseal_bytes
 from apps.core.errors import ConfigurationError
 from apps.core.money import format_usd
 from apps.gateway.idempotency.claims import Found, KeyedRequest
 from apps.gateway.kept.packing import Packing, unpacked
+from apps.gateway.server.answer import Answer, Response
 
 REPLAY_HEADER: Final = "x-crun-idempotent-replay"
 MAX_PLAIN_BYTES: Final = 4 << 20
@@ -33,7 +32,7 @@ _decoder = msgspec.msgpack.Decoder(StoredAnswer)
 class Recording:
     """An answer that is being sent, compressed piece by piece."""
 
-    def __init__(self, response: HttpResponseBase, *, most_bytes: int) -> None:
+    def __init__(self, response: Response, *, most_bytes: int) -> None:
         """`most_bytes` bounds what is kept: a longer answer is not."""
         self._status, self._headers = response.status_code, dict(response.items())
         self._packing = Packing(most_bytes=most_bytes, most_plain=MAX_PLAIN_BYTES)
@@ -48,14 +47,14 @@ class Recording:
         return seal_bytes(_encoder.encode(stored), bound_to=_binding(keyed, keyed.request_id), ring=ring)
 
 
-def replay(found: Found, keyed: KeyedRequest, ring: KeyRing) -> HttpResponse | None:
+def replay(found: Found, keyed: KeyedRequest, ring: KeyRing) -> Answer | None:
     """The kept answer of the first request, byte for byte, with what it cost; None when it cannot be opened."""
     try:
         opened = unseal_bytes(found.answer, bound_to=_binding(keyed, found.request_id), ring=ring)
     except ConfigurationError:
         return None
     stored = _decoder.decode(opened)
-    response = HttpResponse(unpacked(stored.body), status=stored.status, headers=stored.headers)
+    response = Answer(unpacked(stored.body), status=stored.status, headers=stored.headers)
     response.headers["x-crun-cost"] = format_usd(found.cost_nanos)
     response.headers[REPLAY_HEADER] = "true"
     return response

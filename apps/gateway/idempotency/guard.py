@@ -5,11 +5,9 @@ import hmac
 import re
 from collections.abc import Awaitable, Callable
 from functools import wraps
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from django.conf import settings
-from django.http.response import HttpResponseBase
-from rest_framework.request import Request
 
 from apps.core.money import format_usd
 from apps.gateway.errors import (
@@ -25,7 +23,9 @@ from apps.gateway.errors import (
 from apps.gateway.idempotency.answers import Recording, replay
 from apps.gateway.idempotency.claims import Claim, Claims, Found, KeyedRequest, State, Why
 from apps.gateway.kept.recorded import RecordedStream
-from apps.gateway.server.http import AsyncAPIView, EventStream
+from apps.gateway.server.answer import EventStream, Response
+from apps.gateway.server.http import AsyncAPIView
+from apps.gateway.server.lean_request import LeanRequest
 from apps.keys.contracts import KeyGrant
 
 _HEADER: Final = "HTTP_IDEMPOTENCY_KEY"
@@ -38,7 +38,7 @@ _WHY: Final = {
 }
 
 View = TypeVar("View", bound=AsyncAPIView)
-Handler = Callable[[View, Request], Awaitable[HttpResponseBase]]
+Handler = Callable[[View, LeanRequest], Awaitable[Response]]
 
 
 def idempotent(handler: Handler[View]) -> Handler[View]:
@@ -47,14 +47,14 @@ def idempotent(handler: Handler[View]) -> Handler[View]:
     What it charges for must go through the worker's reservations under the view's request id."""
 
     @wraps(handler)
-    def obeying(view: View, request: Request) -> Awaitable[HttpResponseBase]:
-        key = request._request.META.get(_HEADER)
+    def obeying(view: View, request: LeanRequest) -> Awaitable[Response]:
+        key = request.META.get(_HEADER)
         return handler(view, request) if key is None else _answer_once(handler, view, request, key=key)
 
     return obeying
 
 
-async def _answer_once(handler: Handler[View], view: View, request: Request, *, key: str) -> HttpResponseBase:
+async def _answer_once(handler: Handler[View], view: View, request: LeanRequest, *, key: str) -> Response:
     """What the handler answers, or what it answered to the first request with this key.
 
     Raises GatewayError: 400 for a key that is none, 409 for one that cannot be answered again; Unavailable."""
@@ -71,9 +71,7 @@ async def _answer_once(handler: Handler[View], view: View, request: Request, *, 
     raise _refusal(found)
 
 
-async def _first_answer(
-    claims: Claims, keyed: KeyedRequest, answering: Awaitable[HttpResponseBase]
-) -> HttpResponseBase:
+async def _first_answer(claims: Claims, keyed: KeyedRequest, answering: Awaitable[Response]) -> Response:
     """Answer, and keep the answer: a whole one before it is sent, a stream as soon as its last part is known."""
     claim = claims.begin(keyed)
     response = None
@@ -83,7 +81,7 @@ async def _first_answer(
             _record(response, claims, claim)
         else:
             recording = _recording(response)
-            recording.add(response.content)  # type: ignore[attr-defined]  # what is no stream is an HttpResponse
+            recording.add(response.content)
             _seal(claim, recording)
     finally:
         if not isinstance(response, EventStream):
@@ -101,10 +99,10 @@ def _record(response: EventStream, claims: Claims, claim: Claim) -> None:
             _seal(claim, recording)
         claims.finish(claim)
 
-    response.source = response.streaming_content = RecordedStream(response.source, recording.add, over)
+    response.source = RecordedStream(response.source, recording.add, over)
 
 
-def _recording(response: HttpResponseBase) -> Recording:
+def _recording(response: Response) -> Recording:
     return Recording(response, most_bytes=settings.IDEMPOTENCY_MAX_BYTES)
 
 
@@ -114,7 +112,7 @@ def _seal(claim: Claim, recording: Recording) -> None:
         claim.why = Why.LARGE
 
 
-def _keyed(grant: KeyGrant, request_id: str, key: str, request: Request) -> KeyedRequest:
+def _keyed(grant: KeyGrant, request_id: str, key: str, request: LeanRequest) -> KeyedRequest:
     """The request as the store knows it: digests, from which neither key nor body can be read."""
     if not settings.IDEMPOTENCY:
         message = "This installation does not remember requests: send it without the header Idempotency-Key."
@@ -127,10 +125,9 @@ def _keyed(grant: KeyGrant, request_id: str, key: str, request: Request) -> Keye
     if not _SYNTAX.fullmatch(key):
         message = "An Idempotency-Key has 1 to 255 printable ASCII characters."
         raise GatewayError(BAD_IDEMPOTENCY_KEY, message, param=_PARAM)
-    lean: Any = request._request
     secret = f"{grant.organization_id}\n{grant.key_id}\n{key}".encode()
-    body = hmac.new(secret, f"{lean.method} {lean.path}\n".encode(), "sha256")
-    body.update(lean.body)
+    body = hmac.new(secret, f"{request.method} {request.path}\n".encode(), "sha256")
+    body.update(request.body)
     return KeyedRequest(grant.organization_id, hashlib.sha256(secret).hexdigest(), body.hexdigest(), request_id)
 
 

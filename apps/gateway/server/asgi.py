@@ -7,10 +7,9 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
-from functools import lru_cache
+from functools import cache, lru_cache, partial
 from typing import Any
 
-from django.http.response import HttpResponseBase
 from django.urls import Resolver404, URLPattern, URLResolver, get_resolver
 
 from apps.core.errors import Unavailable
@@ -25,11 +24,13 @@ from apps.gateway.errors import (
     GatewayError,
 )
 from apps.gateway.runtime import current_runtime, start_runtime, stop_runtime
+from apps.gateway.server.answer import Answer, EventStream, JsonBytes, Response
 from apps.gateway.server.authentication import KeyAuthentication, presented_key
-from apps.gateway.server.direct import BODY_WRITER, BodyWriter, DirectSource
+from apps.gateway.server.cancellation import CLIENT_GONE
+from apps.gateway.server.direct import CLIENT, Client, DirectSource
 from apps.gateway.server.disconnect import DisconnectWatch, Receive
-from apps.gateway.server.health import JSON, Answer, health_answer
-from apps.gateway.server.http import EventStream
+from apps.gateway.server.health import health_answer
+from apps.gateway.server.http import AsyncAPIView
 from apps.gateway.server.lean_request import LeanRequest, headers_meta
 from apps.gateway.server.stopping import STOPPING
 
@@ -45,7 +46,9 @@ HEALTH_PATHS = ("/healthz", "/readyz")
 
 Scope = Mapping[str, Any]
 Send = Callable[[Any], Awaitable[None]]
-View = Callable[..., Awaitable[HttpResponseBase]]
+View = Callable[..., Awaitable[Response]]
+
+_NOTHING: Mapping[str, Any] = {}
 
 log = logging.getLogger(__name__)
 
@@ -65,12 +68,13 @@ class Gateway:
         if scope["type"] == "lifespan":
             await _lifespan(receive, send)
         elif scope["path"] in HEALTH_PATHS:
-            await _send_whole(health_answer(scope["path"]), send)
+            await _send_whole(health_answer(scope["path"]), send, None)
         elif scope["type"] == "http":
             await self._serve(scope, receive, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         request_id = new_id("req")
+        client: Client | None = scope.get("extensions", _NOTHING).get(CLIENT)
         try:
             view, arguments = self._route(scope["path"])
             announced, is_compressed = _announced(scope)
@@ -80,14 +84,17 @@ class Gateway:
                 raise GatewayError(UNSUPPORTED_ENCODING, "Compressed request bodies are not accepted.")
             if announced is not None and announced > MAX_BODY_BYTES:
                 raise _too_large()
-            body = await _read_body(receive)
+            body = None if client is None else client.take_body()
+            if body is None:
+                body = await _read_body(receive)
+            elif len(body) > MAX_BODY_BYTES:
+                raise _too_large()
         except GatewayError as error:
-            await _send_whole(_refusal(error, request_id, scope["path"]), send)
+            await _send_whole(_refusal(error, request_id, scope["path"]), send, client)
             return
         except ClientGone:
             return
-        writer = scope.get("extensions", {}).get(BODY_WRITER)
-        await _run(view(LeanRequest(scope, body, request_id), **arguments), receive, send, writer)
+        await _run(view(LeanRequest(scope, body, request_id), **arguments), receive, send, client)
 
     def _route(self, path: str) -> tuple[View, dict[str, Any]]:
         view = self._views.get(path)
@@ -99,7 +106,7 @@ class Gateway:
             match = self._resolver.resolve("/" + path.removeprefix(API_PREFIX))
         except Resolver404:
             raise GatewayError(NOT_FOUND, f"There is no endpoint at {path}.") from None
-        return match.func, match.kwargs
+        return _bare(match.func), match.kwargs
 
 
 def serves(scope: Scope) -> bool:
@@ -107,19 +114,29 @@ def serves(scope: Scope) -> bool:
     return scope["type"] == "http" and (scope["path"].startswith(API_PREFIX) or scope["path"] in HEALTH_PATHS)
 
 
-async def _run(answer: Awaitable[HttpResponseBase], receive: Receive, send: Send, writer: BodyWriter | None) -> None:
+async def _run(answer: Awaitable[Response], receive: Receive, send: Send, client: Client | None) -> None:
     """Await the view and send its response; a client that leaves cancels both. Whatever was taken is given back."""
-    watch = DisconnectWatch(receive)
+    watch = None
+    if client is None:
+        watch = DisconnectWatch(receive)
+    else:
+        client.when_gone(partial(_cancel, asyncio.current_task()))
     response = None
     try:
         response = await answer
-        await _send(response, send, writer)
+        await _send(response, send, client)
     except asyncio.CancelledError:
         log.debug("request cancelled: its client left, was too slow, or this process stops")
     finally:
-        watch.stop()
+        if watch is not None:
+            watch.stop()
         if isinstance(response, EventStream):
             response.release()
+
+
+def _cancel(served: "asyncio.Task[None] | None") -> None:
+    if served is not None:
+        served.cancel(CLIENT_GONE)
 
 
 def _announced(scope: Scope) -> tuple[int | None, bool]:
@@ -196,43 +213,48 @@ async def _read_parts(receive: Receive) -> bytes:
 
 def _refusal(error: GatewayError, request_id: str, path: str) -> Answer:
     """An error before any view was found."""
-    headers = {**JSON, **error.headers(), "x-request-id": request_id, "x-crun-generation-id": request_id}
+    headers = {**error.headers(), "x-request-id": request_id, "x-crun-generation-id": request_id}
     if path == MESSAGES_PATH or path.startswith(f"{MESSAGES_PATH}/"):
         status, body = anthropic_error(error, request_id)
-        return status, {**headers, "request-id": request_id}, body
-    return error.kind.status, headers, error.body()
+        return JsonBytes(body, status=status, headers={**headers, "request-id": request_id})
+    return JsonBytes(error.body(), status=error.kind.status, headers=headers)
 
 
 def _too_large() -> GatewayError:
     return GatewayError(BODY_TOO_LARGE, f"The request body is larger than {MAX_BODY_BYTES >> 20} MB.")
 
 
-async def _send(response: HttpResponseBase, send: Send, writer: BodyWriter | None) -> None:
-    if isinstance(response, EventStream):
-        async with aclosing(response.source) as source:
-            await send(_start(response.status_code, response.items()))
-            if writer is not None and isinstance(source, DirectSource):
-                source.connect(writer)
-            async for part in source:
-                await send({"type": "http.response.body", "body": part, "more_body": True})
-            await send({"type": "http.response.body", "body": b""})
-    else:
-        content: bytes = response.content  # type: ignore[attr-defined]  # every other view returns an HttpResponse
-        await _send_whole((response.status_code, dict(response.items()), content), send)
+async def _send(response: Response, send: Send, client: Client | None) -> None:
+    if not isinstance(response, EventStream):
+        await _send_whole(response, send, client)
+        return
+    async with aclosing(response.source) as source:
+        await send(_start(response.status_code, _encoded(response.headers)))
+        if client is not None and isinstance(source, DirectSource):
+            source.connect(client)
+        async for part in source:
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
 
 
-async def _send_whole(answer: Answer, send: Send) -> None:
-    status, headers, body = answer
-    length = [] if status == 304 else [("content-length", str(len(body)))]  # of 304 it would be that of the content
-    await send(_start(status, [*headers.items(), *length]))
-    await send({"type": "http.response.body", "body": body})
+async def _send_whole(answer: Answer, send: Send, client: Client | None) -> None:
+    headers = _encoded(answer.headers)
+    if answer.status_code != 304:  # there it would be that of the content
+        headers.append((b"content-length", b"%d" % len(answer.content)))
+    if client is None or STOPPING.is_asked or not client.answer(answer.status_code, headers, answer.content):
+        await send(_start(answer.status_code, headers))
+        await send({"type": "http.response.body", "body": answer.content})
 
 
-def _start(status: int, headers: Any) -> dict[str, Any]:
-    encoded = [(_wire_name(name), value.encode("latin-1")) for name, value in headers]
+def _start(status: int, headers: list[tuple[bytes, bytes]]) -> dict[str, Any]:
+    return {"type": "http.response.start", "status": status, "headers": headers}
+
+
+def _encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    encoded = [(_wire_name(name), value.encode("latin-1")) for name, value in headers.items()]
     if STOPPING.is_asked:  # so that no client sends its next request into a connection that is just closed
         encoded.append((b"connection", b"close"))
-    return {"type": "http.response.start", "status": status, "headers": encoded}
+    return encoded
 
 
 @lru_cache(maxsize=256)
@@ -243,7 +265,19 @@ def _wire_name(name: str) -> bytes:
 def _exact_routes(resolver: URLResolver) -> dict[str, View]:
     """The routes that have no parameters, by their whole path."""
     plain = (pattern for pattern in resolver.url_patterns if isinstance(pattern, URLPattern))
-    return {f"{API_PREFIX}{pattern.pattern}": pattern.callback for pattern in plain if "<" not in str(pattern.pattern)}
+    paths = {f"{API_PREFIX}{pattern.pattern}": pattern.callback for pattern in plain if "<" not in str(pattern.pattern)}
+    return {path: _bare(callback) for path, callback in paths.items()}
+
+
+@cache
+def _bare(callback: Any) -> View:
+    """A view without what `as_view` puts around it, which is for pages: marks about CSRF, Django's kind of request."""
+    view_class: type[AsyncAPIView] = callback.view_class
+
+    def answer(request: LeanRequest, **arguments: Any) -> Awaitable[Response]:
+        return view_class().dispatch(request, **arguments)
+
+    return answer
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

@@ -1,28 +1,37 @@
-"""Parts of a stream that go to the client as they come, without a turn of the event loop for each.
+"""The short way to the client: what a server can offer beside ASGI's messages, each of which costs a turn or two.
 
-ASGI's `send` is awaited, so somebody must be woken for every part. An upstream's bytes come in a callback, and a part
-that needs no waiting can be written to the client's connection right there. A server that offers that puts a BodyWriter
-into the request's ASGI extensions (`crun.serve` does); a stream that can use it is a DirectSource. Where either is
-missing, everything goes the ordinary way: whoever wraps a stream to see its parts sees them all.
+ASGI's `send` is awaited, so somebody must be woken for every part of a stream; an upstream's bytes come in a callback,
+and a part that needs no waiting can be written to the client's connection right there. A server that offers that, and
+the other short cuts here, puts a Client into the request's ASGI extensions (`crun.serve` does); a stream that can use
+it is a DirectSource. Where either is missing everything goes the ordinary way: whoever wraps a stream to see its parts
+sees them all.
 """
 
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 from typing import Any, Final, Protocol
 
-BODY_WRITER: Final = "crun.body_writer"
+CLIENT: Final = "crun.client"
 """The name of the extension in `scope["extensions"]`."""
 
 
-class BodyWriter(Protocol):
-    """Sends parts of a body that has begun. Used only while nobody awaits `send`, which all else goes through: the
-    start of an answer, whatever must wait for a slow client, and the end."""
+class Client(Protocol):
+    """The client of one request."""
+
+    def take_body(self) -> bytes | None:
+        """The body, if all of it is here and nobody received any of it; else None, and `receive` has it."""
+
+    def when_gone(self, tell: Callable[[], object]) -> None:
+        """Have it told, once, when the client leaves before it has the whole answer. Then nobody needs to `receive`."""
+
+    def answer(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> bool:
+        """Send a whole answer, with its headers, at once. False: nothing was sent, it must go through `send`."""
 
     @property
     def is_ready(self) -> bool:
-        """Whether a part can be sent now: the client is there and reads what it gets."""
+        """Whether a part of a body can be sent now: its head was sent, the client is there and reads what it gets."""
 
     def write(self, part: bytes) -> None:
-        """Send a part, which is not empty. Only when `is_ready`."""
+        """Send a part of a body, which is not empty. Only when `is_ready`, and while nobody awaits `send`."""
 
 
 class DirectSource(AsyncGenerator[bytes, None]):
@@ -32,7 +41,7 @@ class DirectSource(AsyncGenerator[bytes, None]):
         """`parts` are those that do not."""
         self._parts = parts
 
-    def connect(self, client: BodyWriter) -> None:
+    def connect(self, client: Client) -> None:
         """The start of the answer was sent, and from now on the next part is awaited when no part is being sent."""
         raise NotImplementedError
 

@@ -4,18 +4,16 @@ import orjson
 
 from apps.core.errors import Unavailable
 from apps.gateway.runtime import current_runtime
+from apps.gateway.server.answer import Answer, JsonBytes
 from apps.gateway.server.stopping import STOPPING
-
-Answer = tuple[int, dict[str, str], bytes]
-"""Status, headers, body."""
-JSON = {"content-type": "application/json"}
 
 
 def health_answer(path: str) -> Answer:
-    """Status, headers and body for /healthz and /readyz."""
+    """The answer of /healthz and /readyz."""
     reason = _why_not_ready() if path == "/readyz" else None
     content = {"status": "ok"} if reason is None else {"status": "unavailable", "reason": reason}
-    return 200 if reason is None else 503, {**JSON, "cache-control": "no-store"}, orjson.dumps(content)
+    status = 200 if reason is None else 503
+    return JsonBytes(orjson.dumps(content), status=status, headers={"cache-control": "no-store"})
 
 
 def _why_not_ready() -> str | None:

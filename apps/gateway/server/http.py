@@ -1,23 +1,21 @@
 """A DRF view on the event loop: authentication, handler and errors are awaited, and nothing is sent to a thread."""
 
 import logging
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
-from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
-from django.http.response import HttpResponseBase
 from rest_framework.exceptions import MethodNotAllowed
 from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from apps.core.errors import Unavailable
-from apps.core.ids import new_id
-from apps.gateway.dispatch import Exchange
 from apps.gateway.errors import METHOD_NOT_ALLOWED, SERVER_ERROR, STORE_AWAY, GatewayError
 from apps.gateway.runtime import Runtime, current_runtime
+from apps.gateway.server.answer import Answer, JsonBytes, Response
 from apps.gateway.server.authentication import KeyAuthentication, presented_key
+from apps.gateway.server.lean_request import LeanRequest
 from apps.keys.contracts import KeyGrant
 
 log = logging.getLogger(__name__)
@@ -33,37 +31,12 @@ class OneRenderer(BaseContentNegotiation):
         return renderers[0], renderers[0].media_type
 
 
-class JsonBytes(HttpResponse):
-    """An answer that is JSON already."""
-
-    def __init__(self, content: bytes, *, status: int = 200, headers: dict[str, str] | None = None) -> None:
-        super().__init__(content, content_type="application/json", status=status, headers=headers)
-
-
-class EventStream(StreamingHttpResponse):
-    """Server-sent events. Whoever sends it calls `release` or `close` at the end, also when nothing was sent."""
-
-    def __init__(self, source: AsyncGenerator[bytes, None], exchange: Exchange) -> None:
-        super().__init__(source, content_type="text/event-stream; charset=utf-8")
-        self.headers["cache-control"] = "no-cache"
-        self.headers["x-accel-buffering"] = "no"
-        self.source = source
-        self._exchange = exchange
-
-    def release(self) -> None:
-        """Give back what the answer holds. What `close` does more, Django's signals, nobody here listens to."""
-        self._exchange.abandon()
-
-    def close(self) -> None:
-        self.release()
-        super().close()
-
-
 class AsyncAPIView(APIView):
     """APIView with an awaited `dispatch`. Handlers find the caller in `self.grant`, the worker in `self.runtime`."""
 
     grant: KeyGrant
     runtime: Runtime
+    request: LeanRequest  # type: ignore[assignment]  # neither Django's nor DRF's: they cost more than an answer
     request_id: str
     limit_headers: Mapping[str, str] = {}
     """What the caller has left, and the id under which its receipt is found: once they are known."""
@@ -73,12 +46,14 @@ class AsyncAPIView(APIView):
     content_negotiation_class = OneRenderer
     view_is_async = True
 
-    async def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:  # type: ignore[override]  # awaited here
-        self.args, self.kwargs = args, kwargs
-        self.request_id = getattr(request, "request_id", None) or new_id("req")
-        self.request = self.initialize_request(request)
+    async def dispatch(self, request: LeanRequest, **kwargs: Any) -> Response:  # type: ignore[override]  # awaited here
+        """The answer, whatever happens. This is all there is around a handler: `server.asgi` calls it directly."""
+        self.kwargs = kwargs
+        self.request_id = request.request_id
+        self.request = request
+        response: Response
         try:
-            response = await self._answer(request.method or "")
+            response = await self._answer(request.method)
         except GatewayError as error:
             response = self.error_response(error)
         except Unavailable as error:
@@ -86,16 +61,12 @@ class AsyncAPIView(APIView):
         except Exception:  # process edge: a bug becomes a 500 that tells nothing but its request id
             log.exception("bug while answering", extra={"request_id": self.request_id})
             response = self.error_response(GatewayError(SERVER_ERROR, f"Internal error; request id {self.request_id}."))
-        response.headers["x-request-id"] = response.headers["x-crun-generation-id"] = self.request_id
-        for name, value in self.limit_headers.items():
-            response.headers[name] = value
+        headers = response.headers
+        headers["x-request-id"] = headers["x-crun-generation-id"] = self.request_id
+        headers.update(self.limit_headers)
         return response
 
-    def initialize_request(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Request:
-        """The DRF request, without the parsers and authenticators that the data path awaits itself."""
-        return Request(request)
-
-    async def _answer(self, method: str) -> HttpResponseBase:
+    async def _answer(self, method: str) -> Response:
         self.runtime = current_runtime()
         await self.authenticate(self.request)
         name = method.lower()
@@ -103,18 +74,18 @@ class AsyncAPIView(APIView):
         if name == "head" and handler is None:
             handler = getattr(self, "get", None)
         if handler is None:
-            self.limit_headers = {"allow": ", ".join(self.allowed_methods)}
+            self.limit_headers = {"allow": ", ".join(self.allowed_methods).replace("GET", "GET, HEAD")}
             raise GatewayError(METHOD_NOT_ALLOWED, str(MethodNotAllowed(method).detail))
-        answer: HttpResponseBase = await handler(self.request, *self.args, **self.kwargs)
+        answer: Response = await handler(self.request, **self.kwargs)
         return answer
 
-    def error_response(self, error: GatewayError) -> HttpResponse:
+    def error_response(self, error: GatewayError) -> Answer:
         """The answer that an error becomes."""
         return JsonBytes(error.body(), status=error.kind.status, headers=error.headers())
 
-    async def authenticate(self, request: Request) -> None:
+    async def authenticate(self, request: LeanRequest) -> None:
         """Find out who asks. Raises GatewayError (401, 400) or Unavailable."""
-        grant = await self.runtime.keys.find(presented_key(request._request.META))
+        grant = await self.runtime.keys.find(presented_key(request.META))
         self.grant = KeyAuthentication.accept(grant)
 
 

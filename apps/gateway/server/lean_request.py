@@ -1,35 +1,31 @@
-"""A Django HttpRequest made from an ASGI scope and a whole body, without what the data path never reads."""
+"""A request as views see it: made from an ASGI scope and a whole body, with nothing that the data path never reads."""
 
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from io import BytesIO
 from typing import Any, Final
-
-from django.http import HttpRequest, QueryDict
+from urllib.parse import parse_qsl
 
 _IDEMPOTENCY_KEY: Final = "HTTP_IDEMPOTENCY_KEY"
 """May have commas within, so what came more than once is joined by what no header can have: line feeds."""
 
 
-class LeanRequest(HttpRequest):
+class LeanRequest:
     """Method, path, headers and body. No cookies, no uploads, no session."""
 
+    __slots__ = ("META", "_query", "body", "method", "path", "request_id")
+
     def __init__(self, scope: Mapping[str, Any], body: bytes, request_id: str) -> None:
-        self.method = scope["method"]
-        self.path = self.path_info = scope["path"]
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
         self.META = headers_meta(scope)
-        self.content_type = self.META.get("CONTENT_TYPE", "")
-        self.content_params = {}
-        self.resolver_match = None
+        self.body = body
         self.request_id = request_id
-        self._body = body
-        self._stream = BytesIO()
-        self._read_started = True
-        self._query = scope.get("query_string", b"")
+        self._query: bytes = scope.get("query_string", b"")
 
     @property
-    def GET(self) -> QueryDict:  # type: ignore[override]  # read so rarely that it is parsed when asked for
-        return QueryDict(self._query.decode("latin-1"))
+    def query(self) -> dict[str, str]:
+        """The query, of repeated names the last. It is read so rarely that it is parsed when asked for."""
+        return dict(parse_qsl(self._query.decode("latin-1"), keep_blank_values=True))
 
 
 def headers_meta(scope: Mapping[str, Any]) -> dict[str, Any]:

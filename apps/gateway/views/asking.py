@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from django.http.response import HttpResponseBase
-
 from apps.billing.admission import Allowance
 from apps.core.crash_points import crash_point
 from apps.core.money import format_usd
@@ -22,7 +20,8 @@ from apps.gateway.response_cache.replaying import replay
 from apps.gateway.response_cache.turn import Turn
 from apps.gateway.response_cache.wishes import HEADER as CACHE_HEADER
 from apps.gateway.routing.fallback import Fallback
-from apps.gateway.server.http import AsyncAPIView, JsonBytes
+from apps.gateway.server.answer import JsonBytes, Response
+from apps.gateway.server.http import AsyncAPIView
 
 _SESSION_HEADER: Final = "HTTP_X_SESSION_ID"
 
@@ -56,7 +55,7 @@ class AsksModel(AsyncAPIView):
 
     async def _open(self, asked: ModelRequest) -> Exchange:
         crash_point("P1")
-        meta = self.request._request.META
+        meta = self.request.META
         if _SESSION_HEADER in meta:
             self._take_session(asked.body)
         if CACHE_HEADER in meta or asked.model in self.runtime.snapshot.cached_by_default:
@@ -64,7 +63,7 @@ class AsksModel(AsyncAPIView):
         return await self._ask_upstreams(asked)
 
     async def _through_cache(self, asked: ModelRequest, meta: Mapping[str, Any]) -> Exchange:
-        turn = Turn(self.runtime, self.grant, asked, path=self.request._request.path, meta=meta)
+        turn = Turn(self.runtime, self.grant, asked, path=self.request.path, meta=meta)
         hit = await turn.find(self.request_id)
         self.cache_headers = turn.headers
         if hit is not None:
@@ -109,7 +108,7 @@ class AsksModel(AsyncAPIView):
         body, closed = await relay.whole(exchange, give)
         return JsonBytes(body, headers={"x-crun-cost": format_usd(closed.cost_nanos)})
 
-    def naming_dropped(self, response: HttpResponseBase, exchange: Exchange) -> HttpResponseBase:
+    def naming_dropped(self, response: Response, exchange: Exchange) -> Response:
         """The response, with the fields that the upstream could not be told."""
         if exchange.dropped:
             response.headers[HEADER] = header_value(exchange.dropped)
@@ -118,7 +117,7 @@ class AsksModel(AsyncAPIView):
     def _take_session(self, body: dict[str, Any]) -> None:
         """The header that OpenRouter's clients name their session in; the field of the body counts before it."""
         if body.get("session_id") is None:
-            body["session_id"] = clean_name("session_id", self.request._request.META[_SESSION_HEADER], most=MAX_USER)
+            body["session_id"] = clean_name("session_id", self.request.META[_SESSION_HEADER], most=MAX_USER)
 
     def _note_allowance(self, allowance: Allowance) -> None:
         self.limit_headers = limit_headers(allowance)

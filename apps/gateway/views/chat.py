@@ -1,12 +1,10 @@
 """POST /chat/completions."""
 
-from django.http.response import HttpResponseBase
-from rest_framework.request import Request
-
 from apps.gateway.answers import relay
 from apps.gateway.dialects.chat import parse_chat
 from apps.gateway.idempotency.guard import idempotent
-from apps.gateway.server.http import EventStream
+from apps.gateway.server.answer import EventStream, Response
+from apps.gateway.server.lean_request import LeanRequest
 from apps.gateway.views.asking import AsksModel
 
 
@@ -14,8 +12,8 @@ class ChatCompletions(AsksModel):
     """OpenAI's Chat Completions on every model of the catalog."""
 
     @idempotent
-    async def post(self, request: Request) -> HttpResponseBase:
-        chat = parse_chat(request._request.body)
+    async def post(self, request: LeanRequest) -> Response:
+        chat = parse_chat(request.body)
         exchange = await self.open_exchange(chat)
         if chat.stream:
             return self.naming_dropped(EventStream(relay.stream(exchange), exchange), exchange)

@@ -1,13 +1,11 @@
 """POST /completions."""
 
-from django.http.response import HttpResponseBase
-from rest_framework.request import Request
-
 from apps.gateway.answers import completions as completions_answer
 from apps.gateway.dialects.completions import parse_completions
 from apps.gateway.errors import GatewayError
 from apps.gateway.idempotency.guard import idempotent
-from apps.gateway.server.http import EventStream
+from apps.gateway.server.answer import EventStream, Response
+from apps.gateway.server.lean_request import LeanRequest
 from apps.gateway.views.asking import AsksModel
 
 
@@ -15,8 +13,8 @@ class Completions(AsksModel):
     """OpenAI's legacy Completions on every model of the catalog that chats."""
 
     @idempotent
-    async def post(self, request: Request) -> HttpResponseBase:
-        asked = parse_completions(request._request.body)
+    async def post(self, request: LeanRequest) -> Response:
+        asked = parse_completions(request.body)
         try:
             exchange = await self.open_exchange(asked)
         except GatewayError as error:
@@ -24,7 +22,7 @@ class Completions(AsksModel):
                 error.param = "prompt"
             raise
         if asked.stream:
-            response: HttpResponseBase = EventStream(completions_answer.stream(exchange), exchange)
+            response: Response = EventStream(completions_answer.stream(exchange), exchange)
         else:
             response = await self.whole(exchange, completions_answer.give_completion)
         return self.naming_dropped(response, exchange)

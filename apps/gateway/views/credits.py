@@ -1,13 +1,12 @@
 """GET /credits and GET /client/account/balance: what the organization has to spend, now."""
 
-from django.http import HttpResponse
-from rest_framework.request import Request
-
 from apps.gateway.admission.refusals import limit_headers
 from apps.gateway.admission.standing import standing_of
 from apps.gateway.receipts import usd_number
+from apps.gateway.server.answer import Answer
 from apps.gateway.server.client_envelope import ClientView, client_success
 from apps.gateway.server.http import AsyncAPIView, json_response
+from apps.gateway.server.lean_request import LeanRequest
 
 
 class Credits(AsyncAPIView):
@@ -15,7 +14,7 @@ class Credits(AsyncAPIView):
 
     Usage counts from the moment a request ends. A sandbox key spends no money and sees zeros."""
 
-    async def get(self, request: Request) -> HttpResponse:
+    async def get(self, request: LeanRequest) -> Answer:
         standing = await standing_of(self.runtime, self.grant)
         self.limit_headers = limit_headers(standing.allowance)
         content = {
@@ -33,6 +32,6 @@ class Credits(AsyncAPIView):
 class AccountBalance(ClientView):
     """The balance in USD in CRUN's own envelope."""
 
-    async def get(self, request: Request) -> HttpResponse:
+    async def get(self, request: LeanRequest) -> Answer:
         standing = await standing_of(self.runtime, self.grant)
         return client_success({"balance": usd_number(standing.balance_nanos)})

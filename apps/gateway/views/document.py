@@ -3,12 +3,11 @@
 from pathlib import Path
 from typing import Final
 
-from django.http import HttpResponse
-from rest_framework.request import Request
-
 from apps.gateway import openapi
 from apps.gateway.listing.models import etag_of, is_known
-from apps.gateway.server.http import AsyncAPIView, JsonBytes
+from apps.gateway.server.answer import Answer, JsonBytes
+from apps.gateway.server.http import AsyncAPIView
+from apps.gateway.server.lean_request import LeanRequest
 
 _CONTENT: Final = Path(openapi.__file__).with_name("openapi.json").read_bytes()
 _HEADERS: Final = {
@@ -21,12 +20,10 @@ _HEADERS: Final = {
 class ApiDocument(AsyncAPIView):
     """The bytes that were read when this process began."""
 
-    async def authenticate(self, request: Request) -> None:
+    async def authenticate(self, request: LeanRequest) -> None:
         """Nobody has to say who asks."""
 
-    async def get(self, request: Request) -> HttpResponse:
-        if is_known(_HEADERS["etag"], request._request.META.get("HTTP_IF_NONE_MATCH", "")):
-            response = HttpResponse(status=304, headers=_HEADERS)
-            del response.headers["content-type"]
-            return response
+    async def get(self, request: LeanRequest) -> Answer:
+        if is_known(_HEADERS["etag"], request.META.get("HTTP_IF_NONE_MATCH", "")):
+            return Answer(status=304, headers=_HEADERS)
         return JsonBytes(_CONTENT, headers=_HEADERS)

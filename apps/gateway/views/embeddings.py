@@ -1,11 +1,10 @@
 """POST /embeddings."""
 
-from django.http.response import HttpResponseBase
-from rest_framework.request import Request
-
 from apps.gateway.answers.embeddings import give_embeddings
 from apps.gateway.dialects.embeddings import parse_embeddings
 from apps.gateway.idempotency.guard import idempotent
+from apps.gateway.server.answer import Response
+from apps.gateway.server.lean_request import LeanRequest
 from apps.gateway.views.asking import AsksModel
 
 
@@ -13,6 +12,6 @@ class Embeddings(AsksModel):
     """OpenAI's embeddings on every model of the catalog that gives some."""
 
     @idempotent
-    async def post(self, request: Request) -> HttpResponseBase:
-        exchange = await self.open_exchange(parse_embeddings(request._request.body))
+    async def post(self, request: LeanRequest) -> Response:
+        exchange = await self.open_exchange(parse_embeddings(request.body))
         return self.naming_dropped(await self.whole(exchange, give_embeddings), exchange)

@@ -3,12 +3,11 @@
 import re
 from typing import Final
 
-from django.http import HttpResponse
-from rest_framework.request import Request
-
 from apps.gateway.errors import GENERATION_NOT_FOUND, GatewayError, bad_field
 from apps.gateway.receipts import public_receipt
+from apps.gateway.server.answer import Answer
 from apps.gateway.server.http import AsyncAPIView, json_response
+from apps.gateway.server.lean_request import LeanRequest
 
 _ID: Final = re.compile(r"(?:req_|chatcmpl-|cmpl-|msg_|resp_)([0-9a-f]{32})")
 
@@ -18,8 +17,8 @@ class Generation(AsyncAPIView):
 
     `id` is what `x-crun-generation-id` said, or the id of the completion."""
 
-    async def get(self, request: Request) -> HttpResponse:
-        wanted = request._request.GET.get("id", "")
+    async def get(self, request: LeanRequest) -> Answer:
+        wanted = request.query.get("id", "")
         if not wanted:
             raise bad_field("id", "Say which request: ?id= and what the header x-crun-generation-id said.")
         match = _ID.fullmatch(wanted)

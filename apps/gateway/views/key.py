@@ -4,8 +4,6 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import orjson
-from django.http import HttpResponse
-from rest_framework.request import Request
 
 from apps.billing.standing import Standing
 from apps.core.errors import Unavailable
@@ -14,7 +12,9 @@ from apps.core.money import format_usd
 from apps.gateway.admission.refusals import limit_headers
 from apps.gateway.admission.standing import standing_of
 from apps.gateway.receipts import usd_number
+from apps.gateway.server.answer import Answer
 from apps.gateway.server.http import AsyncAPIView, json_response
+from apps.gateway.server.lean_request import LeanRequest
 
 LIMIT_RESETS: Final = {"day": "daily", "week": "weekly", "month": "monthly", "lifetime": None}
 """OpenRouter's words for a budget's period."""
@@ -27,7 +27,7 @@ class Key(AsyncAPIView):
     them. The rate limits of all three levels hold side by side. While the store of money is away the live figures are
     null; what the key is and may use is still told."""
 
-    async def get(self, request: Request) -> HttpResponse:
+    async def get(self, request: LeanRequest) -> Answer:
         grant = self.grant
         standing = await self._standing()
         content = {

@@ -3,10 +3,6 @@
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from django.http import HttpRequest, HttpResponse
-from django.http.response import HttpResponseBase
-from rest_framework.request import Request
-
 from apps.billing.admission import Allowance
 from apps.gateway.admission.offers import offered
 from apps.gateway.admission.refusals import LimitReached, anthropic_limit_headers
@@ -17,7 +13,9 @@ from apps.gateway.dialects.messages.request import MessagesRequest, betas_of, pa
 from apps.gateway.dispatch import Exchange
 from apps.gateway.errors import GatewayError
 from apps.gateway.idempotency.guard import idempotent
-from apps.gateway.server.http import EventStream, JsonBytes, json_response
+from apps.gateway.server.answer import Answer, EventStream, JsonBytes, Response
+from apps.gateway.server.http import json_response
+from apps.gateway.server.lean_request import LeanRequest
 from apps.gateway.views.asking import AsksModel
 
 COUNT_HEADER: Final = "x-crun-token-count"
@@ -27,23 +25,22 @@ COUNT_HEADER: Final = "x-crun-token-count"
 class AnthropicView(AsksModel):
     """What the endpoints of this dialect have in common: errors and headers as Anthropic's clients know them."""
 
-    async def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:  # type: ignore[override]  # awaited here
-        response = await super().dispatch(request, *args, **kwargs)
+    async def dispatch(self, request: LeanRequest, **kwargs: Any) -> Response:  # type: ignore[override]  # awaited here
+        response = await super().dispatch(request, **kwargs)
         response.headers["request-id"] = self.request_id
         return response
 
-    def error_response(self, error: GatewayError) -> HttpResponse:
+    def error_response(self, error: GatewayError) -> Answer:
         status, body = anthropic_error(error, self.request_id)
         headers = error.headers()
         if isinstance(error, LimitReached):
             headers |= _limits(error.allowance)
         return JsonBytes(body, status=status, headers=headers)
 
-    def asked(self, request: Request, *, is_counting: bool = False) -> MessagesRequest:
+    def asked(self, request: LeanRequest, *, is_counting: bool = False) -> MessagesRequest:
         """The checked request. Raises GatewayError."""
-        lean = request._request
-        betas = betas_of(lean.META.get("HTTP_ANTHROPIC_BETA", ""))
-        return parse_messages(lean.body, betas, is_counting=is_counting)
+        betas = betas_of(request.META.get("HTTP_ANTHROPIC_BETA", ""))
+        return parse_messages(request.body, betas, is_counting=is_counting)
 
     def _note_allowance(self, allowance: Allowance) -> None:
         super()._note_allowance(allowance)
@@ -54,11 +51,11 @@ class Messages(AnthropicView):
     """Anthropic's Messages on every model of the catalog that chats."""
 
     @idempotent
-    async def post(self, request: Request) -> HttpResponseBase:
+    async def post(self, request: LeanRequest) -> Response:
         asked = self.asked(request)
         exchange = await self._exchange(asked)
         if asked.stream:
-            response: HttpResponseBase = EventStream(messages_answer.stream(exchange), exchange)
+            response: Response = EventStream(messages_answer.stream(exchange), exchange)
         else:
             response = await self.whole(exchange, messages_answer.give_message)
         return self.naming_dropped(response, exchange)
@@ -75,7 +72,7 @@ class Messages(AnthropicView):
 class CountTokens(AnthropicView):
     """How many tokens a request has. Free: nothing is held, and there is no record."""
 
-    async def post(self, request: Request) -> HttpResponseBase:
+    async def post(self, request: LeanRequest) -> Answer:
         asked = self.asked(request, is_counting=True)
         runtime = self.runtime
         model = offered(runtime.snapshot, asked.model, grant=self.grant)

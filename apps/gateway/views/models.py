@@ -5,8 +5,6 @@ from typing import Final
 
 import orjson
 from django.conf import settings
-from django.http import HttpResponse
-from rest_framework.request import Request
 
 from apps.gateway.admission.offers import models_for, shown
 from apps.gateway.dialects.anthropic_envelope import anthropic_error
@@ -20,7 +18,9 @@ from apps.gateway.listing.models import (
     present,
     present_as_anthropic,
 )
-from apps.gateway.server.http import AsyncAPIView, JsonBytes, json_response
+from apps.gateway.server.answer import Answer, JsonBytes
+from apps.gateway.server.http import AsyncAPIView, json_response
+from apps.gateway.server.lean_request import LeanRequest
 
 _VARIES: Final = "authorization, x-api-key, anthropic-version"
 
@@ -31,21 +31,19 @@ class ModelsView(AsyncAPIView):
     @property
     def is_anthropic(self) -> bool:
         """Whether the caller speaks Anthropic's dialect."""
-        return "HTTP_ANTHROPIC_VERSION" in self.request._request.META
+        return "HTTP_ANTHROPIC_VERSION" in self.request.META
 
-    def error_response(self, error: GatewayError) -> HttpResponse:
+    def error_response(self, error: GatewayError) -> Answer:
         if self.is_anthropic:
             status, body = anthropic_error(error, self.request_id)
             return JsonBytes(body, status=status, headers=error.headers())
         return super().error_response(error)
 
-    def fresh(self, content: bytes, etag: str) -> HttpResponse:
+    def fresh(self, content: bytes, etag: str) -> Answer:
         """The content, or 304 for a caller who has it."""
         headers = {"etag": etag, "cache-control": "private, no-cache", "vary": _VARIES}
-        if is_known(etag, self.request._request.META.get("HTTP_IF_NONE_MATCH", "")):
-            response = HttpResponse(status=304, headers=headers)
-            del response.headers["content-type"]
-            return response
+        if is_known(etag, self.request.META.get("HTTP_IF_NONE_MATCH", "")):
+            return Answer(status=304, headers=headers)
         return JsonBytes(content, headers=headers)
 
 
@@ -54,10 +52,10 @@ class Models(ModelsView):
 
     listings = Listings()
 
-    async def get(self, request: Request) -> HttpResponse:
+    async def get(self, request: LeanRequest) -> Answer:
         runtime = self.runtime
         if self.is_anthropic:
-            query = request._request.GET.dict()
+            query = request.query
             content = orjson.dumps(anthropic_page(models_for(self.grant, runtime.snapshot), query))
             return self.fresh(content, etag_of(content))
         listing = self.listings.of(self.grant, runtime.snapshot, runtime.book, now=time.time())
@@ -67,7 +65,7 @@ class Models(ModelsView):
 class ModelDetail(ModelsView):
     """One model."""
 
-    async def get(self, request: Request, model_id: str) -> HttpResponse:
+    async def get(self, request: LeanRequest, model_id: str) -> Answer:
         runtime = self.runtime
         model = shown(runtime.snapshot, model_id, grant=self.grant)
         if self.is_anthropic:
@@ -80,7 +78,7 @@ class ModelDetail(ModelsView):
 class ModelEndpoints(ModelsView):
     """The routes of one model, and how they do."""
 
-    async def get(self, request: Request, model_id: str) -> HttpResponse:
+    async def get(self, request: LeanRequest, model_id: str) -> Answer:
         runtime = self.runtime
         content = present_endpoints(
             shown(runtime.snapshot, model_id, grant=self.grant),
