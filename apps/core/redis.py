@@ -45,12 +45,13 @@ def sync_client() -> "redis.Redis":
 
 def path_connection(url: str = "") -> "redis.asyncio.Connection":
     """One connection for the data path, not connected yet; `url` names another store than that of money. It never tries
-    again by itself; its user bounds every wait and closes it after the first failure."""
+    again by itself; its user bounds every wait and closes it after the first failure. A timeout of its own would count
+    while this process is busy elsewhere."""
     pool = redis.asyncio.ConnectionPool.from_url(
         url or settings.REDIS_URL,
         protocol=PROTOCOL,
         socket_timeout=None,
-        socket_connect_timeout=CALL_TIMEOUT_S,
+        socket_connect_timeout=None,
         retry=AsyncRetry(NoBackoff(), 0),
     )
     connection: redis.asyncio.Connection = pool.make_connection()  # type: ignore[no-untyped-call]  # redis-py

@@ -2,6 +2,7 @@
 
 One connection, one batch at a time, in the order of the calls. A batch that takes too long closes the connection, so
 no reply can reach a later caller. After a failure nobody waits: calls fail at once until the store is tried again.
+Between a call and its reply nobody is woken: a batch leaves at the end of the turn, its replies come in a callback.
 """
 
 import asyncio
@@ -9,23 +10,17 @@ import hashlib
 import logging
 import math
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-import hiredis
 import redis
-import redis.asyncio
-from redis.exceptions import MasterDownError
+from redis.exceptions import MasterDownError, NoScriptError, ReadOnlyError
 
 from apps.core.errors import Unavailable
-from apps.core.redis import CALL_TIMEOUT_S, path_connection
+from apps.core.redis_link import RedisLink
 
 RETRY_S: Final = 1.0
 """After a failure the store is left alone for so long."""
-TICKS: Final = 4
-"""The time limit is counted in ticks without a reply. A process that is too busy to look at its sockets also ticks
-slowly, so it does not mistake its own lateness for the store's."""
 MAX_BATCH: Final = 128
 NEW_STORE_KEY: Final = "crun:store:{run_id}"
 NEW_STORE_MS: Final = 10**12
@@ -84,12 +79,13 @@ class ScriptClient:
         self._named = named
         self._loop = asyncio.get_running_loop()
         self._calls: list[_Call] = []
+        self._batch: list[_Call] = []
         self._wake = asyncio.Event()
-        self._wake.set()
-        self._connection: redis.asyncio.Connection | None = None
+        self._link: RedisLink | None = None
+        self._lost: RedisLink | None = None
         self._run_id = ""
         self._retry_at = 0.0
-        self._patience: _Patience | None = None
+        self._is_sending_soon = False
 
     @property
     def is_away(self) -> bool:
@@ -101,59 +97,57 @@ class ScriptClient:
         call = _Call(script, key, arguments, self._loop.create_future())
         if self.is_away:
             call.fail("the store is away", was_sent=False)
-        else:
-            self._calls.append(call)
+            return call.reply
+        self._calls.append(call)
+        if self._link is None or self._link.is_lost:
             self._wake.set()
+        elif not self._is_sending_soon and not self._batch:
+            self._is_sending_soon = True
+            self._loop.call_soon(self._send)
         return call.reply
 
     async def run(self) -> None:
-        """Carry calls to the server until cancelled; then everything still waiting fails."""
+        """Keep a connection to the server until cancelled; then everything still waiting fails."""
         try:
-            await self._attempt([])
+            await self._connect()
             while True:
                 await self._wake.wait()
                 self._wake.clear()
-                while self._calls:
-                    batch, self._calls = self._calls[:MAX_BATCH], self._calls[MAX_BATCH:]
-                    await self._attempt([call for call in batch if not call.reply.done()])
+                if self._link is not None and self._link.is_lost and not self._batch:
+                    self._lost, self._link = self._link, None
+                await self._close_lost()
+                if self._link is None and self._calls:
+                    await self._connect()
         finally:
             self._retry_at = math.inf
-            self._fail_waiting("this process stops")
-            await self._disconnect()
+            self._fail(self._batch, "this process stops", was_sent=True)
+            self._fail(self._calls, "this process stops", was_sent=False)
+            await self._close_lost()
+            if self._link is not None:
+                await self._link.close()
 
-    async def _attempt(self, batch: list[_Call]) -> None:
-        was_sent = False
-        try:
-            async with asyncio.timeout(None) as limit:
-                self._patience = _Patience(limit)
-                try:
-                    connection = await self._connected()
-                    was_sent = True
-                    await self._exchange(connection, batch)
-                finally:
-                    self._patience.stop()
-        except (redis.RedisError, OSError) as error:  # TimeoutError is an OSError
-            if not self.is_away:
-                log.warning("the store of %s is away: %s", self._named, error or type(error).__name__)
-            self._retry_at = self._loop.time() + RETRY_S
-            for call in batch:
-                call.fail("the store is away", was_sent=was_sent)
-            self._fail_waiting("the store is away")
-            await self._disconnect()
-        finally:
-            for call in batch:
-                call.fail("this process stops", was_sent=was_sent)
+    def _send(self) -> None:
+        """All calls of this turn of the loop, or that were made while a batch was under way, in one trip."""
+        self._is_sending_soon = False
+        link = self._link
+        while link is not None and self._calls and not self._batch:
+            batch, self._calls = self._calls[:MAX_BATCH], self._calls[MAX_BATCH:]
+            self._batch = [call for call in batch if not call.reply.done()]
+            if self._batch:
+                link.ask([call.command(self._run_id) for call in self._batch], self._answered)
 
-    async def _exchange(self, connection: redis.asyncio.Connection, batch: list[_Call]) -> None:
-        replies = await self._round_trip(connection, [call.command(self._run_id) for call in batch])
-        missing = [i for i, reply in enumerate(replies) if isinstance(reply, redis.exceptions.NoScriptError)]
-        if missing:
-            texts = [batch[i].command(self._run_id, by_text=True) for i in missing]
-            for i, reply in zip(missing, await self._round_trip(connection, texts), strict=True):
-                replies[i] = reply
+    def _answered(self, replies: list[Any], error: Exception | None) -> None:
+        """The replies to a batch. Scripts that the server has forgotten go once more, by their text."""
+        batch, self._batch = self._batch, []
+        if error is not None:
+            self._lose(batch, error)
+            return
+        missing: list[_Call] = []
         moved = None
         for call, reply in zip(batch, replies, strict=True):
-            if isinstance(reply, redis.ReadOnlyError | MasterDownError):
+            if isinstance(reply, NoScriptError):
+                missing.append(call)
+            elif isinstance(reply, ReadOnlyError | MasterDownError):
                 moved = reply
                 call.fail("the store is away", was_sent=True)
             elif isinstance(reply, redis.ResponseError):
@@ -162,71 +156,56 @@ class ScriptClient:
             elif not call.reply.done():
                 call.reply.set_result(reply)
         if moved is not None:  # another server takes the writes by now: a new connection finds it
-            raise moved
-
-    async def _connected(self) -> redis.asyncio.Connection:
-        if self._connection is None:
-            connection = path_connection(self._url)
-            self._connection = connection
-            await connection.connect()  # type: ignore[no-untyped-call]  # redis-py
-            loads = [("SCRIPT", "LOAD", script.text) for script in self._scripts]
-            about, *_ = await self._round_trip(connection, [("INFO", "server"), *loads])
-            self._run_id = run_id_of(about)
-            await self._round_trip(connection, [mark_of_store(self._run_id)])
-        return self._connection
-
-    async def _round_trip(
-        self, connection: redis.asyncio.Connection, commands: list[tuple[Argument, ...]]
-    ) -> list[Any]:
-        """The replies in order; an error reply stands as the exception that it is."""
-        if not commands:
-            return []
-        packed = b"".join([hiredis.pack_command(each) for each in commands])  # type: ignore[arg-type]  # its stub says a tuple of one
-        await connection.send_packed_command(packed, check_health=False)
-        replies: list[Any] = []
-        for _ in commands:
-            try:
-                replies.append(await connection.read_response(disable_decoding=True))
-            except redis.ResponseError as error:
-                replies.append(error)
-            if self._patience is not None:
-                self._patience.renew()
-        return replies
-
-    async def _disconnect(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with suppress(redis.RedisError, OSError):
-                await connection.disconnect(nowait=True)
-
-    def _fail_waiting(self, reason: str) -> None:
-        waiting, self._calls = self._calls, []
-        for call in waiting:
-            call.fail(reason, was_sent=False)
-
-
-class _Patience:
-    """Ends a timeout's block when no reply came for CALL_TIMEOUT_S."""
-
-    def __init__(self, limit: asyncio.Timeout) -> None:
-        self._limit = limit
-        self._loop = asyncio.get_running_loop()
-        self._ticks = 0
-        self._timer = self._loop.call_later(CALL_TIMEOUT_S / TICKS, self._tick)
-
-    def renew(self) -> None:
-        """A reply came."""
-        self._ticks = 0
-
-    def stop(self) -> None:
-        self._timer.cancel()
-
-    def _tick(self) -> None:
-        self._ticks += 1
-        if self._ticks >= TICKS:
-            self._limit.reschedule(self._loop.time())
+            self._lose(missing, moved)
+        elif missing and self._link is not None:
+            self._batch = missing
+            self._link.ask([call.command(self._run_id, by_text=True) for call in missing], self._answered)
         else:
-            self._timer = self._loop.call_later(CALL_TIMEOUT_S / TICKS, self._tick)
+            self._send()
+
+    def _lose(self, batch: list[_Call], error: Exception) -> None:
+        """The connection cannot be trusted any more. Nobody waits until it is tried again."""
+        self._lost, self._link = self._link, None
+        self._wake.set()
+        self._fail(batch, "the store is away", was_sent=True)
+        self._note_away(error)
+
+    def _note_away(self, error: Exception) -> None:
+        if not self.is_away:
+            log.warning("the store of %s is away: %s", self._named, error or type(error).__name__)
+        self._retry_at = self._loop.time() + RETRY_S
+        waiting, self._calls = self._calls, []
+        self._fail(waiting, "the store is away", was_sent=False)
+
+    async def _connect(self) -> None:
+        link = None
+        try:
+            link = await RedisLink.connect(self._url)
+            loads = [("SCRIPT", "LOAD", script.text) for script in self._scripts]
+            about, *_ = await link.round_trip([("INFO", "server"), *loads])
+            self._run_id = run_id_of(about)
+            await link.round_trip([mark_of_store(self._run_id)])
+        except (redis.RedisError, OSError) as error:
+            self._note_away(error)
+            if link is not None:
+                await link.close()
+        except asyncio.CancelledError:
+            if link is not None:
+                await link.close()
+            raise
+        else:
+            self._link = link
+            self._send()
+
+    async def _close_lost(self) -> None:
+        lost, self._lost = self._lost, None
+        if lost is not None:
+            await lost.close()
+
+    @staticmethod
+    def _fail(calls: list[_Call], reason: str, *, was_sent: bool) -> None:
+        for call in calls:
+            call.fail(reason, was_sent=was_sent)
 
 
 def run_id_of(about: object) -> str:

@@ -29,6 +29,7 @@ BROAD_HANDLERS = {
 }
 """Files that may catch Exception or everything, each with its reason."""
 RELEASING_HANDLERS = {
+    "apps/core/redis_link.py": "drops the connection that was just being made, and raises again",
     "apps/gateway/providers/connection.py": "closes the connection of a request that was given up, and raises again",
     "apps/gateway/dispatch.py": "closes the record whatever ended the attempt, and raises again",
     "apps/gateway/response_cache/replaying.py": "gives a hold back when no kept answer is given, and raises again",

@@ -258,7 +258,7 @@ async def bench(empty_store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     """A gateway without a database: its catalog, its money and its one key are given to it.
 
     It gives a store up ten times later than in life: busy machines make Valkey slow, and that is not tested here."""
-    for module in ("redis", "scripts"):
+    for module in ("redis", "redis_link"):
         monkeypatch.setattr(f"apps.core.{module}.CALL_TIMEOUT_S", 1.0)
     monkeypatch.setattr("apps.gateway.runtime.rebuild", make_rich)
     monkeypatch.setattr(settings, "JOURNAL_DIR", tmp_path / "journal")

@@ -58,7 +58,6 @@ def test_what_is_too_large_is_not_kept_and_takes_no_memory() -> None:
     assert recorded([bytes(1 << 20)] * (MAX_PLAIN_BYTES >> 20)) is not None
     assert recorded([bytes(1 << 20)] * (MAX_PLAIN_BYTES >> 20) + [b"x"]) is None
     packing = Packing(most_bytes=100, most_plain=MAX_PLAIN_BYTES)
-    recording = Recording(Answer(), most_bytes=100)
     for number in range(1_000):
         packing.add(str(number * 7919).encode())
     assert packing.is_too_large and packing._parts == []

@@ -38,7 +38,7 @@ def free(hold: int) -> int:
 async def workers(empty_store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[list[Worker]]:
     """Two workers that believe every answer: on a slow machine the last of 500 at once comes late."""
     monkeypatch.setattr("apps.gateway.admission.reservations.UNOPENED_S", 30.0)
-    monkeypatch.setattr("apps.core.scripts.CALL_TIMEOUT_S", 5.0)
+    monkeypatch.setattr("apps.core.redis_link.CALL_TIMEOUT_S", 5.0)
     async with (
         running_worker(tmp_path, make_states=make_rich) as one,
         running_worker(tmp_path, make_states=make_rich) as two,
@@ -453,7 +453,7 @@ async def test_without_the_store_the_answer_is_503_at_once_and_nothing_is_sent(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("django.conf.settings.REDIS_URL", "redis://127.0.0.1:1/0")
-    await bench.runtime.store._disconnect()
+    await bench.runtime.store._link.close()  # type: ignore[union-attr]  # it was connected
     loop = asyncio.get_running_loop()
     for _ in range(3):
         asked_at = loop.time()

@@ -122,7 +122,7 @@ async def test_a_dollar_and_500_requests_at_once_never_cost_more(
 ) -> None:
     # On a busy machine the last answers come late, and the store is given up too soon.
     monkeypatch.setattr("apps.gateway.admission.reservations.UNOPENED_S", 30.0)
-    monkeypatch.setattr("apps.core.scripts.CALL_TIMEOUT_S", 5.0)
+    monkeypatch.setattr("apps.core.redis_link.CALL_TIMEOUT_S", 5.0)
     budget = None if attempt % 2 else USD // 2
     limits = Limits(budget_nanos=budget, budget_period="day")
     await asyncio.gather(*storm(till, seed, 500, key_limits=limits))

@@ -16,11 +16,11 @@ async def test_a_store_that_may_not_be_written_is_away_and_connected_to_anew(til
     worker = till.workers[0]
     await worker.request(demand(till.owner, 1), cost=lambda hold: 0)
     store = worker.reservations._store
-    before = store._connection
+    before = store._link
     empty_store.execute_command("REPLICAOF", "127.0.0.1", "1")
     try:
         await worker.request(demand(till.owner, 1), cost=lambda hold: 0)
-        assert (worker.away, store.is_away, store._connection) == (1, True, None)
+        assert (worker.away, store.is_away, store._link) == (1, True, None)
         await worker.request(demand(till.owner, 1), cost=lambda hold: 0)
         assert worker.away == 2
     finally:
@@ -28,5 +28,5 @@ async def test_a_store_that_may_not_be_written_is_away_and_connected_to_anew(til
     await asyncio.sleep(1.1)
     await worker.request(demand(till.owner, 1), cost=lambda hold: 0)
     await till.settled()
-    assert len(worker.ended) == 2 and store._connection is not before
+    assert len(worker.ended) == 2 and store._link is not before
     till.check(empty_store)

@@ -14,7 +14,7 @@ __all__ = ["bench", "empty_store", "patience", "upstream"]
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """The store of money may take its time: what is tested here is not how soon it is given up."""
-    for module in ("redis", "scripts"):
+    for module in ("redis", "redis_link"):
         monkeypatch.setattr(f"apps.core.{module}.CALL_TIMEOUT_S", 5.0)
 
 
