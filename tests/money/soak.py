@@ -38,6 +38,7 @@ PARTS = {
     ],
     "dollar": [_tests("tests/money/test_one_dollar.py", 50)] * 2,
     "stores": [_tests("tests/money/test_stores_in_a_storm.py tests/money/test_limits_of_four_workers.py")],
+    "cancels": [_tests("-s tests/money/test_random_cancels.py")],
     "mutants": [Job("-m tests.money.mutating")],
 }
 """In the order in which they begin: what waits most comes first."""

@@ -5,22 +5,28 @@ Nowhere: the caller's answer, the log, the journal (which is all that the databa
 import logging
 import secrets
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
 import msgspec
 import orjson
 import pytest
+from django.db import connection
 
+from apps.billing.recovery import close_orphan
 from apps.catalog.contracts import Target
 from apps.catalog.dialects import with_defaults
 from apps.gateway.server import deadline
+from apps.usage.shipping import ship
+from tests.factories import offered, snapshot
 from tests.gateway.conftest import Bench, Call
+from tests.gateway.test_money import short_connections
 from tests.upstream.eventstream import encoded, exception
 from tests.upstream.faulty import HEAD, FaultyUpstream, chunk, reset, saying, words
 from tests.upstream.test_faults_before_answer import ask, offer
 
+__all__ = ["short_connections"]
 UPSTREAM_MODEL = "secret-upstream-model"
 REGION = {"region": "eu-central-1"}
 
@@ -93,6 +99,25 @@ def shapes(key: str) -> dict[str, bytes]:
         "an error, as if it were fine": error(told, status=200),
         "too long": http(orjson.dumps({"error": {"message": key * 4_000}})),
         "a redirect": http(b"", status=302, head=f"location: https://vendor.example/?key={key}\r\n"),
+        "a redirect with a user": http(
+            b"", status=307, head=f"location: https://{key}@vendor.example/\r\nrefresh: 0;{key}\r\n"
+        ),
+        "a traceback": http(
+            f'Traceback (most recent call last):\n  File "/srv/{key}/app.py", line 1\nValueError: {told}'.encode(),
+            status=500,
+            kind="text/plain",
+        ),
+        "a page with a script": http(
+            f"<script>var k='{key}'</script><!-- {key} -->".encode(), status=503, kind="text/html"
+        ),
+        "a challenge": http(b"{}", status=401, head=f'www-authenticate: Bearer realm="{key}", error="{key}"\r\n'),
+        "a problem": http(
+            orjson.dumps({"type": f"https://{key}/", "title": told, "detail": told, "instance": key}),
+            kind="application/problem+json",
+        ),
+        "XML": http(
+            f"<Error><Code>{key}</Code><Message>{told}</Message></Error>".encode(), status=403, kind="text/xml"
+        ),
         "headers": http(b"{}", status=401, head=f"x-echo: {key}\r\nset-cookie: key={key}\r\nretry-after: {key}\r\n"),
         "a reason": f"HTTP/1.1 500 {key}\r\ncontent-length: 0\r\n\r\n".encode(),
         "no HTTP": f"{told}\r\n\r\n".encode(),
@@ -120,9 +145,12 @@ class Places:
     store: Any
     log: pytest.LogCaptureFixture
     calls: list[Call]
+    rows: list[str] = field(default_factory=list)
+    """Every row of every table, where there is a database."""
 
     def texts(self) -> Iterator[str]:
         yield from (str(call.sent) for call in self.calls)
+        yield from self.rows
         yield self.log.text
         yield from (str(record.__dict__) for record in self.log.records)
         segments = self.bench.runtime.journal.folder.glob("*.seg")
@@ -212,3 +240,56 @@ async def test_c38_nor_one_whose_upstream_cannot_be_reached(
         places.calls.append(await ask(bench))
         assert places.calls[-1].status == 502
     await nobody_kept(keys, places)
+
+
+@pytest.mark.asyncio
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("chat/completions", {"messages": [{"role": "user", "content": "x"}]}),
+        ("messages", {"messages": [{"role": "user", "content": "x"}], "max_tokens": 5}),
+        ("completions", {"prompt": "x"}),
+        ("embeddings", {"input": "x"}),
+    ],
+)
+async def test_c38_nor_at_any_endpoint_nor_in_the_database(
+    bench: Bench,
+    empty_store: Any,
+    caplog: pytest.LogCaptureFixture,
+    short_connections: None,
+    path: str,
+    fields: dict[str, Any],
+) -> None:
+    """Requests with an idempotency key, whose answers are kept; all is shipped, every row of every table is read."""
+    caplog.set_level(logging.DEBUG)
+    places, keys = Places(bench, empty_store, caplog, []), []
+    kinds: dict[str, Any] = {"output_modalities": ("embeddings",)} if path == "embeddings" else {}
+    async with FaultyUpstream(saying()) as upstream:
+        for name in shapes(""):
+            for stream in (False, True)[: 1 if path == "embeddings" else 2]:
+                keys.append(key := CREDENTIALS["openai"]())
+                upstream.behaviour = saying(shapes(key)[name])
+                model = offered(id="unkept", targets=(target(upstream, "openai", key),), **kinds)
+                bench.runtime.catalog.snapshot = snapshot(model)
+                body = {"model": "unkept", **fields} | ({"stream": True} if stream else {})
+                headers = {"authorization": f"Bearer {bench.key}", "idempotency-key": f"{name} {stream}"}
+                places.calls.append(await bench.call(f"/api/v1/{path}", body, headers=headers))
+    await bench.runtime.reservations.drain(10)
+    journals = bench.runtime.journal.folder.parent
+    await bench.runtime.bridge.read(lambda: ship(journals, close_orphan=close_orphan))
+    places.rows = await bench.runtime.bridge.read(every_row)
+    assert sum("unkept" in row for row in places.rows) >= len(keys) // 2
+    await nobody_kept(keys, places)
+
+
+def every_row() -> list[str]:
+    """What stands in the database, as text."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+        tables = [name for (name,) in cursor.fetchall()]
+        rows: list[str] = []
+        for table in tables:
+            cursor.execute(f'SELECT t::text FROM "{table}" t')  # noqa: S608 - the database's own names
+            rows += [str(row) for (row,) in cursor.fetchall()]
+    return rows
