@@ -170,6 +170,8 @@ class Target(msgspec.Struct, frozen=True):
     zero_retention: bool = False
     """Its provider keeps nothing of a request once that is answered."""
     quantization: str = QUANTIZATIONS[0]
+    canary_percent: int = 0
+    """The share of conversations that it gets, whatever its weight: a route on trial. 0: it is none."""
     """The windows of the route and of its provider, the earlier first, as far as they were not over on loading."""
     credential_id: str = ""
     """The organization's own provider key that `api_key` is; "" for the operator's credential."""

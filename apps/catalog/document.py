@@ -92,6 +92,7 @@ class RouteEntry:
     weight: int = 1
     enabled: bool = True
     quantization: str = QUANTIZATIONS[0]
+    canary_percent: int = 0
     maintenance: MaintenanceEntry | None = None
 
 
@@ -296,6 +297,7 @@ _ROUTE_KEYS = {
         required=True,
     ),
     "weight": Key(scalar(integer(1, _MAX_WEIGHT)), "weight"),
+    "canary_percent": Key(scalar(integer(0, 100)), "canary_percent"),
     "quantization": Key(scalar(one_of(QUANTIZATIONS)), "quantization"),
     "enabled": Key(scalar(true_or_false), "enabled"),
     "maintenance": Key(read_maintenance, "maintenance"),
@@ -380,6 +382,7 @@ def _render_model(entry: ModelEntry) -> Iterator[str]:
         ]
         pairs += [f"weight: {route.weight}"] + ([] if route.enabled else ["enabled: false"])
         pairs += [] if route.quantization == QUANTIZATIONS[0] else [f"quantization: {route.quantization}"]
+        pairs += [f"canary_percent: {route.canary_percent}"] if route.canary_percent else []
         pairs += [] if route.maintenance is None else [render_maintenance(route.maintenance)]
         yield f"  - {{{', '.join(pairs)}}}"
     yield "prices:" if entry.prices else "prices: []"

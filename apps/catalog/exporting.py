@@ -67,6 +67,7 @@ def _route(row: Route) -> RouteEntry:
         provider=row.provider_id,
         upstream_model=row.upstream_model,
         quantization=row.quantization,
+        canary_percent=row.canary_percent,
         weight=row.weight,
         enabled=row.enabled,
         maintenance=_maintenance(row),

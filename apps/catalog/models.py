@@ -236,6 +236,11 @@ class Route(Maintained):
     provider = models.ForeignKey(Provider, on_delete=models.PROTECT, related_name="routes")
     upstream_model = models.CharField(max_length=200)
     weight = models.PositiveIntegerField(default=1, validators=[MinValueValidator(1), MaxValueValidator(1000)])
+    canary_percent = models.PositiveSmallIntegerField(
+        default=0,
+        validators=[MaxValueValidator(100)],
+        help_text="A route on trial: this share of conversations comes here first, all others last. 0: by weight.",
+    )
     quantization = models.CharField(
         max_length=10, choices=[(name, name) for name in QUANTIZATIONS], default=QUANTIZATIONS[0]
     )
@@ -248,6 +253,7 @@ class Route(Maintained):
             *Maintained.Meta.constraints,
             models.UniqueConstraint(fields=["model", "provider", "upstream_model"], name="route_unique"),
             models.CheckConstraint(condition=Q(weight__gte=1, weight__lte=1000), name="route_weight_in_range"),
+            models.CheckConstraint(condition=Q(canary_percent__lte=100), name="route_canary_in_range"),
         ]
 
     def __str__(self) -> str:

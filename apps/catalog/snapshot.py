@@ -93,6 +93,7 @@ def _target(route: Route, keys: dict[str, str]) -> Target:
         collects_data=provider.collects_data,
         zero_retention=provider.zero_retention,
         quantization=route.quantization,
+        canary_percent=route.canary_percent,
     )
 
 

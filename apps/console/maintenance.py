@@ -20,7 +20,15 @@ class RouteForm(forms.ModelForm):
 
     class Meta:
         model = Route
-        fields = ("provider", "upstream_model", "weight", "enabled", "quantization", *MAINTENANCE_FIELDS)
+        fields = (
+            "provider",
+            "upstream_model",
+            "weight",
+            "canary_percent",
+            "enabled",
+            "quantization",
+            *MAINTENANCE_FIELDS,
+        )
 
 
 def maintenance_words(row: Maintained, now: datetime) -> str:

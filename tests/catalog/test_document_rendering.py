@@ -94,6 +94,7 @@ def documents(draw: st.DrawFn) -> CatalogDocument:
         upstream_model=st.text(ASCII_VISIBLE, min_size=1, max_size=40),
         weight=st.integers(1, 1000),
         quantization=st.sampled_from(QUANTIZATIONS),
+        canary_percent=st.integers(0, 100),
         enabled=st.booleans(),
     )
     models = st.builds(

@@ -102,6 +102,46 @@ def test_a_session_hops_while_its_route_rests_and_returns() -> None:
     assert order(offer, upstreams, mine) == ["a", "b"]
 
 
+CANARY = offered(
+    targets=(target("a", 1), msgspec.structs.replace(target("new", 1_000), canary_percent=5), target("b", 3))
+)
+
+
+def test_a_canary_gets_its_share_of_sessions_and_is_the_last_way_for_others() -> None:
+    upstreams = worker()
+    orders = [order(CANARY, upstreams, asked(f"s{number}")) for number in range(10_000)]
+    assert Counter(names.index("new") for names in orders) == {0: 519, 2: 9_481}
+    assert Counter(names[0] for names in orders if names[0] != "new") == {"a": 2_387, "b": 7_094}
+    assert orders[:500] == [order(CANARY, worker(), asked(f"s{number}")) for number in range(500)]
+    without = offered(targets=(CANARY.targets[0], CANARY.targets[2]))
+    assert [[name for name in names if name != "new"] for names in orders[:500]] == [
+        order(without, upstreams, asked(f"s{number}")) for number in range(500)
+    ]
+
+
+def test_the_sessions_of_a_canary_stay_in_it_when_it_grows() -> None:
+    upstreams = worker()
+    larger = offered(
+        targets=tuple(msgspec.structs.replace(each, canary_percent=2 * each.canary_percent) for each in CANARY.targets)
+    )
+    few, more = (
+        {number for number in range(2_000) if order(offer, upstreams, asked(f"s{number}"))[0] == "new"}
+        for offer in (CANARY, larger)
+    )
+    assert few < more
+    small = asked(size=0)
+    drawn = sum(order(CANARY, upstreams, small)[0] == "new" for _ in range(2_000))
+    assert 50 < drawn < 160
+
+
+def test_a_canary_that_rests_is_left_alone() -> None:
+    upstreams = worker()
+    mine = next(asked(f"s{n}") for n in range(1_000) if order(CANARY, upstreams, asked(f"s{n}"))[0] == "new")
+    for _ in range(FAILURES_TO_REST):
+        upstreams.of(CANARY.targets[1]).failed()
+    assert order(CANARY, upstreams, mine)[2] == "new"
+
+
 def turns(system: str, first: str, *others: str) -> list[dict[str, Any]]:
     said = [{"role": "assistant" if n % 2 == 0 else "user", "content": text} for n, text in enumerate(others)]
     return [{"role": "system", "content": system}, {"role": "user", "content": first}, *said]

@@ -116,13 +116,23 @@ def check_price(price: Price, preferences: Preferences, *, service_tier: str) ->
 def _weighted(targets: Iterable[Target], session: bytes | None) -> list[Target]:
     """By weighted rendezvous: each route draws a number, and the heavier it is, the nearer to the top that gets.
 
-    A session's numbers are always the same, so a route that comes or goes moves no session but its own."""
+    A session's numbers are always the same, so a route that comes or goes moves no session but its own. A canary comes
+    first for its share of sessions, and last for all others: when it rests or fails, the rest of the order stands."""
 
-    def place(target: Target) -> float:
-        drawn = random.random() if session is None else draw(session, target)  # noqa: S311 - no secret, a load
-        return math.log(drawn or 1e-300) / target.weight
+    def place(target: Target) -> tuple[int, float]:
+        drawn = _drawn(session, target)
+        if not target.canary_percent:
+            return 0, math.log(drawn) / target.weight
+        return (1 if 100 * _drawn(session, target, b"canary") < target.canary_percent else -1), drawn
 
     return sorted(targets, key=place, reverse=True)
+
+
+def _drawn(session: bytes | None, target: Target, purpose: bytes = b"") -> float:
+    """Above 0 and below 1: the session's own number, or any where there is no session."""
+    if session is None:
+        return random.random() or 0.5  # noqa: S311 - no secret, a load
+    return draw(session, target, purpose)
 
 
 def _staying(targets: list[Target], session: bytes | None, upstreams: Upstreams) -> list[Target]:
