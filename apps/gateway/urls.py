@@ -12,6 +12,7 @@ from apps.gateway.views.generation import Generation
 from apps.gateway.views.key import Key
 from apps.gateway.views.messages import CountTokens, Messages
 from apps.gateway.views.models import ModelDetail, ModelEndpoints, Models
+from apps.gateway.views.responses import Responses
 
 app_name = "gateway"
 
@@ -21,6 +22,7 @@ urlpatterns = [
     path("embeddings", Embeddings.as_view(), name="embeddings"),
     path("messages/count_tokens", CountTokens.as_view(), name="count-tokens"),
     path("messages", Messages.as_view(), name="messages"),
+    path("responses", Responses.as_view(), name="responses"),
     path("models", Models.as_view(), name="models"),
     path("models/<path:model_id>/endpoints", ModelEndpoints.as_view(), name="model-endpoints"),
     path("models/<path:model_id>", ModelDetail.as_view(), name="model"),

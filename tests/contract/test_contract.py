@@ -20,6 +20,7 @@ CHAT = "POST /chat/completions"
 OWN_MODEL = "truth-echo"
 MODEL_OF = {
     CHAT: OWN_MODEL,
+    "POST /responses": OWN_MODEL,
     "POST /messages": OWN_MODEL,
     "POST /messages/count_tokens": OWN_MODEL,
     "POST /completions": OWN_MODEL,

@@ -5,7 +5,8 @@ from typing import Any
 import orjson
 import pytest
 
-from apps.gateway.dialects.messages.request import MessagesRequest, betas_of, is_strict, parse_messages
+from apps.gateway.dialects.messages.request import MessagesRequest, betas_of, parse_messages
+from apps.gateway.dialects.translated_chat import is_strict
 from apps.gateway.errors import GatewayError
 
 MARK = {"type": "ephemeral"}

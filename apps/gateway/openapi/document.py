@@ -8,14 +8,15 @@ from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.openapi import AutoSchema
 
 from apps.gateway import urls
-from apps.gateway.openapi import account, asking, chat, messages
+from apps.gateway.openapi import account, asking, chat, messages, responses
 from apps.gateway.openapi.operations import OPERATIONS
 from apps.gateway.openapi.shapes import Schema, text
 
 FILE: Final = Path(__file__).with_name("openapi.json")
 """What the gateway serves."""
 VERSION: Final = "1.0.0"
-_TAGS: Final = ("Chat", "Messages", "Completions", "Embeddings", "Models", "Account", "Document")
+_SCHEMAS: Final = chat.SCHEMAS | asking.SCHEMAS | messages.SCHEMAS | responses.SCHEMAS | account.SCHEMAS
+_TAGS: Final = ("Chat", "Responses", "Messages", "Completions", "Embeddings", "Models", "Account", "Document")
 _DESCRIPTION: Final = (
     "Language models of many vendors through one API that the clients of OpenAI speak. Send your key as"
     " `Authorization: Bearer KEY` or `X-API-KEY: KEY`. `HEAD` works wherever `GET` does."
@@ -91,7 +92,7 @@ def api_document() -> dict[str, Any]:
         "tags": [{"name": name} for name in _TAGS],
         "paths": paths,
         "components": {
-            "schemas": dict(sorted((chat.SCHEMAS | asking.SCHEMAS | messages.SCHEMAS | account.SCHEMAS).items())),
+            "schemas": dict(sorted(_SCHEMAS.items())),
             "headers": {
                 name: {"schema": schema, "description": words, "required": required}
                 for name, (schema, words, required) in _HEADERS.items()

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from apps.gateway.listing.models import MAX_PAGE
-from apps.gateway.openapi import asking, chat, messages
+from apps.gateway.openapi import asking, chat, messages, responses
 from apps.gateway.openapi.shapes import Schema, answer, integer, ref, text
 
 JSON: Final = "application/json"
@@ -200,6 +200,17 @@ _COUNT: Final = _in_anthropics_words(
         },
     )
 )
+_RESPONSES: Final = _asking(
+    "createResponse",
+    "An answer in the form of OpenAI's Responses API, whole or as a stream",
+    tag="Responses",
+    request="ResponsesRequest",
+    examples={"whole": responses.REQUEST_EXAMPLE, "stream": {**responses.REQUEST_EXAMPLE, "stream": True}},
+    answers={
+        JSON: ("ResponsesAnswer", responses.ANSWER_EXAMPLE),
+        EVENTS: ("ResponsesEvent", responses.STREAM_EXAMPLE),
+    },
+)
 _COMPLETIONS: Final = _asking(
     "createCompletion",
     "A text that goes on from a prompt, whole or as a stream (legacy)",
@@ -225,6 +236,7 @@ _EMBEDDINGS: Final = _asking(
 
 OPERATIONS: Final[dict[tuple[str, str], Schema]] = {
     ("/chat/completions", "post"): _CHAT,
+    ("/responses", "post"): _RESPONSES,
     ("/messages", "post"): _MESSAGES,
     ("/messages/count_tokens", "post"): _COUNT,
     ("/completions", "post"): _COMPLETIONS,

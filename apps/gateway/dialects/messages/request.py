@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
 from apps.gateway.dialects.anthropic_envelope import THREADS_UNSUPPORTED
-from apps.gateway.dialects.chat import ChatRequest, media_length
+from apps.gateway.dialects.chat import media_length
 from apps.gateway.dialects.chat_fields import (
     A_BOOL,
     AN_OBJECT,
@@ -23,9 +23,9 @@ from apps.gateway.dialects.chat_fields import (
     number_from,
 )
 from apps.gateway.dialects.messages.conversation import chat_messages
-from apps.gateway.dialects.plain_chat import plain_chat
 from apps.gateway.dialects.strict_json import MAX_TEXT_BYTES, read_object, too_much_text
 from apps.gateway.dialects.texts import TextPlace, texts_within
+from apps.gateway.dialects.translated_chat import TranslatedChat, is_strict
 from apps.gateway.errors import BAD_REQUEST, GatewayError, bad_field
 
 _SHARED: Final = ("models", "provider", "session_id", "sandbox")
@@ -51,7 +51,7 @@ _COUNTED_WITHOUT: Final = 1
 
 
 @dataclass(slots=True)
-class MessagesRequest(ChatRequest):
+class MessagesRequest(TranslatedChat):
     """A valid request. `body` is the chat that is asked of upstreams with another dialect."""
 
     native: dict[str, Any] = field(default_factory=dict)
@@ -72,10 +72,6 @@ class MessagesRequest(ChatRequest):
         """All text in it that goes to an upstream, where it stands: in the chat, and in the request as it came."""
         yield from texts_within(self.body)
         yield from texts_within(self.native)
-
-    def for_openai(self, upstream_model: str) -> tuple[dict[str, Any], tuple[str, ...]]:
-        """The chat without what only some upstreams take."""
-        return plain_chat(self.body, upstream_model)
 
 
 def parse_messages(raw: bytes, betas: tuple[str, ...] = (), *, is_counting: bool = False) -> MessagesRequest:
@@ -246,21 +242,6 @@ def _format(native: dict[str, Any]) -> dict[str, Any]:
         raise bad_field("output_config.format", "format must be of the type json_schema and have a schema.")
     described = {"name": "answer", "schema": schema, "strict": is_strict(schema)}
     return {"response_format": {"type": "json_schema", "json_schema": described}}
-
-
-def is_strict(schema: Any) -> bool:
-    """Whether a schema has what OpenAI demands of one that it keeps to: closed objects, all fields required."""
-    if isinstance(schema, list):
-        return all(map(is_strict, schema))
-    if not isinstance(schema, dict):
-        return True
-    properties = schema.get("properties")
-    if isinstance(properties, dict):
-        required = schema.get("required")
-        demands_all = isinstance(required, list) and all(name in required for name in properties)
-        return schema.get("additionalProperties") is False and demands_all and all(map(is_strict, properties.values()))
-    is_open = schema.get("type") == "object"
-    return not is_open and all(is_strict(value) for value in schema.values() if isinstance(value, dict | list))
 
 
 def _list(name: str, value: Any) -> None:

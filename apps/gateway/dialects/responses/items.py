@@ -1,0 +1,183 @@
+"""Input items of the Responses API as messages of Chat Completions, for upstreams of any dialect. Pure.
+
+Source: `ResponseInputItem` and the content types in the reference of OpenAI's Responses API.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from apps.gateway.dialects.thoughts import is_packed, unpack
+from apps.gateway.dialects.vendor_json import write_json
+from apps.gateway.errors import bad_field
+
+Item = dict[str, Any]
+Lost = list[str]
+CUSTOM_FIELD: Final = "input"
+"""A custom tool is a function of one text for upstreams that know functions only."""
+_ROLES: Final = {"user": "user", "system": "system", "developer": "system"}
+
+
+class Conversation:
+    """Takes items in their order. What an answer was made of (thoughts, text, calls) becomes one message again."""
+
+    def __init__(self, lost: Lost) -> None:
+        """What has no place is added to `lost`."""
+        self.messages: list[dict[str, Any]] = []
+        self._lost = lost
+        self._answer: dict[str, Any] | None = None
+        self._extras: dict[str, dict[str, Any]] = {}
+
+    def add(self, item: Any, place: str) -> None:
+        """One item. Raises GatewayError (400) naming the place of what is wrong."""
+        if type(item) is not dict:
+            raise bad_field(place, "An input item must be an object.")
+        kind = item.get("type", "message")
+        if kind == "item_reference" or (kind is None and "role" not in item):
+            raise bad_field(place, "An item that is only named must have been stored; send it whole.")
+        take = _OF_KIND.get(kind or "message")
+        if take is None:
+            self._lost.append(f"input.{kind}")
+            return
+        take(self, item, place)
+
+    def end(self) -> list[dict[str, Any]]:
+        """The messages, when all items were taken."""
+        self._answer = None
+        return self.messages
+
+    def _message(self, item: Item, place: str) -> None:
+        role, content = item.get("role"), item.get("content")
+        if role == "assistant":
+            self._said(content, f"{place}.content")
+            return
+        if type(role) is not str or role not in _ROLES:
+            raise bad_field(f"{place}.role", f"role must be one of: assistant, {', '.join(_ROLES)}.")
+        self._answer = None
+        self.messages.append({"role": _ROLES[role], "content": content_of(content, f"{place}.content", self._lost)})
+
+    def _said(self, content: Any, place: str) -> None:
+        """Text of an earlier answer, or its refusal."""
+        answer = self._begun(after=("content", "refusal", "tool_calls"))
+        if type(content) is str:
+            answer["content"] = content
+            return
+        texts = []
+        for index, part in enumerate(_parts(content, place)):
+            said = part.get("refusal" if part["type"] == "refusal" else "text")
+            if type(said) is not str:
+                raise bad_field(f"{place}[{index}]", "The parts of an answer are text or a refusal.")
+            if part["type"] == "refusal":
+                answer["refusal"] = answer.get("refusal", "") + said
+            else:
+                texts.append(said)
+        answer["content"] = "".join(texts)
+
+    def _call(self, item: Item, place: str) -> None:
+        arguments = item.get("arguments")
+        if type(arguments) is not str:
+            raise bad_field(f"{place}.arguments", "arguments must be a string.")
+        self._add_call(item, place, arguments)
+
+    def _custom_call(self, item: Item, place: str) -> None:
+        given = item.get("input")
+        if type(given) is not str:
+            raise bad_field(f"{place}.input", "input must be a string.")
+        self._add_call(item, place, write_json({CUSTOM_FIELD: given}).decode())
+
+    def _add_call(self, item: Item, place: str, arguments: str) -> None:
+        call_id, name = item.get("call_id"), item.get("name")
+        if type(call_id) is not str or type(name) is not str or not name:
+            raise bad_field(place, "A call must have a call_id and a name.")
+        call = {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
+        if call_id in self._extras:
+            call["extra_content"] = self._extras[call_id]
+        self._begun().setdefault("tool_calls", []).append(call)
+
+    def _output(self, item: Item, place: str) -> None:
+        if type(item.get("call_id")) is not str:
+            raise bad_field(f"{place}.call_id", "call_id must be a string.")
+        self._answer = None
+        output = content_of(item.get("output"), f"{place}.output", self._lost)
+        self.messages.append({"role": "tool", "tool_call_id": item["call_id"], "content": output})
+
+    def _reasoning(self, item: Item, place: str) -> None:
+        answer = self._begun(after=("content", "refusal", "tool_calls", "reasoning_details", "reasoning_content"))
+        sealed = item.get("encrypted_content")
+        if is_packed(sealed):
+            carried = unpack(str(sealed))
+            self._extras |= carried.extras
+            unsigned = [entry for entry in carried.details if "format" not in entry]
+            if signed := [entry for entry in carried.details if "format" in entry]:
+                answer["reasoning_details"] = signed
+            if thought := "".join(str(entry.get("text") or "") for entry in unsigned):
+                answer["reasoning_content"] = thought
+            return
+        if sealed:
+            self._lost.append("input.reasoning.encrypted_content")
+        said = [each.get("text") for name in ("content", "summary") for each in _dicts(item.get(name))]
+        if thought := "\n\n".join(text for text in said if isinstance(text, str) and text):
+            answer["reasoning_content"] = thought
+
+    def _begun(self, *, after: tuple[str, ...] = ()) -> dict[str, Any]:
+        """The answer that is being put together; another one if it has any of these already."""
+        if self._answer is None or any(name in self._answer and self._answer[name] is not None for name in after):
+            self._answer = {"role": "assistant", "content": None}
+            self.messages.append(self._answer)
+        return self._answer
+
+
+def content_of(content: Any, place: str, lost: Lost) -> Any:
+    """Text, or content parts. Raises GatewayError (400)."""
+    if type(content) is str:
+        return content
+    parts = [_part(part, f"{place}[{index}]", lost) for index, part in enumerate(_parts(content, place))]
+    return [part for part in parts if part is not None]
+
+
+def _parts(content: Any, place: str) -> list[Item]:
+    if type(content) is not list:
+        raise bad_field(place, "Must be a string or a list of content parts.")
+    for index, part in enumerate(content):
+        if type(part) is not dict or type(part.get("type")) is not str:
+            raise bad_field(f"{place}[{index}]", "A content part must be an object with a type.")
+    return content
+
+
+def _part(part: Item, place: str, lost: Lost) -> Item | None:
+    kind = part["type"]
+    if kind in ("input_text", "output_text", "text"):
+        if type(part.get("text")) is not str:
+            raise bad_field(f"{place}.text", "text must be a string.")
+        return {"type": "text", "text": part["text"]}
+    if kind == "input_image":
+        if type(part.get("image_url")) is not str:
+            raise bad_field(f"{place}.image_url", "An image must have its image_url: no files are stored here.")
+        detail = {"detail": part["detail"]} if part.get("detail") not in (None, "auto") else {}
+        return {"type": "image_url", "image_url": {"url": part["image_url"], **detail}}
+    if kind == "input_file":
+        source = part.get("file_data") or part.get("file_url")
+        if type(source) is not str:
+            raise bad_field(place, "A file must have its file_data or file_url: none are stored here.")
+        name = part.get("filename")
+        return {
+            "type": "file",
+            "file": {"file_data": source, "filename": name if type(name) is str else "document.pdf"},
+        }
+    if kind == "input_audio":
+        return {"type": "input_audio", "input_audio": part.get("input_audio")}
+    lost.append(f"input.{kind}")
+    return None
+
+
+def _dicts(found: object) -> list[dict[str, Any]]:
+    return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
+
+
+_OF_KIND: Final[dict[str, Callable[[Conversation, Item, str], None]]] = {
+    "message": Conversation._message,
+    "function_call": Conversation._call,
+    "custom_tool_call": Conversation._custom_call,
+    "function_call_output": Conversation._output,
+    "custom_tool_call_output": Conversation._output,
+    "reasoning": Conversation._reasoning,
+}

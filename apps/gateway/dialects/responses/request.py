@@ -1,0 +1,268 @@
+"""A request of the Responses API: checked, and made a Chat Completions request that any upstream takes. Pure.
+
+Source: `ResponseCreateParams` in the reference of OpenAI's Responses API.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final
+
+from apps.gateway.dialects.chat import media_length
+from apps.gateway.dialects.chat_fields import (
+    A_BOOL,
+    A_STRING,
+    AN_OBJECT,
+    MAX_USER,
+    Check,
+    check_fields,
+    check_texts,
+    clean_name,
+    integer_from,
+    name_model,
+)
+from apps.gateway.dialects.responses.items import CUSTOM_FIELD, Conversation
+from apps.gateway.dialects.strict_json import MAX_TEXT_BYTES, read_object, too_much_text
+from apps.gateway.dialects.translated_chat import TranslatedChat, is_strict
+from apps.gateway.errors import BAD_REQUEST, GatewayError, bad_field
+
+ENCRYPTED: Final = "reasoning.encrypted_content"
+_LOGPROBS: Final = "message.output_text.logprobs"
+_SAME: Final = (
+    "models", "provider", "session_id", "sandbox", "stream", "temperature", "top_p", "parallel_tool_calls",
+    "service_tier", "safety_identifier", "prompt_cache_key", "metadata",
+)  # fmt: skip
+_KNOWN: Final = frozenset({
+    *_SAME, "model", "input", "instructions", "max_output_tokens", "text", "tools", "tool_choice", "reasoning",
+    "include", "user", "store", "top_logprobs", "stream_options", "previous_response_id",
+})  # fmt: skip
+_SAID_BY_SILENCE: Final[dict[str, tuple[object, ...]]] = {"background": (False,), "truncation": ("disabled",)}
+_STATE: Final = {
+    "background": "Answers are not made in the background here: ask with stream.",
+    "conversation": "Conversations are not kept here: send the whole input.",
+    "prompt": "Prompts are not stored here: send the input itself.",
+}
+NO_PREVIOUS: Final = "previous_response_not_found"
+
+
+@dataclass(slots=True)
+class ResponsesRequest(TranslatedChat):
+    """A valid request. `body` is the chat that upstreams are asked."""
+
+    told: dict[str, Any] = field(default_factory=dict)
+    """The request as it came: answers repeat its settings."""
+    custom_tools: frozenset[str] = frozenset()
+    """Names of tools whose input is a text."""
+
+    content_field: ClassVar[str] = "input"
+
+    @property
+    def shows_thoughts(self) -> bool:
+        """Whether the caller asked for a summary of reasoning."""
+        reasoning = self.told.get("reasoning") or {}
+        return bool(reasoning.get("summary") or reasoning.get("generate_summary"))
+
+    @property
+    def wants_encrypted(self) -> bool:
+        """Whether reasoning is to come with what the next request needs of it."""
+        return ENCRYPTED in (self.told.get("include") or ())
+
+
+def parse_responses(raw: bytes) -> ResponsesRequest:
+    """Check a request body. Raises GatewayError (400, 413) naming the first field that is wrong."""
+    told = read_object(raw)
+    name_model(told)
+    for name, value in told.items():
+        if value is not None and (check := _CHECKS.get(name)) is not None:
+            check(name, value)
+    _refuse(told)
+    lost = [name for name, value in told.items() if name not in _KNOWN and not _says_nothing(name, value)]
+    tools = _Tools(told, lost)
+    chat = _chat(told, tools, lost)
+    if len(raw) > MAX_TEXT_BYTES and len(raw) - media_length(chat["messages"]) > MAX_TEXT_BYTES:
+        raise too_much_text()
+    asked = ResponsesRequest(
+        model=told["model"],
+        stream=told.get("stream") is True,
+        choices=1,
+        body=chat,
+        body_bytes=len(raw),
+        lost=tuple(dict.fromkeys(lost)),
+        told=told,
+        custom_tools=frozenset(tools.custom),
+    )
+    asked.grow_as_written()
+    return asked
+
+
+def _says_nothing(name: str, value: Any) -> bool:
+    return value is None or value in _SAID_BY_SILENCE.get(name, ())
+
+
+def _refuse(told: dict[str, Any]) -> None:
+    """References to state that is not here."""
+    for name, message in _STATE.items():
+        if not _says_nothing(name, told.get(name)):
+            raise bad_field(name, message)
+    if told.get("previous_response_id") is not None:
+        message = "Earlier answers are not kept here: send the whole input, with store set to false."
+        raise GatewayError(BAD_REQUEST, message, param="previous_response_id", code=NO_PREVIOUS)
+
+
+def _chat(told: dict[str, Any], tools: "_Tools", lost: list[str]) -> dict[str, Any]:
+    chat: dict[str, Any] = {name: told[name] for name in _SAME if told.get(name) is not None}
+    chat["model"] = told["model"]
+    if told.get("max_output_tokens") is not None:
+        chat["max_tokens"] = told["max_output_tokens"]
+    if told.get("user") is not None:
+        chat["user"] = clean_name("user", told["user"], most=MAX_USER, least=0)
+    if told.get("top_logprobs") or _LOGPROBS in (told.get("include") or ()):
+        chat |= {"logprobs": True, "top_logprobs": told.get("top_logprobs") or 0}
+    chat |= _reasoning(told.get("reasoning") or {}, lost)
+    chat |= _text(told.get("text") or {})
+    chat |= tools.chat
+    check_fields(chat)
+    chat["messages"] = _messages(told, lost)
+    return chat
+
+
+def _messages(told: dict[str, Any], lost: list[str]) -> list[dict[str, Any]]:
+    given = told.get("input")
+    conversation = Conversation(lost)
+    if told.get("instructions"):
+        conversation.add({"role": "system", "content": told["instructions"]}, "instructions")
+    if type(given) is str:
+        conversation.add({"role": "user", "content": given}, "input")
+    elif type(given) is list and given:
+        for index, item in enumerate(given):
+            conversation.add(item, f"input[{index}]")
+    else:
+        raise bad_field("input", "input must be a string or a list of at least one item.")
+    messages = conversation.end()
+    if not messages:
+        raise bad_field("input", "None of these items can be passed on to a model.")
+    return messages
+
+
+def _reasoning(reasoning: dict[str, Any], lost: list[str]) -> dict[str, Any]:
+    for name in ("effort", "summary"):
+        if reasoning.get(name) is not None and type(reasoning[name]) is not str:
+            raise bad_field(f"reasoning.{name}", f"{name} must be a string.")
+    lost += [
+        f"reasoning.{name}" for name in ("mode", "context") if reasoning.get(name) not in (None, "auto", "standard")
+    ]
+    return {"reasoning_effort": reasoning["effort"]} if reasoning.get("effort") else {}
+
+
+def _text(text: dict[str, Any]) -> dict[str, Any]:
+    made: dict[str, Any] = {"verbosity": text["verbosity"]} if text.get("verbosity") else {}
+    wanted = text.get("format")
+    if wanted is None:
+        return made
+    if type(wanted) is not dict or wanted.get("type") not in ("text", "json_object", "json_schema"):
+        raise bad_field("text.format.type", "The format must be of the type text, json_object or json_schema.")
+    if wanted["type"] == "text":
+        return made
+    if wanted["type"] == "json_object":
+        return {**made, "response_format": {"type": "json_object"}}
+    if type(wanted.get("schema")) is not dict:
+        raise bad_field("text.format.schema", "A json_schema must have a schema, which is an object.")
+    described = {name: wanted[name] for name in ("description", "schema") if wanted.get(name) is not None}
+    described["name"] = wanted.get("name") or "answer"
+    described["strict"] = wanted["strict"] if type(wanted.get("strict")) is bool else is_strict(wanted["schema"])
+    return {**made, "response_format": {"type": "json_schema", "json_schema": described}}
+
+
+class _Tools:
+    """The tools of a request and the choice among them. Raises GatewayError (400)."""
+
+    def __init__(self, told: dict[str, Any], lost: list[str]) -> None:
+        self.custom: set[str] = set()
+        self._lost = lost
+        functions = [self._function(tool, f"tools[{index}]") for index, tool in enumerate(told.get("tools") or ())]
+        self._functions = {each["function"]["name"]: each for each in functions if each is not None}
+        choice = self._choice(told.get("tool_choice"))
+        self.chat: dict[str, Any] = {"tools": list(self._functions.values())} if self._functions else {}
+        if choice not in (None, "auto") and (self._functions or choice != "none"):
+            self.chat["tool_choice"] = choice
+
+    def _function(self, tool: Any, place: str) -> dict[str, Any] | None:
+        if type(tool) is not dict or type(tool.get("type")) is not str:
+            raise bad_field(place, "A tool must be an object with a type.")
+        if tool["type"] not in ("function", "custom"):
+            self._lost.append(place)
+            return None
+        name = tool.get("name")
+        if type(name) is not str or not name:
+            raise bad_field(f"{place}.name", "A tool must have a name, which is a string.")
+        made: dict[str, Any] = {"name": name}
+        if tool.get("description") is not None:
+            made["description"] = tool["description"]
+        if tool["type"] == "custom":
+            self.custom.add(name)
+            if (tool.get("format") or {"type": "text"}).get("type") != "text":
+                self._lost.append(f"{place}.format")
+            made["parameters"] = _ONE_TEXT
+        elif tool.get("parameters") is not None:
+            made["parameters"] = tool["parameters"]
+            made["strict"] = strictness(tool)
+        return {"type": "function", "function": made}
+
+    def _choice(self, choice: Any) -> Any:
+        if choice is None or choice in ("auto", "none"):
+            return choice
+        if choice == "required":
+            self._demand(bool(self._functions))
+            return choice
+        if type(choice) is not dict or type(choice.get("type")) is not str:
+            raise bad_field("tool_choice", "tool_choice must be auto, none, required or an object with a type.")
+        if choice["type"] == "allowed_tools":
+            return self._allowed(choice)
+        self._demand(choice["type"] in ("function", "custom") and choice.get("name") in self._functions)
+        return {"type": "function", "function": {"name": choice["name"]}}
+
+    def _allowed(self, choice: dict[str, Any]) -> str:
+        """Only these are offered."""
+        tools = choice.get("tools")
+        if type(tools) is not list or choice.get("mode") not in ("auto", "required"):
+            raise bad_field("tool_choice", "allowed_tools must have a mode, auto or required, and a list of tools.")
+        names = [tool.get("name") for tool in tools if type(tool) is dict]
+        self._functions = {name: each for name, each in self._functions.items() if name in names}
+        self._demand(bool(self._functions) or choice["mode"] == "auto")
+        return str(choice["mode"])
+
+    @staticmethod
+    def _demand(is_possible: bool) -> None:
+        if not is_possible:
+            raise bad_field("tool_choice", "tool_choice forces a tool that is not among those that can run here.")
+
+
+def strictness(tool: dict[str, Any]) -> bool:
+    """Whether a function is kept to strictly: as its caller says, else where its schema allows it, as OpenAI does."""
+    given = tool.get("strict")
+    return given if type(given) is bool else is_strict(tool.get("parameters"))
+
+
+def _list(name: str, value: Any) -> None:
+    if type(value) is not list:
+        raise bad_field(name, f"{name} must be a list.")
+
+
+_ONE_TEXT: Final = {
+    "type": "object",
+    "properties": {CUSTOM_FIELD: {"type": "string"}},
+    "required": [CUSTOM_FIELD],
+    "additionalProperties": False,
+}
+_CHECKS: Final[dict[str, Check]] = {
+    "instructions": A_STRING,
+    "max_output_tokens": integer_from(1),
+    "text": AN_OBJECT,
+    "tools": _list,
+    "reasoning": AN_OBJECT,
+    "include": check_texts,
+    "store": A_BOOL,
+    "top_logprobs": integer_from(0, 20),
+    "previous_response_id": A_STRING,
+    "truncation": A_STRING,
+    "background": A_BOOL,
+    "stream_options": AN_OBJECT,
+}
