@@ -76,10 +76,12 @@ class Installation:
 
 
 @contextmanager
-def installation(folder: Path, *, upstream_port: int, workers: int = 1) -> Iterator[Installation]:
-    """CRUN for the length of the block. Raises BenchFailed when it does not start."""
+def installation(
+    folder: Path, *, upstream_port: int, workers: int = 1, more_environment: Mapping[str, str] | None = None
+) -> Iterator[Installation]:
+    """CRUN for the length of the block, with some more variables. Raises BenchFailed when it does not start."""
     home, port = Home(folder / "home"), free_port(0)
-    environment = _environment(home, port=port, workers=workers)
+    environment = _environment(home, port=port, workers=workers) | dict(more_environment or {})
     program = Program(
         name="crun up",
         argv=(sys.executable, "-m", "crun.cli", "up"),

@@ -72,6 +72,11 @@ UPSTREAM_FIRST_BYTE_TIMEOUT_S = env.float("CRUN_UPSTREAM_FIRST_BYTE_TIMEOUT_S", 
 UPSTREAM_IDLE_TIMEOUT_S = env.float("CRUN_UPSTREAM_IDLE_TIMEOUT_S", default=60.0)
 UPSTREAM_TOTAL_TIMEOUT_S = env.float("CRUN_UPSTREAM_TOTAL_TIMEOUT_S", default=600.0)
 CLIENT_WRITE_TIMEOUT_S = env.float("CRUN_CLIENT_WRITE_TIMEOUT_S", default=30.0)
+STARTS_PER_TURN = env.int("CRUN_STARTS_PER_TURN", default=2)
+SHED_LATE_S = [float(text) for text in env.list("CRUN_SHED_LATE_S", default=["0.25", "1", "2.5"])]
+SHED_BUSY_PERCENT = env.int("CRUN_SHED_BUSY_PERCENT", default=50)
+if SHED_LATE_S and (len(SHED_LATE_S) != 3 or sorted(SHED_LATE_S) != SHED_LATE_S or SHED_LATE_S[0] <= 0):
+    raise ImproperlyConfigured("CRUN_SHED_LATE_S is three rising numbers of seconds above 0, or empty for no shedding.")
 
 # --- repeated requests: answers are kept, encrypted, for those that bring an Idempotency-Key -------------------------
 SHOW_PROVIDERS = env.bool("CRUN_SHOW_PROVIDERS", default=False)

@@ -19,8 +19,16 @@ from prometheus_client.registry import Collector
 
 from apps.billing.reconciliation.figures import MoneyFigures, journal_bytes, read_money_figures
 from apps.core.money import NANOS_PER_USD
+from apps.core.worker_states import WorkerState, read_worker_states
 
 PROXY_HEADERS = ("Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP")
+_WORKER_GAUGES = (
+    ("crun_worker_shedding", "shedding", "0: nobody is sent away; 1: low priority; 2: ordinary requests too; 3: all."),
+    ("crun_worker_shed_requests", "refused", "Requests that a worker has sent away for its load since it began."),
+    ("crun_worker_waiting", "waiting", "Requests that wait at the doorway of a worker."),
+    ("crun_worker_busy", "busy", "The share of a processor that the event loop of a worker uses."),
+    ("crun_worker_late_seconds", "late_s", "How late a worker is for whoever has one request."),
+)
 log = logging.getLogger(__name__)
 
 
@@ -69,6 +77,7 @@ class MoneyCollector(Collector):
         """All metrics. Money is in USD, as a float: nothing is computed from it."""
         backlog = journal_bytes(Path(settings.JOURNAL_DIR))
         yield _gauge("crun_journal_bytes", "Bytes in the usage journals of this machine.", backlog)
+        yield from _workers(read_worker_states())
         try:
             figures = read_money_figures()
         except Error as error:
@@ -85,6 +94,14 @@ class MoneyCollector(Collector):
         )
         yield _gauge("crun_wallets_usd", "Sum of all wallets, debts included.", figures.wallets_total / NANOS_PER_USD)
         yield _gauge("crun_wallet_debts_usd", "Sum of the wallets below zero.", figures.debts_total / NANOS_PER_USD)
+
+
+def _workers(states: dict[str, WorkerState]) -> Iterator[Metric]:
+    for name, field, explanation in _WORKER_GAUGES:
+        gauge = GaugeMetricFamily(name, explanation, labels=["worker"])
+        for worker, state in states.items():
+            gauge.add_metric([worker], getattr(state, field))
+        yield gauge
 
 
 def _proofs(figures: MoneyFigures) -> Iterator[Metric]:

@@ -2,12 +2,15 @@
 
 import asyncio
 import logging
+import os
+import socket
 from collections.abc import Coroutine
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
+import msgspec
 from django.conf import settings
 
 from apps.billing.admission import ADMIT, GROW, RENEW, SETTLE
@@ -17,13 +20,17 @@ from apps.billing.rebuilding import rebuild
 from apps.billing.standing import LOOK
 from apps.catalog.contracts import CatalogSnapshot
 from apps.core.errors import Unavailable
-from apps.core.scripts import ScriptClient
+from apps.core.scripts import ScriptClient, StoreAway
+from apps.core.worker_states import KEPT_S, KEY, SET_STATE, TELL_EVERY_S
 from apps.gateway.admission.reservations import Reservations
 from apps.gateway.catalog_feed import CatalogFeed
 from apps.gateway.changes import listen
 from apps.gateway.idempotency.claims import SCRIPTS as IDEMPOTENCY_SCRIPTS
 from apps.gateway.idempotency.claims import Claims
 from apps.gateway.idempotency.keys import IdempotencyKeys
+from apps.gateway.load.doorway import Doorway
+from apps.gateway.load.shedding import Shedding
+from apps.gateway.load.utilization import Utilization
 from apps.gateway.providers.transport import Transport
 from apps.gateway.receipts import Receipts
 from apps.gateway.response_cache.store import SCRIPTS as CACHE_SCRIPTS
@@ -54,13 +61,16 @@ class Runtime:
         )
         self.upstreams = Upstreams(secret=next(iter(settings.KEY_PEPPERS.values())))
         self.own_keys = OwnKeys()
+        self.doorway = Doorway(settings.STARTS_PER_TURN)
+        self.shedding = Shedding(settings.SHED_LATE_S, settings.SHED_BUSY_PERCENT / 100)
+        self.utilization = Utilization(self.doorway, self.shedding)
         self.journal = Journal(
             settings.JOURNAL_DIR,
             max_bytes=settings.JOURNAL_MAX_BYTES,
             fsync=settings.JOURNAL_FSYNC == "always",
         )
         self.receipts = Receipts(self.bridge, settings.JOURNAL_DIR)
-        self.store = ScriptClient([ADMIT, GROW, SETTLE, RENEW, LOOK])
+        self.store = ScriptClient([ADMIT, GROW, SETTLE, RENEW, LOOK, SET_STATE])
         self.reservations = Reservations(
             self.store,
             lambda owners: self.bridge.read(partial(rebuild, owners, settings.JOURNAL_DIR)),
@@ -85,6 +95,7 @@ class Runtime:
             self._start(listen(self.keys, self.catalog), "announcements"),
             self._start(self.catalog.run(), "catalog"),
             self._start(self._watch_journal(), "journal"),
+            self._start(self._tell_state(), "worker state"),
         ]
 
     @property
@@ -108,6 +119,7 @@ class Runtime:
 
     async def close(self) -> None:
         """Settle, stop the tasks, close the connections, hand the journal over to the shipper."""
+        self.utilization.stop()
         await self.reservations.drain()
         await self.claims.drain()
         for task in self._tasks:
@@ -126,6 +138,15 @@ class Runtime:
             except OSError as error:
                 log.error("the journal cannot be written: %s", error)
             await asyncio.sleep(JOURNAL_CHECK_S)
+
+    async def _tell_state(self) -> None:
+        """Let the metrics know how busy this worker is."""
+        name = KEY.format(name=f"{socket.gethostname()}-{os.getpid()}")
+        while True:
+            with suppress(StoreAway):  # nobody waits for it
+                state = msgspec.json.encode(self.utilization.state())
+                await self.store.call(SET_STATE, name, state, KEPT_S)
+            await asyncio.sleep(TELL_EVERY_S)
 
     def _start(self, work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
         return asyncio.create_task(work, name=name)

@@ -32,6 +32,8 @@ from apps.policies.guarding import Guarding
 from apps.usage.contracts import Outcome, RequestClosed, TokenCounts
 
 Given = tuple[bytes, RequestClosed]
+Turn = Callable[[str, int], Awaitable[None]]
+"""Of an organization, for so many bytes."""
 Give = Callable[[Exchange, bytes], Given | Awaitable[Given]]
 """Closes the record of a whole answer, and makes what the client gets of it: at once, or in steps that let others run
 where that takes long. Raises GatewayError for no answer."""
@@ -169,12 +171,16 @@ def close_chat(exchange: Exchange, body: bytes) -> tuple[dict[str, Any], Request
     return answer, closed
 
 
-async def whole(exchange: Exchange, give: Give = give_chat) -> Given:
-    """A complete answer as JSON in our shape, and its record. Raises GatewayError; the record is closed either way."""
+async def whole(exchange: Exchange, give: Give = give_chat, *, turn: Turn | None = None) -> Given:
+    """A complete answer as JSON in our shape, and its record. Raises GatewayError; the record is closed either way.
+
+    `turn` returns when the answer may be worked on: many that come at once keep nobody waiting."""
     meter = exchange.meter
     deadline = exchange.deadline
     try:
         body = await exchange.response.read()
+        if turn is not None:
+            await turn(exchange.admission.grant.organization_id, len(body))
         if (guarding := answer_guarding(exchange.admission.asked)) is not None:
             exchange.answer = await _guarded(exchange, body, guarding)
         given = give(exchange, body)

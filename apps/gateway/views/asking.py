@@ -22,6 +22,7 @@ from apps.gateway.response_cache.wishes import HEADER as CACHE_HEADER
 from apps.gateway.routing.fallback import Fallback
 from apps.gateway.server.answer import JsonBytes, Response
 from apps.gateway.server.http import AsyncAPIView
+from apps.gateway.server.lean_request import LeanRequest
 
 _SESSION_HEADER: Final = "HTTP_X_SESSION_ID"
 
@@ -32,10 +33,19 @@ class AsksModel(AsyncAPIView):
     cache_headers: Mapping[str, str] = {}
     """What the response cache says of the answer, where it was wanted."""
 
+    async def authenticate(self, request: LeanRequest) -> None:
+        """Find out who asks, and wait for the turn of its organization. Raises GatewayError, or Unavailable."""
+        await super().authenticate(request)
+        doorway, owner, size = self.runtime.doorway, self.grant.organization_id, len(request.body)
+        if not doorway.lets_in(owner, size):
+            await doorway.wait(owner, size)
+
     async def open_exchange(self, asked: ModelRequest) -> Exchange:
         """Guard and admit the request, and call the upstreams, or take a kept answer where that is wanted.
 
-        Raises GatewayError when nobody answers, or nobody may be asked."""
+        Raises GatewayError when nobody answers, or nobody may be asked, or this worker has too much to do."""
+        if (shedding := self.runtime.shedding).level:
+            shedding.check(asked.asked_tier, is_sandbox=self.grant.sandbox)
         if self.grant.policy is not None:
             return await self._open_guarded(asked)
         return await self._open(asked)
@@ -105,7 +115,7 @@ class AsksModel(AsyncAPIView):
 
     async def whole(self, exchange: Exchange, give: relay.Give = relay.give_chat) -> JsonBytes:
         """The answer in one piece, with what it cost."""
-        body, closed = await relay.whole(exchange, give)
+        body, closed = await relay.whole(exchange, give, turn=self.runtime.doorway.turn)
         return JsonBytes(body, headers={"x-crun-cost": format_usd(closed.cost_nanos)})
 
     def naming_dropped(self, response: Response, exchange: Exchange) -> Response:
