@@ -19,6 +19,7 @@ from openai import (
     Omit,
     OpenAI,
 )
+from pydantic import BaseModel
 
 from crun.sandbox.embeddings import vector_of
 from tests.acceptance.installing import Installation
@@ -163,6 +164,44 @@ def test_an_answer_follows_the_json_schema(client: OpenAI) -> None:
     person = orjson.loads(answer.choices[0].message.content)
     assert isinstance(person["name"], str)
     assert isinstance(person["age"], int)
+
+
+class Person(BaseModel):
+    """What the parse helper makes of an answer."""
+
+    name: str
+    age: int
+
+
+def test_the_parse_helper_makes_an_object_of_an_answer(client: OpenAI) -> None:
+    answer = client.chat.completions.parse(model="truth-json", messages=_user("Who?"), response_format=Person)
+    assert isinstance(answer.choices[0].message.parsed, Person)
+    with client.chat.completions.stream(model="truth-json", messages=_user("Who?"), response_format=Person) as stream:
+        assert isinstance(stream.get_final_completion().choices[0].message.parsed, Person)
+
+
+def test_the_raw_response_has_our_headers(client: OpenAI) -> None:
+    raw = client.chat.completions.with_raw_response.create(model="truth-echo", messages=_user("Hello"))
+    assert raw.headers["x-request-id"] == raw.headers["x-crun-generation-id"] == raw.request_id
+    assert float(raw.headers["x-crun-cost"]) == raw.parse().usage.cost > 0  # type: ignore[union-attr]  # our own field
+    with client.chat.completions.with_streaming_response.create(
+        model="truth-echo", messages=_user("Hello"), stream=True
+    ) as streaming:
+        assert streaming.headers["content-type"].startswith("text/event-stream")
+        assert list(streaming.iter_lines())[-2:] == ["data: [DONE]", ""]
+
+
+def test_the_async_client_embeds_and_completes(installation: Installation) -> None:
+    async def ask() -> tuple[int, str, list[str]]:
+        async with AsyncOpenAI(base_url=installation.api, api_key=installation.api_key, max_retries=0) as made:
+            vectors = await made.embeddings.create(model="sandbox-embedding", input=["one", "two"])
+            text = await made.completions.create(model="truth-echo", prompt="one two")
+            listed = [model.id async for model in made.models.list()]
+            return len(vectors.data), text.choices[0].text, listed
+
+    vectors, text, listed = asyncio.run(ask())
+    assert (vectors, text) == (2, "one two")
+    assert "truth-echo" in listed
 
 
 def test_an_image_reaches_a_model_that_sees(client: OpenAI) -> None:

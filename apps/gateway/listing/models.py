@@ -154,10 +154,18 @@ def supported_parameters(model: OfferedModel, routes: Sequence[Target] | None = 
     return sorted(frozenset().union(*(EXPRESSED.get(target.dialect, _COMMON) for target in routes or model.targets)))
 
 
-def present_as_anthropic(model: OfferedModel) -> dict[str, str]:
-    """A model in the shape of Anthropic's Models API."""
+def present_as_anthropic(model: OfferedModel) -> dict[str, Any]:
+    """A model in the shape of Anthropic's Models API. What is on offer is active: what has ended is not listed."""
     created_at = datetime.fromtimestamp(model.created, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    return {"type": "model", "id": model.id, "display_name": model.name, "created_at": created_at}
+    return {
+        "type": "model",
+        "id": model.id,
+        "display_name": model.name,
+        "created_at": created_at,
+        "lifecycle": "active",
+        "max_input_tokens": model.context_length,
+        "max_tokens": None if model.only_embeds else model.max_output_tokens,
+    }
 
 
 def anthropic_page(models: Sequence[OfferedModel], query: Mapping[str, str]) -> dict[str, Any]:

@@ -134,6 +134,9 @@ ANTHROPIC_MODEL: Final = closed(
     id=text(),
     display_name=text(),
     created_at=moment(),
+    lifecycle={"const": "active"},
+    max_input_tokens=integer("What it can take at most.", minimum=1),
+    max_tokens=nullable(integer("What `max_tokens` can be at most; null for a model without text.", minimum=1)),
 )
 ANTHROPIC_MODEL_LIST: Final = closed(
     data=listing(ref("AnthropicModel"), maxItems=MAX_PAGE),

@@ -1,4 +1,4 @@
-// What the official OpenAI SDK for Node must be able to do. Run by test_openai_node.py, which copies this file next to
+// What the official OpenAI SDK for Node must be able to do. Run by test_node.py, which copies this file next to
 // the installed SDK and sets BASE_URL and API_KEY. Each check prints one line of JSON: {"name", "error"}.
 
 import assert from "node:assert/strict";
@@ -140,6 +140,78 @@ const checks = {
   async "a stream that breaks raises and never ends cleanly"() {
     const stream = await create({ model: "truth-fault-cut-3", messages: user("one two three four five"), stream: true });
     await assert.rejects(textOf(stream), OpenAI.APIError);
+  },
+
+  async "a tool call is streamed in pieces"() {
+    const question = { model: "truth-tools", tools: [weather], messages: user("How is Rome?") };
+    const final = await client.chat.completions.stream(question).finalChatCompletion();
+    const [call] = final.choices[0].message.tool_calls;
+    assert.equal(call.function.name, "weather");
+    assert.equal(typeof JSON.parse(call.function.arguments).town, "string");
+    assert.equal(final.choices[0].finish_reason, "tool_calls");
+  },
+
+  async "embeddings are vectors in the order of their texts"() {
+    const asked = { model: "sandbox-embedding", input: ["one two", "three"], dimensions: 16 };
+    const packed = await client.embeddings.create(asked);
+    const plain = await client.embeddings.create({ ...asked, encoding_format: "float" });
+    assert.deepEqual(packed.data.map((each) => each.index), [0, 1]);
+    assert.equal(packed.data[0].embedding.length, 16);
+    plain.data.forEach((each, index) =>
+      each.embedding.forEach((number, at) => assert.ok(Math.abs(number - packed.data[index].embedding[at]) < 1e-6)),
+    );
+    assert.equal(plain.usage.prompt_tokens, 3);
+  },
+
+  async "a text completion comes whole and as a stream"() {
+    const asked = { model: "truth-echo", prompt: "one two three" };
+    const whole = await client.completions.create(asked);
+    assert.equal(whole.choices[0].text, "one two three");
+    let text = "";
+    for await (const chunk of await client.completions.create({ ...asked, stream: true }))
+      text += chunk.choices[0]?.text ?? "";
+    assert.equal(text, whole.choices[0].text);
+  },
+
+  async "the raw response has our headers"() {
+    const asked = { model: "truth-echo", messages: user("Hello") };
+    const { data, response, request_id } = await client.chat.completions.create(asked).withResponse();
+    assert.match(request_id, /^req_/);
+    assert.equal(response.headers.get("x-crun-generation-id"), request_id);
+    assert.ok(Number(response.headers.get("x-crun-cost")) > 0);
+    assert.ok(data.usage.cost > 0);
+  },
+
+  async "an idempotency key gives the same answer again"() {
+    const headers = { "Idempotency-Key": crypto.randomUUID() };
+    const once = () => client.chat.completions.create({ model: "truth-echo", messages: user("Hello") }, { headers });
+    const [first, second] = [await once().withResponse(), await once().withResponse()];
+    assert.deepEqual(second.data, first.data);
+    assert.equal(second.response.headers.get("x-crun-idempotent-replay"), "true");
+  },
+
+  async "its own retries get over an overloaded upstream"() {
+    const patient = new OpenAI({ baseURL, apiKey, maxRetries: 4 });
+    const answer = await patient.chat.completions.create({ model: "truth-fault-flaky-1", messages: user("Hello") });
+    assert.equal(answer.choices[0].message.content, "Hello");
+  },
+
+  async "an upstream that fails is a server error with a request id"() {
+    await assert.rejects(create({ model: "truth-fault-500", messages: user("Hello") }), (error) => {
+      assert.ok(error instanceof OpenAI.InternalServerError);
+      assert.equal(error.status, 502);
+      assert.match(error.requestID, /^req_/);
+      return true;
+    });
+  },
+
+  async "too many requests are a rate limit error that says when"() {
+    await assert.rejects(create({ model: "truth-fault-429", messages: user("Hello") }), (error) => {
+      assert.ok(error instanceof OpenAI.APIError);
+      assert.equal(error.status, 503);
+      assert.ok(Number(error.headers.get("retry-after")) > 0);
+      return true;
+    });
   },
 
   async "an aborted stream stops"() {

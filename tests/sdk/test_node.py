@@ -1,4 +1,4 @@
-"""The official OpenAI SDK for Node against a running installation; what it must do stands in node/checks.mjs."""
+"""The official SDKs for Node against a running installation; what they must do stands in node/*.mjs."""
 
 import os
 import re
@@ -13,8 +13,15 @@ from tests.acceptance.installing import Installation
 
 pytestmark = pytest.mark.installation
 NODE = Path(__file__).with_name("node")
-FILES = ("package.json", "package-lock.json", ".npmrc", "checks.mjs")
-NAMES = re.findall(r'^  async "(.+)"\(\)', (NODE / "checks.mjs").read_text(), re.MULTILINE)
+SCRIPTS = {"checks.mjs": 22, "anthropic.mjs": 6}
+"""File -> how many checks it has."""
+FILES = ("package.json", "package-lock.json", ".npmrc", *SCRIPTS)
+NAMES = [
+    (script, name)
+    for script in SCRIPTS
+    for name in re.findall(r'^  async "(.+)"\(\)', (NODE / script).read_text(), re.MULTILINE)
+]
+Outcomes = dict[tuple[str, str], str | None]
 NO_REGISTRY = re.compile(r"ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ETIMEDOUT|ENETUNREACH|ENOTCACHED")
 LIMIT_S = 90
 
@@ -37,23 +44,26 @@ def sdk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def outcomes(sdk: Path, installation: Installation) -> dict[str, str | None]:
+def outcomes(sdk: Path, installation: Installation) -> Outcomes:
     """What each check said: nothing when it passed."""
     environment = {**os.environ, "BASE_URL": installation.api, "API_KEY": installation.api_key}
-    command = [shutil.which("node") or "node", "checks.mjs"]
-    done = subprocess.run(
-        command, cwd=sdk, env=environment, capture_output=True, text=True, timeout=LIMIT_S, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    said = [orjson.loads(line) for line in done.stdout.splitlines()]
-    return {check["name"]: check["error"] for check in said}
+    said: Outcomes = {}
+    for script in SCRIPTS:
+        command = [shutil.which("node") or "node", script]
+        done = subprocess.run(
+            command, cwd=sdk, env=environment, capture_output=True, text=True, timeout=LIMIT_S, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        checks = [orjson.loads(line) for line in done.stdout.splitlines()]
+        said |= {(script, check["name"]): check["error"] for check in checks}
+    return said
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_node_sdk(outcomes: dict[str, str | None], name: str) -> None:
-    assert outcomes[name] is None
+@pytest.mark.parametrize("check", NAMES, ids=lambda check: check[1])
+def test_a_node_sdk(outcomes: Outcomes, check: tuple[str, str]) -> None:
+    assert outcomes[check] is None
 
 
-def test_every_check_was_run(outcomes: dict[str, str | None]) -> None:
+def test_every_check_was_run(outcomes: Outcomes) -> None:
     assert list(outcomes) == NAMES
-    assert len(NAMES) == 14
+    assert [sum(script == each for script, _ in NAMES) for each in SCRIPTS] == list(SCRIPTS.values())

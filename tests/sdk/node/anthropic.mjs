@@ -1,0 +1,82 @@
+// What the official Anthropic SDK for Node must be able to do. Run by test_node.py as checks.mjs is.
+
+import assert from "node:assert/strict";
+import Anthropic from "@anthropic-ai/sdk";
+
+const baseURL = process.env.BASE_URL.replace(/\/v1$/, "");
+const apiKey = process.env.API_KEY;
+const client = new Anthropic({ baseURL, apiKey, maxRetries: 0 });
+const user = (content) => [{ role: "user", content }];
+const ask = (fields) => ({ model: "truth-echo", max_tokens: 50, ...fields });
+
+const weather = {
+  name: "weather",
+  input_schema: { type: "object", properties: { town: { type: "string" } }, required: ["town"] },
+};
+
+const checks = {
+  async "models are listed in Anthropic's shape"() {
+    const listed = [];
+    for await (const model of client.models.list({ limit: 5 })) listed.push(model);
+    assert.ok(listed.some((model) => model.id === "truth-echo"));
+    assert.ok(listed.every((model) => model.type === "model" && model.display_name && !isNaN(Date.parse(model.created_at))));
+  },
+
+  async "an answer has text and true usage"() {
+    const answer = await client.messages.create(ask({ messages: user("Hello, CRUN!") }));
+    assert.deepEqual([answer.type, answer.role, answer.model], ["message", "assistant", "truth-echo"]);
+    assert.equal(answer.content[0].text, "Hello, CRUN!");
+    assert.deepEqual([answer.usage.input_tokens, answer.usage.output_tokens], [2, 2]);
+    assert.equal(answer.stop_reason, "end_turn");
+  },
+
+  async "the stream helper accumulates the answer"() {
+    const stream = client.messages.stream(ask({ messages: user("one two three") }));
+    let text = "";
+    stream.on("text", (delta) => (text += delta));
+    const final = await stream.finalMessage();
+    assert.equal(text, "one two three");
+    assert.equal(final.content[0].text, text);
+    assert.equal(final.usage.output_tokens, 3);
+  },
+
+  async "a tool is called and its result is answered"() {
+    const question = ask({ model: "truth-tools", tools: [weather] });
+    const first = await client.messages.create({ ...question, messages: user("How is Rome?") });
+    const call = first.content.find((block) => block.type === "tool_use");
+    assert.equal(first.stop_reason, "tool_use");
+    assert.equal(typeof call.input.town, "string");
+    const told = { type: "tool_result", tool_use_id: call.id, content: "22 degrees" };
+    const messages = [...user("How is Rome?"), { role: "assistant", content: first.content }, ...user([told])];
+    const second = await client.messages.create({ ...question, messages });
+    assert.match(second.content[0].text, /22 degrees/);
+  },
+
+  async "an unknown model, a wrong key and a bad field have their errors"() {
+    const hello = { messages: user("Hello") };
+    await assert.rejects(client.messages.create(ask({ ...hello, model: "no-such-model" })), Anthropic.NotFoundError);
+    await assert.rejects(client.messages.create(ask({ ...hello, temperature: 3 })), Anthropic.BadRequestError);
+    const stranger = new Anthropic({ baseURL, apiKey: "nonsense", maxRetries: 0 });
+    await assert.rejects(stranger.messages.create(ask(hello)), (error) => {
+      assert.ok(error instanceof Anthropic.AuthenticationError);
+      assert.equal(error.error.error.type, "authentication_error");
+      assert.match(error.requestID, /^req_/);
+      return true;
+    });
+  },
+
+  async "a stream that breaks raises"() {
+    const asked = ask({ model: "truth-fault-cut-3", messages: user("one two three four five") });
+    await assert.rejects(client.messages.stream(asked).finalMessage(), Anthropic.APIError);
+  },
+};
+
+for (const [name, check] of Object.entries(checks)) {
+  let error = null;
+  try {
+    await check();
+  } catch (failure) {
+    error = failure.stack ?? String(failure);
+  }
+  console.log(JSON.stringify({ name, error }));
+}
