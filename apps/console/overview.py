@@ -30,6 +30,8 @@ class Totals:
     failed_requests: int = 0
     tokens: int = 0
     cost_nanos: int = 0
+    cached_requests: int = 0
+    saved_nanos: int = 0
 
     def __add__(self, other: "Totals") -> "Totals":
         return Totals(
@@ -37,6 +39,8 @@ class Totals:
             self.failed_requests + other.failed_requests,
             self.tokens + other.tokens,
             self.cost_nanos + other.cost_nanos,
+            self.cached_requests + other.cached_requests,
+            self.saved_nanos + other.saved_nanos,
         )
 
     @property
@@ -46,6 +50,11 @@ class Totals:
     @property
     def exact_spend(self) -> str:
         return exact_usd(self.cost_nanos)
+
+    @property
+    def saved(self) -> str:
+        """What customers did not pay, because the response cache answered."""
+        return short_usd(self.saved_nanos)
 
     @property
     def short_tokens(self) -> str:
@@ -151,7 +160,7 @@ def read_overview(now: datetime) -> Overview:
 
 def read_hours(since: datetime) -> list[HourRow]:
     """All live usage from the hour `since` on, by hour, model and provider: test traffic is nobody's money."""
-    columns = ("requests", "failed_requests", "cost_nanos", *TOKEN_COLUMNS)
+    columns = ("requests", "failed_requests", "cost_nanos", "cached_requests", "saved_nanos", *TOKEN_COLUMNS)
     sums = {f"{column}_sum": Sum(column) for column in columns}
     live = UsageRollup.objects.filter(hour__gte=since, sandbox=False)
     found = live.values("hour", "model", "provider").annotate(**sums)
@@ -165,6 +174,8 @@ def read_hours(since: datetime) -> list[HourRow]:
                 failed_requests=int(row["failed_requests_sum"]),
                 tokens=sum(int(row[f"{column}_sum"]) for column in TOKEN_COLUMNS),
                 cost_nanos=int(row["cost_nanos_sum"]),
+                cached_requests=int(row["cached_requests_sum"]),
+                saved_nanos=int(row["saved_nanos_sum"]),
             ),
         )
         for row in found.order_by()

@@ -18,13 +18,14 @@ from unfold.decorators import display
 from unfold.paginator import InfinitePaginator
 
 from apps.accounts.models import Project
+from apps.billing.receipts import percent_of
 from apps.catalog.models import Model, Provider
 from apps.console.access import ConsoleAdmin, ReadOnlyPermissions
 from apps.console.figures import exact_usd, moment
 from apps.console.site import console_site
 from apps.core.ids import utc_day
 from apps.keys.models import ApiKey
-from apps.usage.contracts import Outcome
+from apps.usage.contracts import RESPONSE_CACHE, Outcome
 from apps.usage.models import UsageRecord
 
 KEY_SEARCH_DAYS = 31
@@ -62,6 +63,9 @@ class ProviderFilter(NameFilter):
 
     title = parameter_name = "provider"
     catalog = Provider
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [*super().lookups(request, model_admin), (RESPONSE_CACHE, "the response cache")]
 
 
 @admin.register(UsageRecord, site=console_site)
@@ -118,7 +122,10 @@ class UsageRecordAdmin(ReadOnlyPermissions, ConsoleAdmin):
                 )
             },
         ),
-        ("Cost and time", {"fields": (("cost", "overage"), ("price_version_id", "recorded"), ("took", "first_byte"))}),
+        (
+            "Cost and time",
+            {"fields": (("cost", "overage"), ("cached", "price_version_id"), ("took", "first_byte"), "recorded")},
+        ),
     )
     readonly_fields = (
         "outcome",
@@ -132,6 +139,7 @@ class UsageRecordAdmin(ReadOnlyPermissions, ConsoleAdmin):
         "took",
         "first_byte",
         "recorded",
+        "cached",
         "counted_by",
     )
 
@@ -169,7 +177,15 @@ class UsageRecordAdmin(ReadOnlyPermissions, ConsoleAdmin):
 
     @display(description="Counted by")
     def counted_by(self, row: UsageRecord) -> str:
+        if row.is_cached:
+            return "the provider of the first request"
         return "CRUN, estimated" if row.estimated else "the provider"
+
+    @display(description="Response cache")
+    def cached(self, row: UsageRecord) -> str:
+        if row.cache_share_ppm is None:
+            return ""
+        return f"{percent_of(row.cache_share_ppm)} % of the price; {exact_usd(row.saved_nanos)} saved"
 
     @display(description="Time (UTC)")
     def created(self, row: UsageRecord) -> str:
@@ -187,7 +203,7 @@ class UsageRecordAdmin(ReadOnlyPermissions, ConsoleAdmin):
             f" {made['duration_ms']:,} ms"
             for number, made in enumerate(row.attempts, start=1)
         )
-        return "; ".join(told) or "1"
+        return "; ".join(told) or ("none: a kept answer" if row.is_cached else "1")
 
     @display(description="Guardrails")
     def guarded(self, row: UsageRecord) -> str:

@@ -130,6 +130,7 @@ def public_receipt(receipt: Receipt) -> dict[str, Any]:
         "total_cost": cost,
         "usage": cost,
         "is_byok": receipt.is_byok,
+        "is_cached": receipt.is_cached,
         "is_sandbox": receipt.is_sandbox,
         "service_tier": closed.service_tier or None,
         "guardrails": [
@@ -156,6 +157,7 @@ def _exact(receipt: Receipt) -> dict[str, Any]:
         "cost": format_usd(closed.cost_nanos),
         "charged": format_usd(receipt.charged_nanos),
         "byok": _byok(receipt),
+        "cache": _cache(receipt),
         "estimated": closed.estimated,
         "rule": {"id": receipt.rule.value, "description": receipt.rule_words},
         "attempts": [_attempt(attempt) for attempt in receipt.attempts],
@@ -171,6 +173,13 @@ def _byok(receipt: Receipt) -> dict[str, Any] | None:
     if not receipt.is_byok:
         return None
     return {"fee_percent": percent_of(receipt.fee_ppm or 0), "fee": format_usd(receipt.charged_nanos)}
+
+
+def _cache(receipt: Receipt) -> dict[str, Any] | None:
+    hit = receipt.closed.opened.cache_hit
+    if hit is None:
+        return None
+    return {"share_percent": percent_of(hit.share_ppm), "saved": format_usd(receipt.saved_nanos)}
 
 
 def _price(price: Price, arithmetic: Arithmetic | None) -> dict[str, Any]:

@@ -112,6 +112,7 @@ async def test_the_same_again_is_a_hit_with_a_record_of_its_own_that_costs_nothi
     first, again = await desk.ask(), await desk.ask()
     assert (status(first), status(again)) == ("MISS", "HIT")
     assert again.json["choices"] == first.json["choices"]
+    assert again.json["created"] >= first.json["created"] > 0
     assert int(again.headers["age"]) >= 0 and again.headers["x-crun-cache-source-id"] == first.request_id
     assert again.request_id != first.request_id
     assert again.json["id"] == f"chatcmpl-{again.request_id.partition('_')[2]}"

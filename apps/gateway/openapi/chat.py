@@ -166,7 +166,13 @@ USAGE: Final = taken(
     completion_tokens_details=taken(),
     cost=number("USD.", minimum=0),
     is_byok=boolean("The organization's own provider key served it, and the cost is the fee for that."),
-    cost_details=closed(optional=("is_sandbox",), estimated=boolean(), is_sandbox=boolean()),
+    cost_details=closed(
+        optional=("is_sandbox", "cached", "saved"),
+        estimated=boolean(),
+        is_sandbox=boolean(),
+        cached=boolean("The response cache answered."),
+        saved=number("USD that this saved.", minimum=0),
+    ),
 )
 _ANSWER_OPTIONAL: Final = ("service_tier", "created")
 COMPLETION: Final = closed(

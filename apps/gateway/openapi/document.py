@@ -28,6 +28,13 @@ _HEADERS: Final[dict[str, tuple[Schema, str, bool]]] = {
     "x-crun-budget-remaining": (text(), "USD that this key could still spend.", False),
     "x-crun-dropped-params": (text(), "Fields that the upstream cannot be told, by commas.", False),
     "x-crun-idempotent-replay": (text(enum=["true"]), "Given again for its key, and not charged.", False),
+    "x-crun-cache-status": (
+        text(enum=["HIT", "MISS", "REFRESH", "BYPASS"]),
+        "What the response cache did, where it was wanted.",
+        False,
+    ),
+    "x-crun-cache-source-id": (text(pattern="^req_[0-9a-f]{32}$"), "The request whose answer a hit gives.", False),
+    "age": (text(pattern="^[0-9]+$"), "Of a hit, in seconds.", False),
     "etag": (text(), "Send it back as If-None-Match.", True),
     "retry-after": (text(pattern="^[0-9]+$"), "Seconds.", False),
     "retry-after-ms": (text(pattern="^[0-9]+$"), "The same in milliseconds.", False),

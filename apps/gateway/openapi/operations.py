@@ -123,6 +123,7 @@ _MODEL_EXAMPLE: Final[Schema] = {
 
 _ASKED: Final = (
     *_LIMITS, "x-crun-budget-remaining", "x-crun-cost", "x-crun-dropped-params", "x-crun-idempotent-replay",
+    "x-crun-cache-status", "x-crun-cache-source-id", "age",
 )  # fmt: skip
 
 
@@ -131,6 +132,16 @@ _REPEATED: Final = _parameter(
     "The same request sent again with the same key gets the same answer and is charged once.",
 )  # fmt: skip
 
+_CACHE: Final = (
+    _parameter(
+        "x-crun-cache", "header", text(enum=["on", "off", "refresh", "true", "false"]),
+        "Whether a kept answer to the same request will do: docs/response-cache.md.",
+    ),
+    _parameter(
+        "x-crun-cache-ttl", "header", text(pattern="^[0-9]{1,6}$"),
+        "Seconds that the answer is kept, and that a kept one may be old.",
+    ),
+)  # fmt: skip
 _SESSION: Final = _parameter(
     "x-session-id", "header", text(pattern="^[ -~]{1,256}$"),
     "The conversation that the request belongs to, where the body has no session_id.",
@@ -153,7 +164,7 @@ def _asking(
         name,
         summary,
         tag=tag,
-        parameters=[_REPEATED, _SESSION],
+        parameters=[_REPEATED, _SESSION, *_CACHE],
         requestBody={"required": True, "content": {JSON: {"schema": ref(request), "examples": given}}},
         answers={"200": good, **_errors(404, 409, 429, 502, 504)},
     )  # fmt: skip

@@ -22,7 +22,7 @@ from apps.gateway.response_cache.assembly import StreamAssembly
 from apps.gateway.response_cache.store import CachedAnswers
 from apps.usage.contracts import RequestClosed
 
-_KEPT_FIELDS = tuple(name for name in PUBLIC_FIELDS if name not in ("id", "model", "system_fingerprint"))
+_KEPT_FIELDS = tuple(name for name in PUBLIC_FIELDS if name not in ("id", "created", "model", "system_fingerprint"))
 
 
 class Keeping:

@@ -128,11 +128,11 @@ def _demand(hit: Hit) -> Demand:
 
 
 def _content(hit: Hit) -> bytes:
-    """What an upstream would send: the answer in one piece, or as a stream."""
+    """What an upstream would send: the answer in one piece, made now, or as a stream."""
     plain = hit.answer.plain
     if hit.admission.asked.stream:
         return as_stream(orjson.loads(plain))
-    return plain
+    return b'{"created":%d,' % int(time.time()) + plain[1:]
 
 
 def age_s(answer: CachedAnswer) -> int:
