@@ -451,6 +451,7 @@ async def test_without_the_store_a_request_with_a_key_is_refused(
     desk: Desk, empty_store: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await desk.ask()
+    await desk.until_ended()
     monkeypatch.setattr(desk.bench.runtime.memory, "_url", "unix:///nowhere/valkey.sock")
     await desk.bench.runtime.memory._link.close()  # type: ignore[union-attr]  # it was connected
     refused = await desk.ask(patient=False)

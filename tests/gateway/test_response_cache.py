@@ -195,6 +195,25 @@ async def test_messages_in_anthropics_dialect_are_cached_both_ways(desk: Desk, f
     assert desk.upstream_calls == 1
 
 
+@pytest.mark.parametrize("first_streams", [True, False])
+async def test_responses_are_cached_both_ways(desk: Desk, first_streams: bool) -> None:
+    tools = [{"type": "custom", "name": "shell"}]
+    bodies = [
+        {"model": "base", "input": "one two three", "tools": tools, "stream": streams}
+        for streams in (first_streams, True, False)
+    ]
+    calls = []
+    for body in bodies:
+        calls.append(await desk.bench.call("/api/v1/responses", body, headers=desk.headers()))
+        await desk.until_kept()
+    first, stream, whole = calls
+    assert [status(call) for call in calls] == ["MISS", "HIT", "HIT"]
+    assert whole.json["output"][0]["content"][0]["text"] == "one two three"
+    assert whole.json["usage"]["cost_details"]["cached"] is True
+    assert b"response.completed" in stream.body
+    assert desk.upstream_calls == 1 and first.request_id != whole.request_id
+
+
 async def _ask_messages(desk: Desk, body: dict[str, Any], *, stream: bool) -> Call:
     call = await desk.bench.call("/api/v1/messages", {**body, "stream": stream}, headers=desk.headers())
     await desk.until_kept()

@@ -48,7 +48,8 @@ def _parts(grant: KeyGrant, path: str, asked: ModelRequest, snapshot: CatalogSna
     for field in fields(cast(Any, asked)):  # whatever a dialect reads besides, such as a header, counts by itself
         if field.name not in _NOT_READ:
             yield field.name.encode()
-            yield orjson.dumps(_of_the_answer(getattr(asked, field.name)), option=orjson.OPT_SORT_KEYS)
+            value = _of_the_answer(getattr(asked, field.name))
+            yield orjson.dumps(value, option=orjson.OPT_SORT_KEYS, default=sorted)  # some are sets of names
 
 
 def _of_the_answer(value: Any) -> Any:
