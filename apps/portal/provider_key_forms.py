@@ -7,6 +7,7 @@ from django import forms
 from django.core.exceptions import ValidationError
 
 from apps.catalog.models import Model, Provider
+from apps.catalog.snapshot import load_snapshot
 from apps.core.name_fields import NameFormField
 from apps.keys.models import ApiKey
 from apps.policies.credentials import MOST_CHARACTERS, MOST_LISTED, Terms
@@ -19,9 +20,10 @@ KINDS: Final = {"azure": ("api-key", "entra"), "bedrock": ("sigv4", "bearer")}
 
 
 def usable_providers() -> list[Provider]:
-    """The providers that serve a model here, by name: those that a key can be for. Sandboxes cost nothing."""
-    rows = Provider.objects.filter(enabled=True, sandbox=False, routes__enabled=True, routes__model__enabled=True)
-    return list(rows.distinct().order_by("name", "id"))
+    """The providers that serve a model here now, by name: those that a key can be for. Sandboxes cost nothing."""
+    targets = (target for model in load_snapshot().models.values() for target in model.targets)
+    serving = {target.provider for target in targets if not target.is_sandbox}
+    return list(Provider.objects.filter(pk__in=serving).order_by("name", "id"))
 
 
 class SecretForm(forms.Form):

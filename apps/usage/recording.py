@@ -102,7 +102,7 @@ def _row(entry: RequestClosed) -> tuple[Any, ...]:
         msgspec.json.encode(entry.attempts).decode() if entry.attempts else "[]",
         msgspec.json.encode(entry.guardrails).decode() if entry.guardrails else "[]",
         opened.credential_id,
-        opened.price.fee_ppm if opened.credential_id else None,
+        opened.price.fee_ppm,
         entry.duration_ms,
         entry.first_byte_ms,
     )

@@ -5,6 +5,7 @@ it is not. docs/metering.md has the shapes and the formulas; this is the only pl
 formula is not billed as it was told: it becomes a `ToldUsage` that says why.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -27,6 +28,8 @@ _BESIDE_DETAILS: Final = frozenset((
 """Where vendors tell of their caches, when they do so outside of OpenAI's details."""
 _LITELLM_DETAILS: Final = frozenset(("cache_creation_tokens", "cache_creation_token_details"))
 """How LiteLLM names within the details what was written to a cache."""
+_COUNT_NAME: Final = re.compile(r"[A-Za-z_]{1,40}([0-9]{1,2}[A-Za-z_]{1,40})?")
+"""As `ephemeral_5m_input_tokens` and `promptTokenCount` are written; no credential is written so."""
 _ABSURD: Final = 2**62
 """Far above any bound, and low enough that sums of counts can be told."""
 
@@ -355,10 +358,13 @@ def _brief(value: object) -> str:
 
 
 def _without_texts(said: object) -> object:
-    """The same without texts that are longer than a word such as a tier: usage has no place for them, and a credential
-    that an upstream echoes must not be kept."""
+    """The same without texts that are longer than a word such as a tier, and names that no vendor gives a count: usage
+    has no place for them, and a credential that an upstream echoes must not be kept."""
     if isinstance(said, str):
         return said if len(said) <= LONGEST_WORD else f"{len(said)} characters"
     if isinstance(said, dict):
-        return {name: _without_texts(value) for name, value in said.items()}
+        return {
+            name if _COUNT_NAME.fullmatch(name) else f"{len(name)} characters": _without_texts(value)
+            for name, value in said.items()
+        }
     return [_without_texts(value) for value in said] if isinstance(said, list) else said

@@ -14,17 +14,18 @@ from hypothesis import strategies as st
 from apps.accounts.models import Organization
 from apps.billing.holding import worst_cost_nanos
 from apps.billing.models import ProviderKeyFee
-from apps.billing.pricing.book import DEFAULT_FEE_PPM, FeeRule, PriceBook, as_fee
+from apps.billing.pricing.book import DEFAULT_FEE_PPM, FeeRule, PriceBook, as_fee, at_share
 from apps.billing.pricing.loading import load_book
 from apps.billing.pricing.rerating import preview_rerating, rerate
 from apps.billing.rating import cost_nanos
+from apps.billing.receipt_reading import find_stored_receipt
 from apps.billing.reconciliation.drift import read_drift
 from apps.catalog.contracts import Price, PriceVariant
 from apps.catalog.models import Provider
 from apps.catalog.snapshot import read_version
 from apps.policies import credentials
 from apps.policies.models import ProviderCredential
-from apps.usage.contracts import AttemptMade, Outcome, RequestClosed, TokenCounts
+from apps.usage.contracts import AttemptMade, CacheHit, Outcome, RequestClosed, TokenCounts
 from apps.usage.export import iter_rows
 from apps.usage.models import UsageRecord, UsageRollup
 from tests import factories
@@ -170,3 +171,18 @@ def test_posting_tells_a_key_when_it_was_used_and_what_it_met() -> None:
     alone = with_own_key(owner, price, credential_id=good, tokens=0)
     post(msgspec.structs.replace(alone, outcome=Outcome.FAILED, error_code="upstream_overloaded"))
     assert ProviderCredential.objects.get(pk=good).last_error == "upstream_overloaded"
+
+
+@pytest.mark.django_db
+def test_an_answer_that_cost_a_fee_costs_its_share_of_that_out_of_the_cache(caplog: pytest.LogCaptureFixture) -> None:
+    owner, price = books.organization(), list_price()
+    fee, tokens = as_fee(price, 50_000), TokenCounts(input=1_000)
+    own = at_share(fee, 500_000)
+    opened = factories.opened(
+        organization_id=owner.id, price=own, model=MODEL, hold_nanos=3_750, cache_hit=CacheHit(500_000, 7_500)
+    )
+    post(factories.closed(opened, tokens=tokens, cost_nanos=cost_nanos(tokens, own)))
+    receipt = find_stored_receipt(owner.id, opened.request_id)
+    assert receipt is not None and receipt.arithmetic is not None
+    assert (receipt.charged_nanos, receipt.arithmetic.correction_nanos, receipt.is_byok) == (3_750, 0, False)
+    assert [entry.message for entry in caplog.records if entry.levelname == "ERROR"] == []
