@@ -1,7 +1,7 @@
 """GET /models and /models/{id}, in OpenAI's shape with OpenRouter's fields, or in Anthropic's; and /endpoints."""
 
 import time
-from typing import Final
+from typing import Any, Final
 
 import orjson
 from django.conf import settings
@@ -18,7 +18,7 @@ from apps.gateway.listing.models import (
     present,
     present_as_anthropic,
 )
-from apps.gateway.server.answer import Answer, JsonBytes
+from apps.gateway.server.answer import Answer, JsonBytes, Response
 from apps.gateway.server.http import AsyncAPIView, json_response
 from apps.gateway.server.lean_request import LeanRequest
 
@@ -32,6 +32,12 @@ class ModelsView(AsyncAPIView):
     def is_anthropic(self) -> bool:
         """Whether the caller speaks Anthropic's dialect."""
         return "HTTP_ANTHROPIC_VERSION" in self.request.META
+
+    async def dispatch(self, request: LeanRequest, **kwargs: Any) -> Response:  # type: ignore[override]  # awaited here
+        response = await super().dispatch(request, **kwargs)
+        if self.is_anthropic:
+            response.headers["request-id"] = self.request_id
+        return response
 
     def error_response(self, error: GatewayError) -> Answer:
         if self.is_anthropic:
