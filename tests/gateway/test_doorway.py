@@ -80,6 +80,20 @@ async def test_one_request_of_somebody_else_passes_the_crowd(crowd: Crowd) -> No
     assert began.count("noisy") == 500
 
 
+async def test_whoever_has_nothing_waiting_passes_at_once(crowd: Crowd) -> None:
+    crowd.come("noisy", 500)
+    await asyncio.sleep(0)
+    before = len(crowd.began)
+    assert crowd.doorway.lets_in("quiet", SMALL)
+    assert not crowd.doorway.lets_in("quiet", SMALL) and not crowd.doorway.lets_in("noisy", SMALL)
+    assert len(crowd.began) == before
+
+
+async def test_many_who_have_nothing_waiting_are_too_many_for_one_turn(crowd: Crowd) -> None:
+    passed = [crowd.doorway.lets_in(f"org_{number}", SMALL) for number in range(1_000)]
+    assert sum(passed) == module.STARTS_ALONE
+
+
 async def test_all_who_wait_share_alike_however_many_they_bring(crowd: Crowd) -> None:
     for owner, count in (("a", 400), ("b", 40), ("c", 40)):
         crowd.come(owner, count)

@@ -65,9 +65,11 @@ class Doorway:
     def __init__(self, starts_per_turn: int) -> None:
         self._loop = asyncio.get_running_loop()
         self._starts_per_turn = self._room = starts_per_turn
-        self._is_turning = starts_per_turn == 0
+        self._is_turning = False
         self._queues: dict[str, _Queue] = {}
         self._longest_wait_s = 0.0
+        self._entered: set[str] = set()
+        """Organizations that had a start in this turn."""
         self._latest = ""
         self._shared_until = 0.0
 
@@ -78,16 +80,24 @@ class Doorway:
 
     def lets_in(self, organization_id: str, size: int) -> bool:
         """Whether a request with a body of `size` bytes may begin at once; if not, it must `wait`."""
+        if not self._starts_per_turn:
+            return True
         if organization_id != self._latest:
             self._latest = organization_id
             self._shared_until = self._loop.time() + SHARED_S
         if not self._is_turning:
             self._is_turning = True
             self._loop.call_soon(self._turn)
-        elif self._room <= 0 and self._starts_per_turn:
+        elif self._room <= 0 and not self._is_first(organization_id):
             return False
+        self._entered.add(organization_id)
         self._room -= 1 if size < BODY_BYTES_PER_START else _starts(size)
         return True
+
+    def _is_first(self, organization_id: str) -> bool:
+        """Whether it has nothing waiting and came first in this turn: then it waits for nobody, within a bound."""
+        is_known = organization_id in self._entered or organization_id in self._queues
+        return not is_known and len(self._entered) < STARTS_ALONE
 
     async def wait(self, organization_id: str, size: int) -> None:
         """Return when the request may begin. Raises GatewayError: 429 when too many of its organization wait, 503 when
@@ -134,6 +144,7 @@ class Doorway:
         """The loop has done what was ready. In each round every organization that waits earns a start."""
         now = self._loop.time()
         self._room = self._starts_per_turn if now < self._shared_until else STARTS_ALONE
+        self._entered.clear()
         queues = self._queues
         if not queues:
             self._is_turning = False
@@ -145,12 +156,12 @@ class Doorway:
             # A lone queue need not go round to earn what its request needs.
             queue.earned = first.starts if not queues else queue.earned + 1
             if queue.earned >= first.starts:
-                self._let_in(queue, now)
+                self._let_in(organization_id, queue, now)
             if queue:
                 queues[organization_id] = queue  # behind all others
         self._loop.call_soon(self._turn)
 
-    def _let_in(self, queue: _Queue, now: float) -> None:
+    def _let_in(self, organization_id: str, queue: _Queue, now: float) -> None:
         request = (queue.answers or queue.requests).popleft()
         queue.bytes -= request.size
         queue.earned = 0
@@ -164,6 +175,7 @@ class Doorway:
             request.may_begin.set_exception(GatewayError(GATEWAY_OVERLOADED, message))
         else:
             self._room -= request.starts
+            self._entered.add(organization_id)
             request.may_begin.set_result(None)
 
 

@@ -3,6 +3,8 @@
 from collections.abc import AsyncGenerator, ItemsView
 
 from apps.gateway.dispatch import Exchange
+from apps.gateway.metering.record import Meter
+from apps.gateway.server.heartbeat import EVENT_STREAM
 
 
 class Answer:
@@ -37,17 +39,18 @@ class EventStream:
 
     def __init__(self, source: AsyncGenerator[bytes, None], exchange: Exchange) -> None:
         self.status_code = 200
-        self.headers = {
-            "content-type": "text/event-stream; charset=utf-8",
-            "cache-control": "no-cache",
-            "x-accel-buffering": "no",
-        }
+        self.headers = dict(EVENT_STREAM)
         self.source = source
         self._exchange = exchange
 
     def items(self) -> ItemsView[str, str]:
         """The headers."""
         return self.headers.items()
+
+    @property
+    def meter(self) -> Meter:
+        """Counts its output."""
+        return self._exchange.meter
 
     def release(self) -> None:
         """Give back what the answer holds."""

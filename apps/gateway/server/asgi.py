@@ -30,6 +30,7 @@ from apps.gateway.server.cancellation import CLIENT_GONE
 from apps.gateway.server.direct import CLIENT, Client, DirectSource
 from apps.gateway.server.disconnect import DisconnectWatch, Receive
 from apps.gateway.server.health import health_answer
+from apps.gateway.server.heartbeat import Heartbeat
 from apps.gateway.server.http import AsyncAPIView
 from apps.gateway.server.lean_request import LeanRequest, headers_meta
 from apps.gateway.server.stopping import STOPPING
@@ -94,7 +95,9 @@ class Gateway:
             return
         except ClientGone:
             return
-        await _run(view(LeanRequest(scope, body, request_id), **arguments), receive, send, client)
+        request = LeanRequest(scope, body, request_id)
+        request.start_heartbeat = partial(_start_heartbeat, send, client, request_id)
+        await _run(request, view(request, **arguments), receive, send, client)
 
     def _route(self, path: str) -> tuple[View, dict[str, Any]]:
         view = self._views.get(path)
@@ -114,7 +117,9 @@ def serves(scope: Scope) -> bool:
     return scope["type"] == "http" and (scope["path"].startswith(API_PREFIX) or scope["path"] in HEALTH_PATHS)
 
 
-async def _run(answer: Awaitable[Response], receive: Receive, send: Send, client: Client | None) -> None:
+async def _run(
+    request: LeanRequest, answer: Awaitable[Response], receive: Receive, send: Send, client: Client | None
+) -> None:
     """Await the view and send its response; a client that leaves cancels both. Whatever was taken is given back."""
     watch = None
     if client is None:
@@ -124,14 +129,29 @@ async def _run(answer: Awaitable[Response], receive: Receive, send: Send, client
     response = None
     try:
         response = await answer
-        await _send(response, send, client)
+        if request.heartbeat is not None and await request.heartbeat.begun():
+            await _send_rest(response, request.heartbeat, send, client)
+        else:
+            await _send(response, send, client, request.heartbeat)
     except asyncio.CancelledError:
         log.debug("request cancelled: its client left, was too slow, or this process stops")
     finally:
         if watch is not None:
             watch.stop()
+        if request.heartbeat is not None:
+            request.heartbeat.stop()
         if isinstance(response, EventStream):
             response.release()
+
+
+def _start_heartbeat(send: Send, client: Client | None, request_id: str, error_event: bytes) -> Heartbeat:
+    """For a stream that was asked for, and has not begun."""
+
+    async def begin(headers: Mapping[str, str]) -> None:
+        await send(_start(200, _encoded(headers)))
+
+    named = {"x-request-id": request_id, "x-crun-generation-id": request_id}
+    return Heartbeat(send, client, begin, headers=named, error_event=error_event)
 
 
 def _cancel(served: "asyncio.Task[None] | None") -> None:
@@ -224,17 +244,36 @@ def _too_large() -> GatewayError:
     return GatewayError(BODY_TOO_LARGE, f"The request body is larger than {MAX_BODY_BYTES >> 20} MB.")
 
 
-async def _send(response: Response, send: Send, client: Client | None) -> None:
+async def _send(response: Response, send: Send, client: Client | None, heartbeat: Heartbeat | None) -> None:
     if not isinstance(response, EventStream):
         await _send_whole(response, send, client)
         return
-    async with aclosing(response.source) as source:
+    async with aclosing(response.source):
         await send(_start(response.status_code, _encoded(response.headers)))
-        if client is not None and isinstance(source, DirectSource):
-            source.connect(client)
-        async for part in source:
-            await send({"type": "http.response.body", "body": part, "more_body": True})
-        await send({"type": "http.response.body", "body": b""})
+        await _send_parts(response, send, client, heartbeat)
+
+
+async def _send_rest(response: Response, heartbeat: Heartbeat, send: Send, client: Client | None) -> None:
+    """Of a stream that its heartbeat has begun. What would have had a status of its own is its last event."""
+    if isinstance(response, EventStream):
+        async with aclosing(response.source):
+            await _send_parts(response, send, client, heartbeat)
+        return
+    content = response.content
+    if response.status_code >= 400:
+        content = b"%b%b\n\n" % (heartbeat.error_event, content)
+    await send({"type": "http.response.body", "body": content})
+
+
+async def _send_parts(response: EventStream, send: Send, client: Client | None, heartbeat: Heartbeat | None) -> None:
+    source = response.source
+    if heartbeat is not None:
+        heartbeat.follow(response.meter)
+    if client is not None and isinstance(source, DirectSource):
+        source.connect(client)
+    async for part in source:
+        await send({"type": "http.response.body", "body": part, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
 
 
 async def _send_whole(answer: Answer, send: Send, client: Client | None) -> None:

@@ -1,10 +1,14 @@
 """A request as views see it: made from an ASGI scope and a whole body, with nothing that the data path never reads."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
+from apps.gateway.server.heartbeat import Heartbeat
+
+StartHeartbeat = Callable[[bytes], "Heartbeat"]
+"""Given what stands before the body of an error that is an event."""
 _IDEMPOTENCY_KEY: Final = "HTTP_IDEMPOTENCY_KEY"
 """May have commas within, so what came more than once is joined by what no header can have: line feeds."""
 
@@ -12,7 +16,7 @@ _IDEMPOTENCY_KEY: Final = "HTTP_IDEMPOTENCY_KEY"
 class LeanRequest:
     """Method, path, headers and body. No cookies, no uploads, no session."""
 
-    __slots__ = ("META", "_query", "body", "method", "path", "request_id")
+    __slots__ = ("META", "_query", "body", "heartbeat", "method", "path", "request_id", "start_heartbeat")
 
     def __init__(self, scope: Mapping[str, Any], body: bytes, request_id: str) -> None:
         self.method: str = scope["method"]
@@ -20,6 +24,10 @@ class LeanRequest:
         self.META = headers_meta(scope)
         self.body = body
         self.request_id = request_id
+        self.heartbeat: Heartbeat | None = None
+        """Of a stream that was asked for, once that is known."""
+        self.start_heartbeat: StartHeartbeat | None = None
+        """Makes it; None where nobody can send one."""
         self._query: bytes = scope.get("query_string", b"")
 
     @property

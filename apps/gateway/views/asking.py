@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
+from django.conf import settings
+
 from apps.billing.admission import Allowance
 from apps.core.crash_points import crash_point
 from apps.core.money import format_usd
@@ -30,6 +32,8 @@ _SESSION_HEADER: Final = "HTTP_X_SESSION_ID"
 class AsksModel(AsyncAPIView):
     """A view whose answer comes from a model, and is charged for."""
 
+    error_event: bytes = b"data: "
+    """What stands before the body of an error in a stream of this dialect."""
     cache_headers: Mapping[str, str] = {}
     """What the response cache says of the answer, where it was wanted."""
 
@@ -46,6 +50,8 @@ class AsksModel(AsyncAPIView):
         Raises GatewayError when nobody answers, or nobody may be asked, or this worker has too much to do."""
         if (shedding := self.runtime.shedding).level:
             shedding.check(asked.asked_tier, is_sandbox=self.grant.sandbox)
+        if asked.stream and settings.HEARTBEAT_S and self.request.start_heartbeat is not None:
+            self.request.heartbeat = self.request.start_heartbeat(self.error_event)
         if self.grant.policy is not None:
             return await self._open_guarded(asked)
         return await self._open(asked)

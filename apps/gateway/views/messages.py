@@ -25,6 +25,8 @@ COUNT_HEADER: Final = "x-crun-token-count"
 class AnthropicView(AsksModel):
     """What the endpoints of this dialect have in common: errors and headers as Anthropic's clients know them."""
 
+    error_event = b"event: error\ndata: "
+
     async def dispatch(self, request: LeanRequest, **kwargs: Any) -> Response:  # type: ignore[override]  # awaited here
         response = await super().dispatch(request, **kwargs)
         response.headers["request-id"] = self.request_id

@@ -13,6 +13,8 @@ from apps.gateway.views.asking import AsksModel
 class Responses(AsksModel):
     """OpenAI's Responses on every model of the catalog that chats."""
 
+    error_event = b"event: error\ndata: "
+
     @idempotent
     async def post(self, request: LeanRequest) -> Response:
         asked = parse_responses(request.body)
