@@ -63,6 +63,9 @@ JOURNAL_DIR = Path(env.str("CRUN_JOURNAL_DIR", default="") or HOME.journal)
 JOURNAL_MAX_BYTES = env.int("CRUN_JOURNAL_MAX_BYTES", default=1 << 30)
 JOURNAL_FSYNC = env.str("CRUN_JOURNAL_FSYNC", default="never")
 VENDOR_DRIFT_PERCENT = env.int("CRUN_VENDOR_DRIFT_PERCENT", default=5)
+# Who moderates for guardrails: provider/model, such as openai/omni-moderation-latest.
+MODERATION = env.str("CRUN_MODERATION", default="")
+MODERATION_TIMEOUT_S = env.float("CRUN_MODERATION_TIMEOUT_S", default=2.0)
 METRICS_TOKEN = env.str("CRUN_METRICS_TOKEN", default="")
 
 # --- the gateway: every wait has a bound ----------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from apps.console import (
     alerts,
+    guardrails,
     invoices,
     keys,
     money,
@@ -22,6 +23,7 @@ from apps.console import (
 
 __all__ = [
     "alerts",
+    "guardrails",
     "invoices",
     "keys",
     "money",

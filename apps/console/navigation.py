@@ -20,6 +20,7 @@ def groups(request: HttpRequest) -> list[dict[str, Any]]:
                 _item("Plans", "tune", "accounts_plan_changelist"),
                 _item("API keys", "key", "keys_apikey_changelist"),
                 _item("Provider keys", "vpn_key", "policies_providercredential_changelist"),
+                _item("Guardrails", "shield", "policies_guardrailrule_changelist"),
                 _item("Users", "group", "accounts_user_changelist"),
             ],
         },

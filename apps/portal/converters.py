@@ -7,6 +7,10 @@ class KeyId(StringConverter):
     regex = "key_[0-9a-f]{32}"
 
 
+class GuardrailId(StringConverter):
+    regex = "guard_[0-9a-f]{32}"
+
+
 class AlertId(StringConverter):
     regex = "alert_[0-9a-f]{32}"
 

@@ -8,6 +8,7 @@ from apps.portal.converters import (
     CredentialId,
     CreditNoteId,
     EndpointId,
+    GuardrailId,
     InvoiceId,
     KeyId,
     MessageId,
@@ -18,6 +19,7 @@ from apps.portal.converters import (
 from apps.portal.views import (
     alerts,
     billing,
+    guardrails,
     invoices,
     key_brakes,
     keys,
@@ -32,6 +34,7 @@ from apps.portal.views import (
 )
 
 register_converter(AlertId, "alert_id")
+register_converter(GuardrailId, "guardrail_id")
 register_converter(EndpointId, "endpoint_id")
 register_converter(CredentialId, "credential_id")
 register_converter(MessageId, "message_id")
@@ -84,6 +87,19 @@ urlpatterns = [
         "o/<slug:slug>/provider-keys/<credential_id:credential_id>/delete/",
         provider_keys.delete_provider_key,
         name="delete_provider_key",
+    ),
+    path("o/<slug:slug>/guardrails/", guardrails.guardrails, name="guardrails"),
+    path("o/<slug:slug>/guardrails/new/<slug:kind>/", guardrails.new_guardrail, name="new_guardrail"),
+    path("o/<slug:slug>/guardrails/<guardrail_id:guardrail_id>/", guardrails.guardrail, name="guardrail"),
+    path(
+        "o/<slug:slug>/guardrails/<guardrail_id:guardrail_id>/mode/",
+        guardrails.switch_guardrail,
+        name="switch_guardrail",
+    ),
+    path(
+        "o/<slug:slug>/guardrails/<guardrail_id:guardrail_id>/delete/",
+        guardrails.delete_guardrail,
+        name="delete_guardrail",
     ),
     path("o/<slug:slug>/models/", models.models, name="models"),
     path("o/<slug:slug>/usage/", usage.usage, name="usage"),

@@ -27,7 +27,7 @@ from apps.billing.models import (
 from apps.catalog.models import Model, PriceVersion, Provider
 from apps.core.ids import created_at, new_id
 from apps.keys.models import ApiKey
-from apps.policies.models import ProviderCredential
+from apps.policies.models import GuardrailRule, ProviderCredential
 from apps.usage.models import UsageRecord, UsageReview, UsageRollup
 from apps.usage.partitions import ensure_upcoming_partitions
 
@@ -61,6 +61,7 @@ class Rows:
     rerating: Rerating
     provider_key: ProviderCredential
     provider_key_fee: ProviderKeyFee
+    guardrail: GuardrailRule
 
     def of(self, kind: type[DatabaseModel]) -> Any:
         return {type(row): row for row in vars(self).values()}[kind]

@@ -33,6 +33,7 @@ from apps.catalog.models import Model, Provider, Route
 from apps.core.money import NANOS_PER_USD
 from apps.keys.issuing import create_key
 from apps.policies.credentials import Terms, add_credential
+from apps.policies.models import GuardrailRule
 from tests.announcements import listening
 from tests.console.cast import Rows, add_price, add_record, add_review
 from tests.console.upstream import ListingServer, running_listing
@@ -88,6 +89,9 @@ def rows(customer: User) -> Rows:
     credit_note = issue_credit_note(CreditNoteDraft(invoice.id, 100, "cast", "Outage"))
     alert = raise_alert(organization.id, AlertKind.CREDIT_LOW, key="cast", subject="Credit is low at Acme")
     price_rule = PriceRule.objects.create(organization=organization, model=model, percent=-10)
+    guardrail = GuardrailRule.objects.create(
+        organization=organization, name="No birds", kind="keywords", check_settings={"words": ["canary"]}
+    )
     rerating = Rerating.objects.create(
         model=model.pk, starts_at=run.asked_at - timedelta(hours=1), ends_at=run.asked_at, reason="cast",
         status="applied", created_by="test",
@@ -97,7 +101,7 @@ def rows(customer: User) -> Rows:
     return Rows(
         plan, organization, project, customer, key, provider, model, price, record, grant, grant.transaction, payment,
         event, review, run, vendor_report, alert, invoice, credit_note, tax_rate, seller,
-        price_rule, rerating, provider_key, ProviderKeyFee.objects.create(percent=4),
+        price_rule, rerating, provider_key, ProviderKeyFee.objects.create(percent=4), guardrail,
     )  # fmt: skip
 
 

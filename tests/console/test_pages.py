@@ -76,6 +76,7 @@ def test_the_registry_holds_what_operators_need_and_nothing_else() -> None:
         "catalog.PriceVersion",
         "catalog.Provider",
         "keys.ApiKey",
+        "policies.GuardrailRule",
         "policies.ProviderCredential",
         "usage.UsageRecord",
         "usage.UsageReview",

@@ -19,7 +19,7 @@ from apps.core.money import NANOS_PER_USD
 from apps.keys.issuing import create_key
 from apps.keys.models import ApiKey
 from apps.policies.credentials import Terms, add_credential
-from apps.policies.models import ProviderCredential
+from apps.policies.models import GuardrailRule, ProviderCredential
 from apps.usage.contracts import TokenCounts
 from tests.portal.records import closed, offered_model, store
 
@@ -42,6 +42,7 @@ class Cast:
     endpoint: WebhookEndpoint
     message: WebhookDelivery
     credential: ProviderCredential
+    guardrail: GuardrailRule
 
 
 @pytest.fixture
@@ -69,6 +70,9 @@ def cast(db: None) -> Cast:
         endpoint=endpoint,
         message=send_test(endpoint),
         credential=credential,
+        guardrail=GuardrailRule.objects.create(
+            organization=organization, name="Cast", kind="keywords", mode="off", check_settings={"words": ["cast"]}
+        ),
         payment=Payment.objects.create(
             organization=organization, kind="top_up", amount_nanos=10 * NANOS_PER_USD, provider="stripe", actor="owner"
         ),
