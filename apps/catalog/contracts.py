@@ -243,5 +243,7 @@ class CatalogSnapshot(msgspec.Struct, frozen=True):
 
     version: int
     models: dict[str, OfferedModel]
+    moderation: Target | None = None
+    """Who moderates for guardrails; None where the operator has set up nobody."""
     cached_by_default: frozenset[str] = frozenset()
     """The ids of those whose answers are kept when a request says nothing about it."""

@@ -3,6 +3,7 @@
 import logging
 import time
 
+from django.conf import settings
 from django.db import transaction
 from django.db.models import Prefetch
 
@@ -34,10 +35,32 @@ def load_snapshot() -> CatalogSnapshot:
             Prefetch("routes", routes), Prefetch("prices", PriceVersion.objects.order_by("-starts_at"))
         )
         offered = [offer for offer in (_offer(row, keys) for row in rows) if offer.targets]
+        moderation = _moderation(keys)
     return CatalogSnapshot(
         version=version,
         models={offer.id: offer for offer in offered},
         cached_by_default=frozenset(offer.id for offer in offered if offer.cache.default),
+        moderation=moderation,
+    )
+
+
+def _moderation(keys: dict[str, str]) -> Target | None:
+    """Where guardrails have texts moderated, by `CRUN_MODERATION`; None without, loudly where it leads nowhere."""
+    provider_id, _, model = settings.MODERATION.partition("/")
+    if not provider_id:
+        return None
+    provider = Provider.objects.filter(pk=provider_id, enabled=True, dialect="openai").first()
+    if provider is None or provider_id not in keys or not model:
+        log.error("CRUN_MODERATION names no provider of OpenAI's dialect that is ready, and its model")
+        return None
+    return Target(
+        provider=provider.id,
+        dialect=provider.dialect,
+        base_url=provider.base_url.rstrip("/"),
+        upstream_model=model,
+        weight=1,
+        api_key=keys[provider_id],
+        is_sandbox=provider.sandbox,
     )
 
 

@@ -1,5 +1,6 @@
 """The guardrails of one request on its way: the compiled rules, and what they found so far. Pure."""
 
+from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
 from apps.policies.compiled import Guards, guards_of
@@ -17,13 +18,18 @@ class Verdict(NamedTuple):
     action: Effect
 
 
+Judge = Callable[[Sequence[str], Side], Awaitable[None]]
+
+
 class Guarding:
     """Made for one request; requests without guardrails have none."""
 
-    __slots__ = ("findings", "guards")
+    __slots__ = ("findings", "guards", "judge")
 
     def __init__(self, guards: Guards) -> None:
         self.guards = guards
+        self.judge: Judge | None = None
+        """Asks a moderation model about texts; None where no rule wants that."""
         self.findings = Findings()
 
     def read(self, text: str, side: Side) -> str:

@@ -47,7 +47,7 @@ def test_what_is_decided_comes_with_the_key() -> None:
     stored = rule(issued)
     with CaptureQueriesContext(connection) as queries:
         assert rules_of(issued) == [stored.id]
-    assert len(queries) == 3  # the key, its rules, the organization's provider keys
+    assert len(queries) == 4  # the key, its rules, the organization's provider keys
 
 
 def test_a_rule_that_is_off_is_no_policy() -> None:

@@ -10,7 +10,7 @@ from apps.core.money import NANOS_PER_USD
 from apps.gateway.dialects.chat_stream import PUBLIC_FIELDS, ChatStream, output_of
 from apps.gateway.dialects.vendor_json import write_json
 from apps.gateway.dispatch import Exchange
-from apps.gateway.errors import GATEWAY_STOPPING, SERVER_ERROR, UPSTREAM_FAILED, GatewayError
+from apps.gateway.errors import CONTENT_POLICY, GATEWAY_STOPPING, SERVER_ERROR, UPSTREAM_FAILED, GatewayError
 from apps.gateway.guardrails.answering import answer_guarding, guard_answer, stream_guard
 from apps.gateway.guardrails.streaming import StreamGuard
 from apps.gateway.metering.growth import Growth
@@ -102,7 +102,7 @@ class RelayedStream(DirectSource):
                     received = translator.feed(received)
                 ready = chat_stream.feed(received)
                 if guard is not None and ready:
-                    ready = guard.feed(ready)
+                    ready = await guard.judged(guard.feed(ready))
                 if ready:
                     if growth is not None and growth.is_due:
                         await _keep_up(growth, chat_stream, delivered=meter.output_count, told=told)
@@ -120,7 +120,7 @@ class RelayedStream(DirectSource):
             rest += chat_stream.end()
             chat_stream.check()
             if guard is not None:
-                rest = guard.feed(rest) + guard.end()
+                rest = await guard.judged(guard.feed(rest) + guard.end(), is_last=True)
                 if guard.failure is not None and rest:
                     yield rest
                 self._check(guard)
@@ -153,7 +153,7 @@ class RelayedStream(DirectSource):
 
     def _held_back(self) -> bytes:
         """What waited for a rule when the answer broke off, and may go on: it is billed."""
-        return b"" if self._guard is None else self._guard.end()
+        return b"" if self._guard is None else self._guard.left()
 
 
 def give_chat(exchange: Exchange, body: bytes) -> Given:
@@ -205,7 +205,8 @@ async def _guarded(exchange: Exchange, body: bytes, guarding: Guarding) -> dict[
     try:
         await guard_answer(answer, guarding)
     except GatewayError as withheld:
-        _close_whole_answer(exchange, answer, withheld)
+        if withheld.kind is CONTENT_POLICY:  # that nobody could judge it is not the organization's doing
+            _close_whole_answer(exchange, answer, withheld)
         raise
     return answer
 

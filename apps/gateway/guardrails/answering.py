@@ -12,27 +12,26 @@ from apps.policies.guarding import Guarding
 
 def reads_answers(asked: ModelRequest) -> bool:
     """Whether a rule reads the answer to this request."""
-    return asked.guarding is not None and bool(asked.guarding.guards.output)
+    guarding = asked.guarding
+    return guarding is not None and bool(guarding.guards.output or guarding.guards.output_moderation)
 
 
 def stream_guard(asked: ModelRequest) -> StreamGuard | None:
     """What guards the stream that answers this request; None when no rule reads answers."""
-    guarding = asked.guarding
-    return StreamGuard(guarding) if guarding is not None and guarding.guards.output else None
+    return StreamGuard(asked.guarding) if asked.guarding is not None and reads_answers(asked) else None
 
 
 def answer_guarding(asked: ModelRequest) -> Guarding | None:
     """What guards the whole answer to this request; None when no rule reads answers, or there is no text in it."""
-    guarding = asked.guarding
-    if guarding is None or not guarding.guards.output or isinstance(asked, EmbeddingsRequest):
-        return None
-    return guarding
+    return asked.guarding if reads_answers(asked) and not isinstance(asked, EmbeddingsRequest) else None
 
 
 async def guard_answer(answer: dict[str, Any], guarding: Guarding) -> None:
-    """Take out of an answer what must not go on. Raises GatewayError (400) for what a rule forbids."""
+    """Take out of an answer what must not go on. Raises GatewayError: 400 for what a rule forbids, 503."""
     choices = [choice for choice in answer["choices"] if isinstance(choice, dict)]
-    places = list(texts_within([choice.get("message") for choice in choices]))
-    if await read_texts(places, guarding, "output"):
+    said = [choice.get("message") for choice in choices]
+    if await read_texts(list(texts_within(said)), guarding, "output"):
         for choice in choices:
             choice.pop("logprobs", None)  # they would tell what was redacted
+    if guarding.judge is not None:
+        await guarding.judge([place.text for place in texts_within(said)], "output")

@@ -9,6 +9,7 @@ from apps.core.ids import created_at
 from apps.gateway.admission.offers import offered
 from apps.gateway.dialects.model_request import ModelRequest
 from apps.gateway.errors import CONTENT_POLICY, GatewayError
+from apps.gateway.guardrails.moderation import Moderator
 from apps.gateway.guardrails.reading import read_texts
 from apps.gateway.metering.record import Meter
 from apps.gateway.runtime import Runtime
@@ -20,7 +21,7 @@ from apps.usage.journal import JournalFull
 log = logging.getLogger(__name__)
 
 
-async def guard(asked: ModelRequest, grant: KeyGrant) -> None:
+async def guard(asked: ModelRequest, grant: KeyGrant, runtime: Runtime) -> None:
     """Check the request and take out of it what must not go on. From here on it carries what guards its answer.
 
     Raises GatewayError: 400 for what a rule forbids, 503 when the rules cannot be used."""
@@ -32,12 +33,17 @@ async def guard(asked: ModelRequest, grant: KeyGrant) -> None:
     if guarding is None:
         return
     asked.guarding = guarding
-    if guarding.guards.input:
+    guards = guarding.guards
+    if guards.input or guards.input_moderation:
         if asked.has_unreadable_text:
             message = "Token ids cannot be read by the guardrails of your organization: send the text."
             raise GatewayError(CONTENT_POLICY, message, param=asked.content_field)
         if await read_texts(list(asked.text_places()), guarding, "input"):
             asked.texts_changed()
+    if guards.input_moderation or guards.output_moderation:
+        guarding.judge = Moderator(runtime.transport, runtime.snapshot.moderation, guarding).judge
+        if guards.input_moderation:
+            await guarding.judge([place.text for place in asked.text_places()], "input")
 
 
 def record_refused(asked: ModelRequest, grant: KeyGrant, runtime: Runtime, *, request_id: str) -> None:

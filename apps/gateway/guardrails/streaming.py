@@ -14,6 +14,8 @@ from apps.gateway.guardrails.reading import refusal
 from apps.policies.guarding import Guarding
 from apps.policies.scanning import Blocked, TextScan
 
+JUDGED_CHARACTERS: Final = 2_000
+"""So much of a stream waits and is judged at once, where a rule moderates answers."""
 _CALLS: Final = "tool_calls"
 _SAYS_NOTHING: Final = frozenset(("index", "type"))
 Path = tuple[Step, ...]
@@ -31,6 +33,9 @@ class StreamGuard:
         """A rule blocks the answer: nothing more of it goes on."""
         self.output_count = 0
         """Words that went on."""
+        self._judge = guarding.judge if guarding.guards.output_moderation else None
+        self._unjudged: list[bytes] = []
+        self._texts: list[str] = []
 
     def feed(self, block: bytes) -> bytes:
         """What may go on of these events. Sets `failure`: what came before that is still to be sent."""
@@ -47,6 +52,29 @@ class StreamGuard:
         except Blocked as blocked:
             self.failure = refusal(blocked.guardrail, "output")
         return b"".join(ready)
+
+    def left(self) -> bytes:
+        """What waited when the answer broke off, and may go on; nothing where a model was still to judge it."""
+        return b"" if self._judge is not None else self.end()
+
+    async def judged(self, ready: bytes, *, is_last: bool = False) -> bytes:
+        """What of these events, and of those that waited, may go on for the moderation model. Sets `failure`."""
+        if self._judge is None:
+            return ready
+        self._unjudged.append(ready)
+        if not is_last and sum(map(len, self._texts)) < JUDGED_CHARACTERS:
+            return b""
+        texts, self._texts = self._texts, []
+        try:
+            await self._judge(texts, "output")
+        except GatewayError as error:
+            self.failure = error
+            self._unjudged.clear()
+            return b""
+        self.output_count += _words(texts)
+        ready = b"".join(self._unjudged)
+        self._unjudged.clear()
+        return ready
 
     def check(self) -> None:
         """Raise the failure, if there is one."""
@@ -88,9 +116,11 @@ class StreamGuard:
         return self._written({**self._chunk, "choices": [{"index": index, "delta": delta, "finish_reason": None}]})
 
     def _written(self, chunk: dict[str, Any]) -> bytes:
-        self.output_count += sum(
-            len(place.text.split()) for choice in chunk["choices"] for place in texts_within(choice.get("delta") or {})
-        )
+        texts = [place.text for choice in chunk["choices"] for place in texts_within(choice.get("delta") or {})]
+        if self._judge is None:
+            self.output_count += _words(texts)
+        else:
+            self._texts += texts
         return b"data: " + write_json(chunk) + b"\n\n"
 
 
@@ -123,6 +153,10 @@ class _ChoiceGuard:
 
     def _ends(self, paths: Iterable[Path]) -> list[dict[str, Any]]:
         return [text_at(path, text) for path in paths if (text := self._scans[path].end())]
+
+
+def _words(texts: Iterable[str]) -> int:
+    return sum(len(text.split()) for text in texts)
 
 
 def _group(path: Path) -> Step | Path:

@@ -59,7 +59,7 @@ class AsksModel(AsyncAPIView):
     async def _open_guarded(self, asked: ModelRequest) -> Exchange:
         """The same under the guardrails of the organization. What one of them refuses has a receipt, and is free."""
         try:
-            await guard(asked, self.grant)
+            await guard(asked, self.grant, self.runtime)
             exchange = await self._open(asked)
         except GatewayError as error:
             if error.kind is CONTENT_POLICY:

@@ -1,0 +1,134 @@
+"""Rules that ask a moderation model: what it flags is blocked, and a rule says what happens when it cannot answer."""
+
+import asyncio
+from typing import Any
+
+import msgspec
+import orjson
+import pytest
+from django.conf import settings
+
+from apps.policies.rules import Guardrail
+from tests.factories import TARGET
+from tests.gateway.conftest import UPSTREAM_KEY, Bench
+from tests.gateway.test_guarded_answers import said
+from tests.gateway.test_guardrails import CANARY, MAIL, guard, verdicts
+from tests.policies.rules import moderation, personal
+from tests.upstream.conftest import upstream
+from tests.upstream.scripted import ScriptedUpstream
+
+__all__ = ["upstream"]
+pytestmark = pytest.mark.asyncio
+FINE = orjson.dumps({"id": "m", "model": "m", "results": [{"flagged": False, "categories": {"violence": False}}]})
+BAD = orjson.dumps({"id": "m", "model": "m", "results": [{"flagged": True, "categories": {"violence": True}}]})
+
+
+def set_up(bench: Bench, upstream: ScriptedUpstream | None, *rules: Guardrail) -> None:
+    """The operator has set up this moderation model, and the organization these rules."""
+    guard(bench, *rules)
+    bench.offer("sandbox-echo")
+    target = None
+    if upstream is not None:
+        target = msgspec.structs.replace(
+            TARGET, base_url=f"{upstream.url}/v1", upstream_model="mod-1", api_key=UPSTREAM_KEY
+        )
+    current = bench.runtime.catalog.snapshot
+    assert current is not None
+    bench.runtime.catalog.snapshot = msgspec.structs.replace(current, moderation=target)
+
+
+async def test_what_is_not_flagged_passes_and_the_model_is_asked_as_openai_is(
+    bench: Bench, upstream: ScriptedUpstream
+) -> None:
+    set_up(bench, upstream, personal("email", direction="input"), moderation(direction="input"))
+    upstream.answer(FINE)
+    call = await bench.chat("sandbox-echo", f"hello {MAIL}")
+    assert call.status == 200
+    request = upstream.request
+    assert (request.method, request.target) == ("POST", "/v1/moderations")
+    assert request.json == {"model": "mod-1", "input": ["hello [EMAIL_1]"]}
+    assert request.headers["authorization"] == f"Bearer {UPSTREAM_KEY}"
+
+
+async def test_a_flagged_request_is_refused_and_free(bench: Bench, upstream: ScriptedUpstream) -> None:
+    rule = moderation(direction="input")
+    set_up(bench, upstream, rule)
+    upstream.answer(BAD)
+    call = await bench.chat("sandbox-echo", CANARY)
+    assert (call.status, call.json["error"]["code"]) == (400, "content_policy_violation")
+    assert verdicts(bench, call) == [(rule.id, "input", "blocked")]
+    assert bench.truth() == {} and bench.record(call).cost_nanos == 0
+
+
+async def test_only_the_named_categories_count(bench: Bench, upstream: ScriptedUpstream) -> None:
+    check = msgspec.structs.replace(moderation().check, categories=("self-harm",))  # type: ignore[type-var]  # a union
+    rule = msgspec.structs.replace(moderation(direction="input"), check=check)
+    set_up(bench, upstream, rule)
+    upstream.answer(BAD)
+    assert (await bench.chat("sandbox-echo", "x")).status == 200
+
+
+async def test_a_rule_that_logs_lets_flagged_texts_pass(bench: Bench, upstream: ScriptedUpstream) -> None:
+    rule = moderation(direction="input", mode="log")
+    set_up(bench, upstream, rule)
+    upstream.answer(BAD)
+    call = await bench.chat("sandbox-echo", "x")
+    assert call.status == 200 and verdicts(bench, call) == [(rule.id, "input", "logged")]
+
+
+@pytest.mark.parametrize("failure", ["away", "status", "garbage", "slow", "nobody"])
+@pytest.mark.parametrize("decided", ["block", "allow"])
+async def test_when_nobody_can_judge_the_rule_decides(
+    bench: Bench, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch, failure: str, decided: Any
+) -> None:
+    rule = moderation(decided, direction="input")
+    set_up(bench, None if failure == "nobody" else upstream, rule)
+    if failure == "away":
+        await upstream.__aexit__()
+    elif failure == "slow":
+        monkeypatch.setattr(settings, "MODERATION_TIMEOUT_S", 0.05)
+        waiting = await asyncio.get_running_loop().create_server(asyncio.Protocol, "127.0.0.1", 0)
+        port = waiting.sockets[0].getsockname()[1]
+        current = bench.runtime.catalog.snapshot
+        assert current is not None and current.moderation is not None
+        target = msgspec.structs.replace(current.moderation, base_url=f"http://127.0.0.1:{port}")
+        bench.runtime.catalog.snapshot = msgspec.structs.replace(current, moderation=target)
+    else:
+        upstream.answer(b"what?", status=500 if failure == "status" else 200)
+    call = await bench.chat("sandbox-echo", "x")
+    if failure == "slow":
+        waiting.close()
+    if decided == "block":
+        assert (call.status, call.json["error"]["code"]) == (503, "moderation_unavailable")
+        assert "retry-after" in call.headers and bench.truth() == {} and bench.journal() == []
+    else:
+        assert call.status == 200 and verdicts(bench, call) == [(rule.id, "input", "unchecked")]
+
+
+async def test_a_flagged_answer_is_withheld_whole_and_in_a_stream(bench: Bench, upstream: ScriptedUpstream) -> None:
+    rule = moderation(direction="output")
+    set_up(bench, upstream, rule)
+    upstream.answer(BAD)
+    whole = await bench.chat("sandbox-echo", f"the {CANARY}")
+    assert (whole.status, whole.json["error"]["code"]) == (400, "content_policy_violation")
+    assert bench.record(whole).cost_nanos > 0
+    stream = await bench.chat("sandbox-echo", f"the {CANARY}", stream=True)
+    assert stream.events[-1]["error"]["code"] == "content_policy_violation"
+    assert CANARY not in stream.body.decode() and verdicts(bench, stream) == [(rule.id, "output", "blocked")]
+    assert bench.record(stream).cost_nanos == 0
+
+
+async def test_a_stream_goes_on_in_parts_that_were_judged(bench: Bench, upstream: ScriptedUpstream) -> None:
+    set_up(bench, upstream, moderation(direction="output"), personal("email", direction="output"))
+    upstream.answer(FINE)
+    text = "word " * 1_000 + MAIL
+    call = await bench.chat("sandbox-echo", text, stream=True)
+    assert said(call) == text.replace(MAIL, "[EMAIL_1]") and call.events[-1] == "[DONE]"
+    assert len(upstream.requests) == 3
+    assert "".join(request.json["input"][0].replace("\n", "") for request in upstream.requests) == said(call)
+
+
+async def test_an_answer_that_nobody_could_judge_is_free(bench: Bench, upstream: ScriptedUpstream) -> None:
+    set_up(bench, None, moderation(direction="output"))
+    call = await bench.chat("sandbox-echo", "x")
+    assert (call.status, bench.record(call).cost_nanos) == (503, 0)
