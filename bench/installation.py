@@ -31,7 +31,7 @@ models:
     vendor: Bench
     context_length: 128000
     max_output_tokens: 16384
-    input_modalities: [text]
+    input_modalities: [text, image]
     routes: [{{provider: bench, upstream_model: gpt-4o-mini, weight: 1}}]
     prices: [{{from: "2026-01-01T00:00:00Z", input: "0.15", output: "0.60", cache_read: "0.075"}}]
 """

@@ -6,6 +6,7 @@ It reads jobs from standard input and writes to standard output, one JSON object
 
 import asyncio
 import json
+import re
 import sys
 import time
 from collections import deque
@@ -16,6 +17,7 @@ import uvloop
 
 TIME_LIMIT_S = 120.0
 _HEAD_END = b"\r\n\r\n"
+_STAMP = re.compile(rb'"content":"(\d{20})"')
 _LAST_CHUNK = b"\r\n0\r\n\r\n"
 
 
@@ -59,6 +61,8 @@ class Tally:
     def __init__(self) -> None:
         self.latencies_s: list[float] = []
         self.first_event_s: list[float] = []
+        self.delays_s: list[float] = []
+        """Of each chunk, from its writing at the upstream to its reading here."""
         self.reads = 0
 
 
@@ -114,6 +118,8 @@ class Connection(asyncio.Protocol):
             self._whole_received(data)
 
     def _stream_received(self, data: bytes) -> None:
+        now_ns = time.monotonic_ns()
+        self._tally.delays_s += [(now_ns - int(stamp)) / 1e9 for stamp in _STAMP.findall(data)]
         if not self._first_event_at and b"data:" in data:
             self._first_event_at = time.perf_counter()
         if len(self._parts) == 1 and not data.startswith(b"HTTP/1.1 200"):
@@ -189,7 +195,7 @@ async def connect(job: Job) -> list[Connection]:
     for _ in range(job.connections):
         _, connection = await loop.create_connection(lambda: Connection(job), job.host, job.port)
         connections.append(connection)
-    first = replace(job, requests=job.connections, chunks=min(job.chunks, 1), per_second=0)
+    first = replace(job, requests=job.connections, chunks=min(job.chunks, 1))
     await drive(connections, first)
     return connections
 
@@ -222,6 +228,8 @@ def result_of(job: Job, tally: Tally, wall_s: float) -> dict[str, float]:
     if job.chunks:
         figures["first_event_p50_ms"] = percentile(tally.first_event_s, 50) * 1000
         figures["first_event_p99_ms"] = percentile(tally.first_event_s, 99) * 1000
+        figures["delay_p50_ms"] = percentile(tally.delays_s, 50) * 1000
+        figures["delay_p99_ms"] = percentile(tally.delays_s, 99) * 1000
         figures["reads_per_chunk"] = tally.reads / (len(tally.latencies_s) * job.chunks)
     return figures
 

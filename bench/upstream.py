@@ -86,7 +86,16 @@ def _ending(chunks: int) -> bytes:
 
 WHOLE_ANSWER = _whole_answer()
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-CONTENT_CHUNK = _framed(_event([{"index": 0, "delta": {"content": " proxy"}, "logprobs": None, "finish_reason": None}]))
+STAMP = "%020d"
+"""The content of every chunk: the moment at which it was written, in nanoseconds of the machine's monotonic clock. To
+everybody on its way it is a word; to the load generator it tells how long that way took."""
+_CHUNK = _event([{"index": 0, "delta": {"content": STAMP}, "logprobs": None, "finish_reason": None}])
+_FRAMED_CHUNK = _framed(_CHUNK.replace(STAMP.encode(), b"0" * 20)).replace(b"0" * 20, STAMP.encode())
+
+
+def content_chunk() -> bytes:
+    """A chunk of a stream, written now."""
+    return _FRAMED_CHUNK % time.monotonic_ns()
 
 
 class Connection(asyncio.Protocol):
@@ -121,7 +130,7 @@ class Connection(asyncio.Protocol):
             return
         self._chunks = int(wanted.group(1))
         self._left = self._chunks - 1
-        self._transport.write(STREAM_HEAD + CONTENT_CHUNK)
+        self._transport.write(STREAM_HEAD + content_chunk())
         self._next_at_ns = time.monotonic_ns() + self._pace_ns
         self._pacer.call_at(self._next_at_ns, self._go_on)
 
@@ -132,7 +141,7 @@ class Connection(asyncio.Protocol):
             self._transport.write(_ending(self._chunks))
             return
         self._left -= 1
-        self._transport.write(CONTENT_CHUNK)
+        self._transport.write(content_chunk())
         self._next_at_ns += self._pace_ns
         self._pacer.call_at(self._next_at_ns, self._go_on)
 

@@ -96,6 +96,7 @@ class Gateway:
         except ClientGone:
             return
         request = LeanRequest(scope, body, request_id)
+        del body  # 20 MB, perhaps: whoever has parsed it needs it no more
         request.start_heartbeat = partial(_start_heartbeat, send, client, request_id)
         await _run(request, view(request, **arguments), receive, send, client)
 

@@ -30,6 +30,11 @@ class LeanRequest:
         """Makes it; None where nobody can send one."""
         self._query: bytes = scope.get("query_string", b"")
 
+    def take_body(self) -> bytes:
+        """The body, for who reads it last: a large one is not kept beside what was made of it."""
+        body, self.body = self.body, b""
+        return body
+
     @property
     def query(self) -> dict[str, str]:
         """The query, of repeated names the last. It is read so rarely that it is parsed when asked for."""

@@ -13,7 +13,7 @@ class ChatCompletions(AsksModel):
 
     @idempotent
     async def post(self, request: LeanRequest) -> Response:
-        chat = parse_chat(request.body)
+        chat = parse_chat(request.take_body())
         exchange = await self.open_exchange(chat)
         if chat.stream:
             return self.naming_dropped(EventStream(relay.stream(exchange), exchange), exchange)

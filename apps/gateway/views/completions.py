@@ -14,7 +14,7 @@ class Completions(AsksModel):
 
     @idempotent
     async def post(self, request: LeanRequest) -> Response:
-        asked = parse_completions(request.body)
+        asked = parse_completions(request.take_body())
         try:
             exchange = await self.open_exchange(asked)
         except GatewayError as error:

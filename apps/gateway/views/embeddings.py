@@ -13,5 +13,5 @@ class Embeddings(AsksModel):
 
     @idempotent
     async def post(self, request: LeanRequest) -> Response:
-        exchange = await self.open_exchange(parse_embeddings(request.body))
+        exchange = await self.open_exchange(parse_embeddings(request.take_body()))
         return self.naming_dropped(await self.whole(exchange, give_embeddings), exchange)

@@ -42,7 +42,7 @@ class AnthropicView(AsksModel):
     def asked(self, request: LeanRequest, *, is_counting: bool = False) -> MessagesRequest:
         """The checked request. Raises GatewayError."""
         betas = betas_of(request.META.get("HTTP_ANTHROPIC_BETA", ""))
-        return parse_messages(request.body, betas, is_counting=is_counting)
+        return parse_messages(request.take_body(), betas, is_counting=is_counting)
 
     def _note_allowance(self, allowance: Allowance) -> None:
         super()._note_allowance(allowance)
