@@ -158,6 +158,7 @@ def _closed(record: UsageRecord, price: Price | None) -> RequestClosed:
         sandbox=record.sandbox,
         balance_nanos=record.balance_before_nanos,
         credential_id=record.credential_id,
+        endpoint=record.endpoint,
         cache_hit=None
         if record.cache_share_ppm is None
         else CacheHit(record.cache_share_ppm, record.cost_nanos + record.saved_nanos),

@@ -218,6 +218,7 @@ def opened_record(admission: Admission, target: Target) -> RequestOpened:
         balance_nanos=admission.balance_nanos,
         images=admission.images,
         credential_id=target.credential_id,
+        endpoint=admission.asked.endpoint,
     )
 
 

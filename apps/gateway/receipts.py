@@ -106,7 +106,8 @@ def public_receipt(receipt: Receipt) -> dict[str, Any]:
     return {
         "id": opened.request_id,
         "request_id": opened.request_id,
-        "api_type": "completions",
+        "api_type": "embeddings" if opened.endpoint == "embeddings" else "completions",
+        "endpoint": opened.endpoint or None,
         "model": opened.model,
         "created_at": _moment(created_at(opened.request_id)),
         "streamed": opened.streamed,

@@ -88,6 +88,8 @@ class RequestOpened(msgspec.Struct, frozen=True, omit_defaults=True, tag="open")
     """The organization's credit at admission, not counting what running requests hold. None where nobody asked."""
     credential_id: str = ""
     """The organization's own provider key that its upstream is asked with; "" for the operator's credential."""
+    endpoint: str = ""
+    """Where it was asked, as in its path: `chat/completions`. "" in journals of versions that did not say."""
     cache_hit: CacheHit | None = None
     """Set when a kept answer serves it and no upstream is called; `price` is what it pays then."""
 

@@ -34,6 +34,7 @@ COLUMNS = (
     "estimated",
     "sandbox",
     "streamed",
+    "endpoint",
     "http_status",
     "error_code",
     "finish_reason",

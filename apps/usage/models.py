@@ -24,6 +24,7 @@ TOKEN_COLUMNS = (
 OUTPUT_COLUMNS = ("output_tokens", "reasoning_tokens", "audio_output_tokens", "image_output_tokens")
 INPUT_COLUMNS = tuple(column for column in TOKEN_COLUMNS if column not in OUTPUT_COLUMNS)
 REVIEW_LENGTH = 200
+ENDPOINT_LENGTH = 30
 
 
 class UsageRecord(OrganizationScoped):
@@ -81,6 +82,7 @@ class UsageRecord(OrganizationScoped):
     guardrails = models.JSONField(default=list)
     credential_id = models.CharField(max_length=ID_LENGTH, default="")
     fee_ppm = models.PositiveIntegerField(null=True)
+    endpoint = models.CharField(max_length=ENDPOINT_LENGTH, default="")
     duration_ms = models.PositiveIntegerField()
     first_byte_ms = models.PositiveIntegerField(null=True)
     recorded_at = models.DateTimeField()

@@ -8,7 +8,7 @@ from django.db import connection, transaction
 
 from apps.core.ids import created_at
 from apps.usage.contracts import RequestClosed
-from apps.usage.models import REVIEW_LENGTH
+from apps.usage.models import ENDPOINT_LENGTH, REVIEW_LENGTH
 from apps.usage.partitions import ensure_partitions
 
 _COLUMNS = (
@@ -17,7 +17,7 @@ _COLUMNS = (
     " output_tokens, reasoning_tokens, cache_write_1h_tokens, audio_input_tokens, image_input_tokens,"
     " audio_output_tokens, image_output_tokens, images, service_tier, estimated, price_version_id,"
     " price_rule_id, cache_share_ppm, saved_nanos, cost_nanos, overage_nanos, hold_nanos, balance_before_nanos,"
-    " sandbox, raw_usage, review, attempts, guardrails, credential_id, fee_ppm, duration_ms, first_byte_ms"
+    " sandbox, raw_usage, review, attempts, guardrails, credential_id, fee_ppm, endpoint, duration_ms, first_byte_ms"
 )
 _STAGE = """
 CREATE TEMP TABLE IF NOT EXISTS arriving (LIKE usage_usagerecord INCLUDING DEFAULTS) ON COMMIT DELETE ROWS;
@@ -103,6 +103,7 @@ def _row(entry: RequestClosed) -> tuple[Any, ...]:
         msgspec.json.encode(entry.guardrails).decode() if entry.guardrails else "[]",
         opened.credential_id,
         opened.price.fee_ppm,
+        opened.endpoint[:ENDPOINT_LENGTH],
         entry.duration_ms,
         entry.first_byte_ms,
     )

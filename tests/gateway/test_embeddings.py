@@ -307,6 +307,7 @@ async def test_the_receipt_is_one_of_embeddings(bench: Bench, short_connections:
     await bench.runtime.reservations.drain(10)
     receipt = (await bench.call("/api/v1/generation", query=f"id={call.request_id}")).json["data"]
     assert (receipt["api_type"], receipt["model"], receipt["tokens_prompt"]) == ("embeddings", "embed", 3)
+    assert receipt["endpoint"] == "embeddings"
     assert receipt["receipt"]["cost"] == "0.000000450"
     bench.runtime.catalog.snapshot = snapshot(*bench.models.values())
     chat = await bench.chat("base")

@@ -19,6 +19,7 @@ from apps.billing.recovery import close_orphan
 from apps.core.ids import new_id
 from apps.gateway.receipts import MAX_WAITING_OF_KEY, WAIT_S, Receipts
 from apps.usage.journal import Journal
+from apps.usage.models import UsageRecord
 from apps.usage.recording import record
 from apps.usage.shipping import ship
 from tests.factories import PRICE, closed, opened
@@ -65,6 +66,7 @@ async def test_a_receipt_is_there_when_the_answer_ends_and_is_exact(desk: Desk, 
     assert (told["model"], told["streamed"], told["cancelled"], told["status"]) == ("base", stream, False, "completed")
     assert (told["tokens_prompt"], told["tokens_completion"]) == (end.tokens.all_input, end.tokens.all_output)
     assert (told["finish_reason"], told["is_sandbox"], told["key_id"]) == ("stop", False, "key_1")
+    assert (told["endpoint"], told["api_type"]) == ("chat/completions", "completions")
     assert told["latency"] + told["generation_time"] == told["duration"] == end.duration_ms
     receipt = told["receipt"]
     lines = sum(Decimal(line["amount"]) for line in receipt["lines"])
@@ -248,3 +250,24 @@ async def test_sandbox_keys_and_live_keys_see_their_own_side_alone(desk: Desk) -
 async def test_who_is_not_known_learns_nothing(desk: Desk) -> None:
     call = await desk.bench.chat("base")
     assert (await desk.bench.call(PATH, headers={}, query=f"id={call.request_id}")).status == 401
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("chat/completions", {"messages": [{"role": "user", "content": "x"}]}),
+        ("completions", {"prompt": "x"}),
+        ("messages", {"messages": [{"role": "user", "content": "x"}], "max_tokens": 5}),
+        ("responses", {"input": "x", "store": False}),
+    ],
+)
+async def test_a_record_says_where_it_was_asked(desk: Desk, path: str, fields: dict[str, Any]) -> None:
+    """On the receipt at once, and from the database after shipping."""
+    call = await desk.bench.call(f"/api/v1/{path}", {"model": "base", **fields})
+    assert call.status == 200
+    assert desk.bench.record(call).opened.endpoint == path
+    assert (await desk.receipt(call.request_id))["endpoint"] == path
+    journals = desk.bench.runtime.journal.folder.parent
+    await desk.bench.runtime.bridge.read(lambda: ship(journals, close_orphan=close_orphan))
+    stored = await desk.bench.runtime.bridge.read(lambda: UsageRecord.objects.get(request_id=call.request_id))
+    assert (stored.endpoint, receipt_reading._closed(stored, None).opened.endpoint) == (path, path)

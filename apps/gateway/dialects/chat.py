@@ -64,6 +64,7 @@ class ChatRequest:
     inputs: ClassVar[int] = 1
     has_unreadable_text: ClassVar[bool] = False
     content_field: ClassVar[str] = "messages"
+    endpoint: ClassVar[str] = "chat/completions"
     has_parts: bool = field(init=False)
     """Whether any content is a list of parts: only then there can be media."""
 

@@ -34,6 +34,7 @@ class CompletionsRequest(ChatRequest):
     """What stands before the text of each choice."""
 
     content_field: ClassVar[str] = "prompt"
+    endpoint: ClassVar[str] = "completions"
 
     def texts_changed(self) -> None:
         """Texts were put in place of others. What is echoed is what was asked."""

@@ -56,6 +56,7 @@ class EmbeddingsRequest:
     asked_output: ClassVar[int | None] = 0
     images: ClassVar[int] = 0
     content_field: ClassVar[str] = "input"
+    endpoint: ClassVar[str] = "embeddings"
 
     def __post_init__(self) -> None:
         self.inputs = len(self.texts) or len(self.token_lists)

@@ -52,6 +52,10 @@ class ModelRequest(Protocol):
     def content_field(self) -> str:
         """The field that is wrong when its text is too long."""
 
+    @property
+    def endpoint(self) -> str:
+        """Where it was asked, as in its path: `chat/completions`."""
+
     def check_model(self, model: OfferedModel) -> None:
         """Raises GatewayError (400) for a model that does not do this, or does not take what is in it."""
 

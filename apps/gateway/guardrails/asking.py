@@ -83,4 +83,5 @@ def _refused(
         input_estimate=0,
         hold_nanos=0,
         sandbox=grant.sandbox,
+        endpoint=asked.endpoint,
     )

@@ -26,10 +26,4 @@ class Generation(AsyncAPIView):
         if receipt is None:
             message = f"There is no ended request with the id {wanted[:60]!r}."
             raise GatewayError(GENERATION_NOT_FOUND, message, param="id")
-        return json_response({"data": public_receipt(receipt) | self._kind(receipt.closed.opened.model)})
-
-    def _kind(self, model_id: str) -> dict[str, str]:
-        """A record does not tell what was asked for, but of some models there is one thing only to be had."""
-        snapshot = self.runtime.catalog.snapshot
-        model = None if snapshot is None else snapshot.models.get(model_id)
-        return {"api_type": "embeddings"} if model is not None and model.only_embeds else {}
+        return json_response({"data": public_receipt(receipt)})

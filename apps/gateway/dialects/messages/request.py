@@ -61,6 +61,7 @@ class MessagesRequest(TranslatedChat):
     """Whether the caller asked for thinking: who did not expects the answer's text first."""
 
     content_field: ClassVar[str] = "messages"
+    endpoint: ClassVar[str] = "messages"
 
     @property
     def media(self) -> int:

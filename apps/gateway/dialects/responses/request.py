@@ -53,6 +53,7 @@ class ResponsesRequest(TranslatedChat):
     """Names of tools whose input is a text."""
 
     content_field: ClassVar[str] = "input"
+    endpoint: ClassVar[str] = "responses"
 
     @property
     def shows_thoughts(self) -> bool:
