@@ -3,10 +3,24 @@
 Vendors differ: thoughts under two names or both, content as a list, calls without an index, with one index for all,
 with their id in every piece, whole or cut anywhere."""
 
+import re
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from apps.gateway.dialects.vendor_json import read_json, write_json
+
+_PLAIN: Final = re.compile(
+    rb'data: \{[^\[]*"choices":\[\{"index":0,"delta":\{"content":"([^"\\\x00-\x1f]+)"\}(?:,"logprobs":null)?'
+    rb',"finish_reason":null\}\](?:,"usage":null)?(?:,"obfuscation":"\w*")?\}\n\n'
+)
+
+
+def plain_text(block: bytes) -> bytes | None:
+    """The text of a block that is one chunk with nothing but a piece of text, as it stands in JSON; None for any other.
+
+    That is the common one: it needs no parser."""
+    found = _PLAIN.fullmatch(block)
+    return None if found is None else found.group(1)
 
 
 def thought_in(delta: dict[str, Any]) -> str:

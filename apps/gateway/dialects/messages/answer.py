@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from apps.gateway.dialects.anthropic_envelope import stream_error
+from apps.gateway.dialects.chat_pieces import plain_text
 from apps.gateway.dialects.messages.blocks import Blocks, Event, folded
 from apps.gateway.dialects.sse import event_data, events
 from apps.gateway.dialects.vendor_json import read_json, write_json
@@ -14,6 +15,10 @@ from apps.usage.contracts import TokenCounts
 
 Usage = Callable[[], dict[str, Any]]
 _DONE: Final = b"[DONE]"
+_TEXT_DELTA: Final = (
+    b"event: content_block_delta\n"
+    b'data: {"type":"content_block_delta","index":%d,"delta":{"type":"text_delta","text":"%b"}}\n\n'
+)
 _PING: Final = b'event: ping\ndata: {"type":"ping"}\n\n'
 
 
@@ -83,6 +88,9 @@ class MessagesStream:
 
     def feed(self, block: bytes) -> bytes:
         """The events that stand for these whole ones; b"" where nothing is to be said."""
+        index = self._blocks.text_index
+        if index is not None and not self._is_over and (piece := plain_text(block)) is not None:
+            return _TEXT_DELTA % (index, piece)
         return b"".join([self._event(event) for event in events(block)])
 
     def _event(self, event: bytes) -> bytes:

@@ -24,8 +24,8 @@ class Blocks:
         self._stops = stops
         self._index = -1
         self._open = ""
-        self._said = ""
-        """What the open thought says so far."""
+        self._said: list[str] = []
+        """What the open thought says so far, in pieces."""
         self._details: list[dict[str, Any]] = []
         """Thoughts of other vendors, which go back to them."""
         self._extras: dict[str, dict[str, Any]] = {}
@@ -58,6 +58,11 @@ class Blocks:
         return self._ready()
 
     @property
+    def text_index(self) -> int | None:
+        """The index of the block that a piece of text goes on with; None where it would begin one."""
+        return self._index if self._open == "text" else None
+
+    @property
     def stop(self) -> dict[str, Any]:
         """`stop_reason` and `stop_sequence`."""
         if self._stop_sequence is not None:
@@ -77,7 +82,7 @@ class Blocks:
     def _think(self, thought: str) -> None:
         if self._shows_thoughts:
             self._begin("thinking", {"type": "thinking", "thinking": "", "signature": ""})
-            self._said += thought
+            self._said.append(thought)
             self._tell({"type": "thinking_delta", "thinking": thought})
 
     def _take_details(self, details: list[Any]) -> None:
@@ -94,7 +99,7 @@ class Blocks:
 
     def _sign(self, text: str, signature: str) -> None:
         """A whole thought of Claude's: its text was told already, piece by piece, or is told now."""
-        if self._open != "thinking" or self._said != text:
+        if self._open != "thinking" or "".join(self._said) != text:
             self._begin("thinking", {"type": "thinking", "thinking": "", "signature": ""}, afresh=True)
             if text:
                 self._tell({"type": "thinking_delta", "thinking": text})
@@ -144,7 +149,7 @@ class Blocks:
     def _close(self) -> None:
         if self._open:
             self._events.append({"type": "content_block_stop", "index": self._index})
-        self._open = self._said = ""
+        self._open, self._said = "", []
 
     def _ready(self) -> list[Event]:
         ready, self._events = self._events, []

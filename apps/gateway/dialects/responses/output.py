@@ -35,7 +35,9 @@ class Output:
         self.items: list[dict[str, Any]] = []
         self._open: dict[str, Any] | None = None
         """The item that is not done yet."""
-        self._thought = ""
+        self._said: list[str] = []
+        """The text of the open part, in pieces."""
+        self._thought: list[str] = []
         self._details: list[dict[str, Any]] = []
         self._reason = ""
         self._events: list[Event] = []
@@ -48,9 +50,9 @@ class Output:
             self._begin_reasoning()
             add_pieces(self._details, delta["reasoning_details"])
         if text := text_in(delta):
-            self._say("output_text", "text", text, _logprobs(choice))
+            self._say("output_text", text, _logprobs(choice))
         if isinstance(delta.get("refusal"), str) and delta["refusal"]:
-            self._say("refusal", "refusal", delta["refusal"], [])
+            self._say("refusal", delta["refusal"], [])
         if delta.get("tool_calls"):
             self._calls.add(delta["tool_calls"])
             self._pass_on_calls(is_over=False)
@@ -62,6 +64,15 @@ class Output:
         self._pass_on_calls(is_over=True)
         self._close("incomplete" if self.incomplete else "completed")
         return self._ready()
+
+    def go_on(self, piece: bytes) -> tuple[str, int, int] | None:
+        """Take a piece of text as it stands in JSON, without escapes, if it goes on with the open part: the id of its
+        item, and the places of item and part. None where it would begin something."""
+        item = self._open
+        if item is None or item["type"] != "message" or item["content"][-1]["type"] != "output_text":
+            return None
+        self._said.append(piece.decode())
+        return item["id"], len(self.items), len(item["content"]) - 1
 
     @property
     def incomplete(self) -> str:
@@ -77,7 +88,7 @@ class Output:
     def _think(self, thought: str) -> None:
         self._begin_reasoning()
         item = self._open
-        self._thought += thought
+        self._thought.append(thought)
         if not self._shows_thoughts or item is None:
             return
         place = {"item_id": item["id"], "output_index": len(self.items), "summary_index": 0}
@@ -85,14 +96,13 @@ class Output:
             item["summary"].append({"type": "summary_text", "text": ""})
             part = {"type": "summary_text", "text": ""}
             self._tell("response.reasoning_summary_part.added", **place, part=part)
-        item["summary"][0]["text"] += thought
         self._tell("response.reasoning_summary_text.delta", **place, delta=thought)
 
     def _begin_reasoning(self) -> None:
         if self._open is None or self._open["type"] != "reasoning":
             self._begin({"type": "reasoning", "id": self._id("rs"), "summary": []})
 
-    def _say(self, kind: str, name: str, piece: str, logprobs: list[Any]) -> None:
+    def _say(self, kind: str, piece: str, logprobs: list[Any]) -> None:
         if self._open is None or self._open["type"] != "message":
             self._begin(
                 {"type": "message", "id": self._id("msg"), "status": "in_progress", "role": "assistant", "content": []}
@@ -104,11 +114,10 @@ class Output:
             self._close_part(item)
             item["content"].append(_empty_part(kind))
             self._tell("response.content_part.added", **self._place(item), part=_empty_part(kind))
-        part = item["content"][-1]
-        part[name] += piece
+        self._said.append(piece)
         more = {}
         if kind == "output_text":
-            part["logprobs"] += logprobs
+            item["content"][-1]["logprobs"] += logprobs
             more = {"logprobs": logprobs}
         self._tell(f"response.{kind}.delta", **self._place(item), delta=piece, **more)
 
@@ -182,6 +191,8 @@ class Output:
         if not item["content"]:
             return
         part = item["content"][-1]
+        part["refusal" if part["type"] == "refusal" else "text"] = "".join(self._said)
+        self._said = []
         if part["type"] == "refusal":
             self._tell("response.refusal.done", **self._place(item), refusal=part["refusal"])
         else:
@@ -193,14 +204,16 @@ class Output:
         if item["summary"]:
             place = {"item_id": item["id"], "output_index": len(self.items), "summary_index": 0}
             part = item["summary"][0]
+            part["text"] = "".join(self._thought)
             self._tell("response.reasoning_summary_text.done", **place, text=part["text"])
             self._tell("response.reasoning_summary_part.done", **place, part=part)
         if self._wants_encrypted:
-            unsigned = [{"type": "reasoning.text", "text": self._thought}] if self._thought else []
+            thought = "".join(self._thought)
+            unsigned = [{"type": "reasoning.text", "text": thought}] if thought else []
             carried = [entry for entry in self._details if "format" in entry] or unsigned
             if sealed := pack(carried, extras):
                 item["encrypted_content"] = sealed
-        self._thought, self._details = "", []
+        self._thought, self._details = [], []
 
     def _id(self, kind: str) -> str:
         return f"{kind}_{self._answer_id}{len(self.items) + (self._open is not None):02x}"
