@@ -51,7 +51,7 @@ CONTENT: Final = [
     Feature("image as data", _parts(_IMAGE), _parts()),
     Feature(
         "image at an address",
-        _parts({"type": "image_url", "image_url": {"url": "https://pictures.test/a.png"}}),
+        _parts({"type": "image_url", "image_url": {"url": "https://pictures.example.com/a.png"}}),
         _parts(),
     ),
     Feature(

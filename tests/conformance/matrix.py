@@ -12,6 +12,7 @@ from apps.catalog.contracts import PriceVariant
 from apps.gateway.providers import PROVIDERS
 from tests.conformance.answered import ANSWERS, PLAIN, Script
 from tests.conformance.asked import FEATURES, Feature, body_of
+from tests.conformance.callers import CALLERS
 from tests.factories import PRICE
 from tests.gateway.conftest import Bench, Call
 from tests.upstream.bedrock_shapes import CREDENTIAL
@@ -60,11 +61,11 @@ class Stage(NamedTuple):
         named = {"upstream_model": kind.upstream_model, **credential}
         self.upstream.offer(self.bench, kind.dialect, options=options, prices=(_PRICE,), **named)
 
-    async def ask(self, body: dict[str, Any], script: Script) -> tuple[Call, Received | None]:
+    async def ask(self, body: dict[str, Any], script: Script, path: str = CHAT) -> tuple[Call, Received | None]:
         """The answer, and what the upstream was sent, if it was."""
         self.upstream.requests.clear()
         self.upstream.answers = [Answer(script.pieces, script.status, cut=script.cut)]
-        call = await self.bench.call(CHAT, body)
+        call = await self.bench.call(path, body)
         return call, self.upstream.requests[0] if self.upstream.requests else None
 
 
@@ -82,6 +83,13 @@ async def document(bench: Bench, upstream: ScriptedUpstream) -> str:
     rows = list(answered[0])
     columns = [[cells[row] for row in rows] for cells in answered]
     sections.append(_table("What is answered", [f"`{dialect}`" for dialect in dialects], rows, columns))
+    for caller, (path, least, features) in CALLERS.items():
+        columns = [
+            [await _asked_otherwise(stage, kind, (path, least, feature), notes) for feature in features]
+            for kind in KINDS
+        ]
+        names = [feature.name for feature in features]
+        sections.append(_table(f"What callers of {caller} ask", [kind.heading for kind in KINDS], names, columns))
     sections.append("## Why it is refused\n\n" + "\n".join(notes.lines()) + "\n")
     return "\n".join(sections)
 
@@ -119,6 +127,25 @@ async def _asked(stage: Stage, kind: Kind, feature: Feature, notes: Notes) -> st
     if dropped:
         return f"in part: {words}" if changed else "dropped"
     return words or "needs no word"
+
+
+async def _asked_otherwise(stage: Stage, kind: Kind, asked: tuple[str, dict[str, Any], Feature], notes: Notes) -> str:
+    """The cell of a feature of requests in another dialect: what becomes of it, without the vendor's words."""
+    stage.offer(kind)
+    path, least, feature = asked
+    script = ANSWERS[kind.dialect].rich[1] if feature.fields.get("stream") else PLAIN[kind.dialect]
+    _, plain = await stage.ask(least | feature.plain, PLAIN[kind.dialect], path)
+    call, sent = await stage.ask(least | feature.fields, script, path)
+    if sent is None:
+        error = call.json["error"]
+        param, sentence = error["param"], error["message"]
+        assert call.status == 400 and param, (kind, feature, error)
+        return f"refused ({notes.number(f'`{param}`: {sentence}')})"
+    assert plain is not None and call.status == 200, (kind, feature, call.body)
+    is_told = bool(_changed(plain, sent))
+    if call.headers.get("x-crun-dropped-params"):
+        return "in part" if is_told else "dropped"
+    return "yes" if is_told else "needs no word"
 
 
 def _changed(plain: Received, sent: Received) -> dict[str, Any]:
