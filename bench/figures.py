@@ -6,8 +6,8 @@ from statistics import median
 
 from bench.rounds import LONG, MEDIUM, SHORT, STEADY, WHOLE, Sample
 
-REQUEST_LIMIT = 12.0
-CHUNK_LIMIT = 3.0
+REQUEST_LIMIT = 8.0
+CHUNK_LIMIT = 2.0
 
 
 @dataclass(frozen=True)

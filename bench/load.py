@@ -123,7 +123,7 @@ class Connection(asyncio.Protocol):
         if not self._first_event_at and b"data:" in data:
             self._first_event_at = time.perf_counter()
         if len(self._parts) == 1 and not data.startswith(b"HTTP/1.1 200"):
-            self._fail(f"answered {data[:300]!r}")
+            self._fail(f"answered {data[:600]!r}")
         elif (data if len(data) >= len(_LAST_CHUNK) else b"".join(self._parts[-9:])).endswith(_LAST_CHUNK):
             try:
                 check_stream(b"".join(self._parts), self._job.chunks)
