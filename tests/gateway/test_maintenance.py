@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from apps.catalog.contracts import Maintenance, Target
+from apps.core.limits import Limits
 from apps.gateway.errors import GatewayError
 from apps.gateway.routing.maintenance import in_service
 from tests.factories import TARGET, offered, snapshot
@@ -45,6 +46,13 @@ async def test_a_model_all_of_whose_routes_rest_says_until_when(bench: Bench) ->
     assert "UTC" in call.json["error"]["message"] and "first" not in call.body.decode()
     assert not bench.truth() and not bench.journal()
     assert (await ask(bench, provider={"only": ["first"]})).status == 503
+
+
+@pytest.mark.asyncio
+async def test_it_takes_nothing_of_a_limit(bench: Bench) -> None:
+    bench.limit(key_limits=Limits(requests_per_minute=1))
+    offer(bench, resting(bench.target("sandbox-echo"), NOW))
+    assert [(await ask(bench)).status for _ in range(3)] == [503, 503, 503]
 
 
 @pytest.mark.asyncio
