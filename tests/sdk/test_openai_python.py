@@ -413,3 +413,23 @@ def test_a_text_completion_streams(client: OpenAI) -> None:
         client.completions.create(model=fault_model("cut-3"), prompt="one two three four", stream=True) as stream,
     ):
         list(stream)
+
+
+def test_responses_whole_streamed_parsed_and_over_turns(client: OpenAI) -> None:
+    answer = client.responses.create(model="truth-echo", input="one two three", store=False)
+    assert (answer.output_text, answer.status) == ("one two three", "completed")
+    assert answer.usage is not None and (answer.usage.input_tokens, answer.usage.output_tokens) == (3, 3)
+    with client.responses.stream(model="truth-echo", input="one two three", store=False) as stream:
+        words = [event.delta for event in stream if event.type == "response.output_text.delta"]
+        assert stream.get_final_response().output_text == "".join(words) == "one two three"
+    conversation: list[Any] = [{"role": "user", "content": "How is Ulm?"}]
+    tool: Any = {"type": "function", "strict": False, **WEATHER["function"]}  # type: ignore[dict-item]  # it is an object
+    first = client.responses.create(model="truth-tools", input=conversation, tools=[tool], store=False)
+    (call,) = first.output
+    assert call.type == "function_call"
+    conversation += [call.model_dump(exclude_none=True)]
+    conversation += [{"type": "function_call_output", "call_id": call.call_id, "output": "sunny"}]
+    second = client.responses.create(model="truth-tools", input=conversation, tools=[tool], store=False)
+    assert "sunny" in second.output_text
+    with pytest.raises(NotFoundError):
+        client.responses.create(model="nobody", input="x", store=False)

@@ -1,0 +1,113 @@
+"""The official Anthropic SDK for Python against a running installation: only base URL and key are ours."""
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import anthropic
+import pytest
+from anthropic import Anthropic, AsyncAnthropic
+from anthropic.types import ToolUseBlock
+from pydantic import BaseModel
+
+from tests.acceptance.installing import Installation
+from tests.acceptance.upstream import fault_model
+
+pytestmark = pytest.mark.installation
+WEATHER: Any = {
+    "name": "weather",
+    "description": "The weather of a town",
+    "input_schema": {"type": "object", "properties": {"town": {"type": "string"}}, "required": ["town"]},
+}
+
+
+class Person(BaseModel):
+    name: str
+
+
+@pytest.fixture(scope="module")
+def client(installation: Installation) -> Iterator[Anthropic]:
+    base_url = installation.api.removesuffix("/v1")
+    with Anthropic(base_url=base_url, api_key=installation.api_key, max_retries=0) as made:
+        yield made
+
+
+def _user(content: Any) -> Any:
+    return [{"role": "user", "content": content}]
+
+
+def test_an_answer_and_its_true_usage(client: Anthropic) -> None:
+    answer = client.messages.create(model="truth-echo", max_tokens=50, messages=_user("Hello, CRUN, hello!"))
+    assert (answer.content[0].type, answer.stop_reason, answer.model) == ("text", "end_turn", "truth-echo")
+    assert (answer.usage.input_tokens, answer.usage.output_tokens) == (3, 3)
+
+
+def test_a_stream_comes_word_by_word_and_ends_with_the_true_usage(client: Anthropic) -> None:
+    with client.messages.stream(model="truth-echo", max_tokens=50, messages=_user("one two three")) as stream:
+        words = list(stream.text_stream)
+        final = stream.get_final_message()
+    assert words == ["one ", "two ", "three"]
+    assert (final.usage.input_tokens, final.usage.output_tokens) == (3, 3)
+
+
+def test_the_async_client_streams_raw_events(installation: Installation) -> None:
+    async def ask() -> list[str]:
+        base_url = installation.api.removesuffix("/v1")
+        async with AsyncAnthropic(base_url=base_url, api_key=installation.api_key, max_retries=0) as client:
+            stream = await client.messages.create(
+                model="truth-echo", max_tokens=50, messages=_user("one two"), stream=True
+            )
+            return [event.type async for event in stream]
+
+    assert asyncio.run(ask()) == [
+        "message_start", "content_block_start", *["content_block_delta"] * 2, "content_block_stop", "message_delta",
+        "message_stop",
+    ]  # fmt: skip
+
+
+def test_a_conversation_with_a_tool(client: Anthropic) -> None:
+    messages = _user("How is Ulm?")
+    first = client.messages.create(model="truth-tools", max_tokens=99, messages=messages, tools=[WEATHER])
+    (call,) = [block for block in first.content if isinstance(block, ToolUseBlock)]
+    result = {"type": "tool_result", "tool_use_id": call.id, "content": "sunny", "is_error": False}
+    messages = [*messages, {"role": "assistant", "content": first.content}, *_user([result])]
+    second = client.messages.create(model="truth-tools", max_tokens=99, messages=messages, tools=[WEATHER])
+    assert "sunny" in second.content[0].text  # type: ignore[union-attr]  # it is text
+
+
+def test_the_parse_helper(client: Anthropic) -> None:
+    parsed = client.messages.parse(model="truth-json", max_tokens=99, messages=_user("Who?"), output_format=Person)
+    assert isinstance(parsed.parsed_output, Person)
+
+
+def test_tokens_are_counted(client: Anthropic) -> None:
+    assert client.messages.count_tokens(model="truth-echo", messages=_user("one two three")).input_tokens > 2
+
+
+def test_errors_have_the_classes_of_the_sdk(client: Anthropic) -> None:
+    for model, error in (
+        ("nobody", anthropic.NotFoundError),
+        (fault_model("400"), anthropic.BadRequestError),
+        (fault_model("529"), anthropic.OverloadedError),
+    ):
+        with pytest.raises(error):
+            client.messages.create(model=model, max_tokens=9, messages=_user("x"))
+    with pytest.raises(anthropic.AuthenticationError):
+        client.with_options(api_key="ak_wrong").messages.create(model="truth-echo", max_tokens=9, messages=_user("x"))
+
+
+def test_a_broken_stream_raises(client: Anthropic) -> None:
+    with (
+        pytest.raises(anthropic.APIStatusError, match="upstream"),
+        client.messages.stream(
+            model=fault_model("cut-3"), max_tokens=99, messages=_user("one two three four five")
+        ) as stream,
+    ):
+        list(stream.text_stream)
+
+
+def test_a_failure_that_may_pass_is_tried_again(installation: Installation) -> None:
+    base_url = installation.api.removesuffix("/v1")
+    with Anthropic(base_url=base_url, api_key=installation.api_key, max_retries=2) as client:
+        answer = client.messages.create(model=fault_model("flaky-1"), max_tokens=9, messages=_user("one"))
+    assert answer.stop_reason == "end_turn"
