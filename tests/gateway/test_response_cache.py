@@ -18,6 +18,8 @@ from apps.core.limits import Limits
 from apps.core.money import format_usd
 from apps.gateway.response_cache import replaying
 from apps.gateway.response_cache.turn import STATUS
+from apps.policies.contracts import Policy
+from apps.policies.data_rules import DataRules
 from apps.usage.contracts import RESPONSE_CACHE, Outcome, RequestClosed
 from tests.factories import PRICE, offered, snapshot
 from tests.gateway.conftest import Bench, Call
@@ -228,7 +230,9 @@ async def test_refresh_asks_again_and_keeps_the_new_answer(desk: Desk, empty_sto
     assert hit.headers["x-crun-cache-source-id"] == refreshed.request_id
     assert desk.upstream_calls == 2
     assert len(empty_store.keys("*:cache:*")) == 1
-    assert empty_store.zcard("crun:kept:ends") == 1
+    (member,) = empty_store.zrange("crun:kept:ends", 0, -1)
+    taken = int(member.rpartition(b"|")[2])
+    assert int(empty_store.get("crun:kept:bytes")) == empty_store.zscore("crun:kept:owners", "org_1") == taken
 
 
 async def test_an_answer_is_forgotten_after_its_time_and_not_given_to_who_wants_a_newer_one(
@@ -272,6 +276,30 @@ async def test_an_installation_without_the_cache_says_so(desk: Desk, monkeypatch
     monkeypatch.setattr(settings, "CACHE", False)
     assert [status(await desk.ask()) for _ in range(2)] == ["BYPASS", "BYPASS"]
     assert desk.upstream_calls == 2
+
+
+async def test_an_organization_that_demands_zero_retention_has_nothing_kept(desk: Desk, empty_store: Any) -> None:
+    keeps_nothing = msgspec.structs.replace(desk.bench.models["base"].targets[0], zero_retention=True)
+    desk.bench.models["base"] = msgspec.structs.replace(desk.bench.models["base"], targets=(keeps_nothing,))
+    desk.terms(default=True)
+    desk.bench.limit(policy=Policy(data=DataRules(requires_zero_retention=True)))
+    assert [status(await desk.ask(cache=wish)) for wish in ("on", None, "refresh")] == ["BYPASS"] * 3
+    assert empty_store.keys("*:cache:*") == []
+    desk.bench.limit(policy=Policy(data=DataRules(regions=())))
+    assert [status(await desk.ask()) for _ in range(2)] == ["MISS", "HIT"]
+
+
+async def test_a_sandbox_key_has_hits_that_cost_nobody_anything(desk: Desk) -> None:
+    desk.terms(share_ppm=500_000)
+    sandbox = tuple(msgspec.structs.replace(t, is_sandbox=True) for t in desk.bench.models["base"].targets)
+    desk.bench.models["base"] = msgspec.structs.replace(desk.bench.models["base"], targets=sandbox)
+    desk.terms(share_ppm=500_000)
+    desk.bench.limit(sandbox=True)
+    calls = [await desk.ask() for _ in range(2)]
+    assert [status(call) for call in calls] == ["MISS", "HIT"]
+    hit = desk.bench.record(calls[1])
+    assert hit.opened.sandbox and hit.cost_nanos > 0 == hit.charged_nanos
+    assert "x-crun-budget-remaining" not in calls[1].headers
 
 
 async def test_organizations_projects_and_test_traffic_never_share_an_answer(desk: Desk) -> None:

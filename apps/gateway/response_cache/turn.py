@@ -36,7 +36,8 @@ class Turn:
         """Where the answer will be kept; None when it will not."""
         self.headers = {STATUS: "BYPASS"}
         self._name = ""
-        if self._wish.keeps and settings.CACHE and asked.body_bytes <= MAX_BODY_BYTES:
+        is_allowed = settings.CACHE and not _forbids_keeping(grant)
+        if self._wish.keeps and is_allowed and asked.body_bytes <= MAX_BODY_BYTES:
             self._name = name_of(grant, path, asked, runtime.snapshot, ring=settings.ENCRYPTION_KEYS)
             owner = grant.organization_id
             self.keeping = Keeping(runtime.cached_answers, owner, self._name, ttl_s=self._wish.ttl_s)
@@ -61,3 +62,9 @@ class Turn:
     def _is_too_old(self, answer: CachedAnswer) -> bool:
         most = self._wish.most_age_s
         return most is not None and age_s(answer) >= most
+
+
+def _forbids_keeping(grant: KeyGrant) -> bool:
+    """Whether the organization lets its prompts go only to those who keep nothing: nor are its answers kept, then."""
+    data = None if grant.policy is None else grant.policy.data
+    return data is not None and data.requires_zero_retention
