@@ -59,10 +59,10 @@ def bearer(received: Received) -> str:
 
 
 def own_key(
-    secret: str, *, owner: str = "org_1", provider: str = "local", base_url: str = "", **terms: Any
+    secret: str, *, owner: str = "org_1", provider: str = "local", base_url: str = "", name: str = "", **terms: Any
 ) -> OwnCredential:
-    """A sealed key as a grant has it; its id follows from the secret."""
-    name = f"cred_{keyed_digests(secret, settings.KEY_PEPPERS)[0][-12:]}"
+    """A sealed key as a grant has it; its id is `name`, or follows from the secret."""
+    name = name or f"cred_{keyed_digests(secret, settings.KEY_PEPPERS)[0][-12:]}"
     bound_to = binding(name, owner, provider_id=provider, base_url=base_url)
     sealed = seal(secret, bound_to=bound_to, ring=settings.ENCRYPTION_KEYS)
     return OwnCredential(id=name, organization_id=owner, provider=provider, sealed=sealed, **terms)

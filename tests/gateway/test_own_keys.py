@@ -296,10 +296,10 @@ async def test_a_sandbox_key_never_uses_one(tenants: Tenants) -> None:
 
 
 async def test_a_rotated_or_removed_key_is_not_used_once_the_grant_is_read_again(tenants: Tenants) -> None:
-    key = tenants.admit(tenants.own(MINE))
+    key = tenants.admit(tenants.own(MINE, name="cred_1"))
     await tenants.ask(key=key)
     grant = tenants.grants[key]
-    for credentials, bears in (((tenants.own(SECOND),), SECOND), ((), UPSTREAM_KEY)):
+    for credentials, bears in (((tenants.own(SECOND, name="cred_1"),), SECOND), ((), UPSTREAM_KEY)):
         tenants.grants[key] = type(grant)(
             **{name: getattr(grant, name) for name in grant.__struct_fields__ if name != "policy"},
             policy=type(grant.policy)(credentials=credentials),  # type: ignore[misc]  # it has one

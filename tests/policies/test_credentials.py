@@ -55,6 +55,9 @@ def test_a_key_comes_sealed_with_the_grants_of_its_organization_alone() -> None:
         row.id, "vendor", mine.key.organization_id,
     )  # fmt: skip
     assert granted(theirs) == ()
+    other = add(theirs, host, "sk-their-key-0123456789abcdef")
+    assert [each.id for each in granted(mine)] == [row.id]
+    assert [each.id for each in granted(theirs)] == [other.id]
     opened = unseal(credential.sealed, bound_to=credential.binding_for(URL), ring=settings.ENCRYPTION_KEYS)
     assert opened == SECRET
     assert SECRET not in repr(credential) and credential.sealed not in repr(credential)
