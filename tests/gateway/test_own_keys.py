@@ -339,7 +339,10 @@ async def test_who_pays_stands_in_the_journal_before_the_operators_credential_is
     assert costs == [3_022, 60_450]  # 3 tokens in and 100 out: 3 022.5 is rounded to even
 
 
-async def test_a_stream_whose_hold_grows_grows_by_the_fee(tenants: Tenants, empty_store: Any) -> None:
+@pytest.mark.parametrize("is_exclusive", [True, False])
+async def test_a_stream_whose_hold_grows_grows_by_the_fee(
+    tenants: Tenants, empty_store: Any, is_exclusive: bool
+) -> None:
     text = "word " * 6_000
     chunk = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": "up"}
     tenants.upstream.by_key[MINE] = Answer(
@@ -354,9 +357,11 @@ async def test_a_stream_whose_hold_grows_grows_by_the_fee(tenants: Tenants, empt
         )
     )
     tenants.offer(max_output_tokens=20_000)
-    tenants.admit(tenants.own(MINE, is_exclusive=True))
+    tenants.admit(tenants.own(MINE, is_exclusive=is_exclusive))
     call = await tenants.ask(stream=True)
     end = tenants.bench.record(call)
     assert (call.events[-1], end.tokens.output, end.overage_nanos) == ("[DONE]", 6_000, 0)
     assert end.cost_nanos == (10 * 150 + 6_000 * 600) // 20 <= (end.opened.hold_nanos or 0)
+    # What was held at the door for the operator's credential covers the fee of all of it, and need not grow.
+    assert (end.opened.hold_nanos or 0) <= (1_000 * 150 + 2_048 * 600)
     assert (await left(tenants.bench, empty_store))[1:] == (0, 0)
