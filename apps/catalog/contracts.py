@@ -170,6 +170,8 @@ class Target(msgspec.Struct, frozen=True):
     zero_retention: bool = False
     """Its provider keeps nothing of a request once that is answered."""
     quantization: str = QUANTIZATIONS[0]
+    shadow_percent: int = 0
+    """The share of conversations of which it gets copies, and nothing else. 0: it is none."""
     canary_percent: int = 0
     """The share of conversations that it gets, whatever its weight: a route on trial. 0: it is none."""
     """The windows of the route and of its provider, the earlier first, as far as they were not over on loading."""
@@ -208,6 +210,8 @@ class OfferedModel(msgspec.Struct, frozen=True):
     tokenizer: str
     targets: tuple[Target, ...]
     prices: tuple[Price, ...]
+    shadows: tuple[Target, ...] = ()
+    """Routes that get copies of requests, and answer nobody."""
     limits: Limits = Limits()
     """What each organization may use of it: requests and tokens a minute."""
     image_tokens: int = IMAGE_TOKENS

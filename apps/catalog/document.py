@@ -93,6 +93,7 @@ class RouteEntry:
     enabled: bool = True
     quantization: str = QUANTIZATIONS[0]
     canary_percent: int = 0
+    shadow_percent: int = 0
     maintenance: MaintenanceEntry | None = None
 
 
@@ -214,7 +215,7 @@ def _warn_about(entry: ModelEntry, spot: Spot) -> None:
     named = replace(spot, path=f"{spot.path} ({entry.id})")
     if not entry.prices:
         named.warn("has no price: requests are refused until it has one")
-    if not any(route.enabled for route in entry.routes):
+    if not any(route.enabled and not route.shadow_percent for route in entry.routes):
         named.warn("has no enabled route: nobody can call it")
     if entry.max_output_tokens > entry.context_length:
         named.warn("max_output_tokens is above context_length: are they swapped?")
@@ -298,6 +299,7 @@ _ROUTE_KEYS = {
     ),
     "weight": Key(scalar(integer(1, _MAX_WEIGHT)), "weight"),
     "canary_percent": Key(scalar(integer(0, 100)), "canary_percent"),
+    "shadow_percent": Key(scalar(integer(0, 100)), "shadow_percent"),
     "quantization": Key(scalar(one_of(QUANTIZATIONS)), "quantization"),
     "enabled": Key(scalar(true_or_false), "enabled"),
     "maintenance": Key(read_maintenance, "maintenance"),
@@ -382,7 +384,8 @@ def _render_model(entry: ModelEntry) -> Iterator[str]:
         ]
         pairs += [f"weight: {route.weight}"] + ([] if route.enabled else ["enabled: false"])
         pairs += [] if route.quantization == QUANTIZATIONS[0] else [f"quantization: {route.quantization}"]
-        pairs += [f"canary_percent: {route.canary_percent}"] if route.canary_percent else []
+        for name in ("canary_percent", "shadow_percent"):
+            pairs += [f"{name}: {getattr(route, name)}"] if getattr(route, name) else []
         pairs += [] if route.maintenance is None else [render_maintenance(route.maintenance)]
         yield f"  - {{{', '.join(pairs)}}}"
     yield "prices:" if entry.prices else "prices: []"

@@ -68,6 +68,7 @@ def _route(row: Route) -> RouteEntry:
         upstream_model=row.upstream_model,
         quantization=row.quantization,
         canary_percent=row.canary_percent,
+        shadow_percent=row.shadow_percent,
         weight=row.weight,
         enabled=row.enabled,
         maintenance=_maintenance(row),

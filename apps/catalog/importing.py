@@ -32,7 +32,7 @@ _PROVIDER_FIELDS = (
     "collects_data",
     "zero_retention",
 )
-_ROUTE_FIELDS = ("weight", "enabled", "quantization", "canary_percent")
+_ROUTE_FIELDS = ("weight", "enabled", "quantization", "canary_percent", "shadow_percent")
 
 
 @dataclass

@@ -236,6 +236,11 @@ class Route(Maintained):
     provider = models.ForeignKey(Provider, on_delete=models.PROTECT, related_name="routes")
     upstream_model = models.CharField(max_length=200)
     weight = models.PositiveIntegerField(default=1, validators=[MinValueValidator(1), MaxValueValidator(1000)])
+    shadow_percent = models.PositiveSmallIntegerField(
+        default=0,
+        validators=[MaxValueValidator(100)],
+        help_text="Answers nobody: copies of this share of conversations come here, at your cost. 0: a usual route.",
+    )
     canary_percent = models.PositiveSmallIntegerField(
         default=0,
         validators=[MaxValueValidator(100)],
@@ -254,6 +259,7 @@ class Route(Maintained):
             models.UniqueConstraint(fields=["model", "provider", "upstream_model"], name="route_unique"),
             models.CheckConstraint(condition=Q(weight__gte=1, weight__lte=1000), name="route_weight_in_range"),
             models.CheckConstraint(condition=Q(canary_percent__lte=100), name="route_canary_in_range"),
+            models.CheckConstraint(condition=Q(shadow_percent__lte=100), name="route_shadow_in_range"),
         ]
 
     def __str__(self) -> str:

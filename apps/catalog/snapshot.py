@@ -76,7 +76,8 @@ def price_from_version(row: PriceVersion) -> Price:
 
 
 def _offer(row: Model, keys: dict[str, str]) -> OfferedModel:
-    targets = tuple(_target(route, keys) for route in row.routes.all() if route.provider_id in keys)
+    routes = [_target(route, keys) for route in row.routes.all() if route.provider_id in keys]
+    targets = tuple(target for target in routes if not target.shadow_percent)
     return OfferedModel(
         id=row.id,
         name=row.name,
@@ -91,6 +92,7 @@ def _offer(row: Model, keys: dict[str, str]) -> OfferedModel:
         image_tokens=row.image_tokens,
         refuses_unsupported=row.unsupported_parameters == "refuse",
         targets=targets,
+        shadows=tuple(target for target in routes if target.shadow_percent),
         prices=tuple(price_from_version(price) for price in row.prices.all()),
         limits=Limits(requests_per_minute=row.requests_per_minute, tokens_per_minute=row.tokens_per_minute),
         first_byte_timeout_s=row.first_byte_timeout_s,
@@ -117,6 +119,7 @@ def _target(route: Route, keys: dict[str, str]) -> Target:
         zero_retention=provider.zero_retention,
         quantization=route.quantization,
         canary_percent=route.canary_percent,
+        shadow_percent=route.shadow_percent,
     )
 
 

@@ -25,6 +25,7 @@ class RouteForm(forms.ModelForm):
             "upstream_model",
             "weight",
             "canary_percent",
+            "shadow_percent",
             "enabled",
             "quantization",
             *MAINTENANCE_FIELDS,

@@ -41,6 +41,7 @@ def groups(request: HttpRequest) -> list[dict[str, Any]]:
             "items": [
                 _item("Requests", "receipt_long", "usage_usagerecord_changelist"),
                 _item("To review", "fact_check", "usage_usagereview_changelist"),
+                _item("Copies", "content_copy", "usage_shadowrecord_changelist"),
             ],
         },
         {

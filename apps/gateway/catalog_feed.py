@@ -23,8 +23,9 @@ def servable(snapshot: CatalogSnapshot) -> CatalogSnapshot:
     models = {}
     for model in snapshot.models.values():
         targets = tuple(target for target in model.targets if target.dialect in PROVIDERS)
+        shadows = tuple(target for target in model.shadows if target.dialect in PROVIDERS)
         if targets:
-            models[model.id] = msgspec.structs.replace(model, targets=targets)
+            models[model.id] = msgspec.structs.replace(model, targets=targets, shadows=shadows)
         else:
             log.warning("model left out: no route in a dialect that is spoken here", extra={"model": model.id})
     return CatalogSnapshot(version=snapshot.version, models=models)

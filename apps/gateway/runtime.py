@@ -38,6 +38,7 @@ from apps.gateway.response_cache.store import CachedAnswers
 from apps.gateway.routing.health import Upstreams
 from apps.gateway.routing.own_credentials import OwnKeys
 from apps.gateway.server.bridge import DatabaseBridge
+from apps.gateway.shadows import Shadows
 from apps.keys.lookup import KeyLookup
 from apps.keys.reading import read_grant
 from apps.usage.forgetting import pause_ms
@@ -68,6 +69,12 @@ class Runtime:
             settings.JOURNAL_DIR,
             max_bytes=settings.JOURNAL_MAX_BYTES,
             fsync=settings.JOURNAL_FSYNC == "always",
+        )
+        self.shadows = Shadows(
+            self.transport,
+            self.journal,
+            self.upstreams.affinity,
+            is_busy=lambda: bool(self.shedding.level or self.doorway.waiting),
         )
         self.receipts = Receipts(self.bridge, settings.JOURNAL_DIR)
         self.store = ScriptClient([ADMIT, GROW, SETTLE, RENEW, LOOK, SET_STATE])
@@ -120,6 +127,7 @@ class Runtime:
     async def close(self) -> None:
         """Settle, stop the tasks, close the connections, hand the journal over to the shipper."""
         self.utilization.stop()
+        await self.shadows.stop()
         await self.reservations.drain()
         await self.claims.drain()
         for task in self._tasks:

@@ -194,4 +194,20 @@ class RequestClosed(msgspec.Struct, frozen=True, omit_defaults=True, tag="close"
         return hit.full_nanos - self.cost_nanos
 
 
-JournalEntry = RequestOpened | RequestProgress | RequestClosed
+class ShadowMade(msgspec.Struct, frozen=True, omit_defaults=True, tag="shadow"):
+    """A copy of a request that went to a route on trial. The operator pays for it; nobody is charged, and no sum of an
+    organization has it."""
+
+    shadow_id: str
+    organization_id: str
+    of_request: str
+    model: str
+    provider: str
+    upstream_model: str
+    outcome: Outcome
+    tokens: TokenCounts
+    duration_ms: int
+    error_code: str = ""
+
+
+JournalEntry = RequestOpened | RequestProgress | RequestClosed | ShadowMade

@@ -20,7 +20,7 @@ import msgspec
 
 from apps.core.errors import Unavailable
 from apps.core.ids import new_id
-from apps.usage.contracts import JournalEntry, RequestClosed, RequestOpened, RequestProgress
+from apps.usage.contracts import JournalEntry, RequestClosed, RequestOpened, RequestProgress, ShadowMade
 
 SEGMENT_BYTES: Final = 8 << 20
 SEGMENT_PATTERN: Final = "*.seg"
@@ -100,6 +100,15 @@ class Journal:
             self.retry_unwritten()
         except OSError as error:
             log.error("close kept in memory, the journal cannot be written: %s", error)
+
+    def note(self, entry: ShadowMade) -> None:
+        """Write what is worth to know and belongs to no open request. A failure is logged only."""
+        if self._stored_bytes >= self._max_bytes:
+            return
+        try:
+            self._append(_frame(entry))
+        except OSError as error:
+            log.warning("a copy of a request is not recorded: %s", error)
 
     def retry_unwritten(self) -> None:
         """Write what the disk refused earlier. Raises OSError when it still refuses."""

@@ -25,6 +25,7 @@ OUTPUT_COLUMNS = ("output_tokens", "reasoning_tokens", "audio_output_tokens", "i
 INPUT_COLUMNS = tuple(column for column in TOKEN_COLUMNS if column not in OUTPUT_COLUMNS)
 REVIEW_LENGTH = 200
 ENDPOINT_LENGTH = 30
+ERROR_CODE_LENGTH = 60
 
 
 class UsageRecord(OrganizationScoped):
@@ -197,3 +198,31 @@ class UsageReview(OrganizationScoped):
 
     def __str__(self) -> str:
         return self.request_id
+
+
+class ShadowRecord(OrganizationScoped):
+    """A copy of a request that went to a route on trial: for the operator, who pays for it. In no sum, on no bill."""
+
+    id = models.CharField(primary_key=True, max_length=ID_LENGTH)
+    created_at = models.DateTimeField()
+    organization = models.ForeignKey(
+        "accounts.Organization", on_delete=models.DO_NOTHING, db_constraint=False, related_name="+", db_index=False
+    )
+    request_id = models.CharField(max_length=ID_LENGTH)
+    model = models.CharField(max_length=128)
+    provider = models.CharField(max_length=60)
+    upstream_model = models.CharField(max_length=200)
+    status = models.CharField(max_length=20, choices=[(outcome.value, outcome.value.title()) for outcome in Outcome])
+    error_code = models.CharField(max_length=ERROR_CODE_LENGTH, default="")
+    input_tokens = models.PositiveBigIntegerField()
+    cache_read_tokens = models.PositiveBigIntegerField()
+    output_tokens = models.PositiveBigIntegerField()
+    duration_ms = models.PositiveIntegerField()
+
+    class Meta:
+        verbose_name = "copy"
+        verbose_name_plural = "copies to routes on trial"
+        ordering: ClassVar[list[str]] = ["-id"]
+
+    def __str__(self) -> str:
+        return self.id

@@ -7,8 +7,8 @@ import msgspec
 from django.db import connection, transaction
 
 from apps.core.ids import created_at
-from apps.usage.contracts import RequestClosed
-from apps.usage.models import ENDPOINT_LENGTH, REVIEW_LENGTH
+from apps.usage.contracts import RequestClosed, ShadowMade
+from apps.usage.models import ENDPOINT_LENGTH, ERROR_CODE_LENGTH, REVIEW_LENGTH, ShadowRecord
 from apps.usage.partitions import ensure_partitions
 
 _COLUMNS = (
@@ -54,6 +54,31 @@ def record(closed: Sequence[RequestClosed]) -> int:
                 copy.write_row(row)
         cursor.execute(_INSERT)
         return int(cursor.rowcount)
+
+
+def record_shadows(shadows: Sequence[ShadowMade]) -> None:
+    """Insert copies of requests that are not there yet. They are on no work list: nobody is charged for them. Raises
+    django.db.Error when PostgreSQL is away."""
+    rows = [
+        ShadowRecord(
+            id=shadow.shadow_id,
+            created_at=created_at(shadow.shadow_id),
+            organization_id=shadow.organization_id,
+            request_id=shadow.of_request,
+            model=shadow.model,
+            provider=shadow.provider,
+            upstream_model=shadow.upstream_model,
+            status=shadow.outcome.value,
+            error_code=shadow.error_code[:ERROR_CODE_LENGTH],
+            input_tokens=shadow.tokens.all_input,
+            cache_read_tokens=shadow.tokens.cache_read,
+            output_tokens=shadow.tokens.all_output,
+            duration_ms=shadow.duration_ms,
+        )
+        for shadow in shadows
+    ]
+    if rows:
+        ShadowRecord.objects.bulk_create(rows, ignore_conflicts=True, batch_size=1_000)
 
 
 def _row(entry: RequestClosed) -> tuple[Any, ...]:

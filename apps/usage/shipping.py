@@ -13,9 +13,9 @@ import msgspec
 from django.db import DataError
 
 from apps.core.crash_points import crash_point
-from apps.usage.contracts import RequestClosed, RequestOpened, RequestProgress, with_hold_of
+from apps.usage.contracts import RequestClosed, RequestOpened, RequestProgress, ShadowMade, with_hold_of
 from apps.usage.journal import LOCK_NAME, SEGMENT_PATTERN, UNFINISHED_PREFIX, is_torn_frame, read_entries
-from apps.usage.recording import record
+from apps.usage.recording import record, record_shadows
 
 BATCH_ROWS = 5_000
 REFUSED_NAME = "refused.jsonl"
@@ -43,6 +43,7 @@ class _Segments:
 
     closed: list[RequestClosed] = field(default_factory=list)
     open: dict[str, tuple[RequestOpened, int | None]] = field(default_factory=dict)
+    shadows: list[ShadowMade] = field(default_factory=list)
 
 
 def nobody(closed: Sequence[RequestClosed]) -> None:
@@ -90,6 +91,7 @@ def _ship_live(folder: Path, report: ShippingReport, *, on_recorded: OnRecorded)
         found = _Segments()
         end = _read(segment, start, found)
         report.recorded += _record(folder, found.closed, on_recorded)
+        record_shadows(found.shadows)
         if segment is not segments[-1]:
             _check_whole(segment, end)
             segment.unlink()
@@ -105,6 +107,8 @@ def _ship_dead(folder: Path, close_orphan: CloseOrphan, report: ShippingReport, 
         end = _read(segment, 0, found)
         _check_whole(segment, end, may_be_torn=segment is segments[-1])
         report.recorded += _record(folder, found.closed, on_recorded)
+        record_shadows(found.shadows)
+        found.shadows.clear()
         found.closed.clear()  # a full journal is a gigabyte: never all of it at once
     orphans = [close_orphan(opened, progress) for opened, progress in found.open.values()]
     report.recovered += _record(folder, orphans, on_recorded)
@@ -129,6 +133,8 @@ def _read(segment: Path, start: int, found: _Segments) -> int:
             case RequestClosed():
                 found.open.pop(entry.opened.request_id, None)
                 found.closed.append(entry)
+            case ShadowMade():
+                found.shadows.append(entry)
     return end
 
 

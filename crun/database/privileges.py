@@ -82,6 +82,7 @@ _USAGE: Final = {
     "usage_usagerecord": Privileges(READ, APPEND, READ),
     "usage_unpostedusage": Privileges(READ, ("SELECT", "INSERT", "DELETE", "UPDATE (day)"), READ),
     "usage_usagerollup": Privileges(READ, KEEP, READ),
+    "usage_shadowrecord": Privileges(worker=APPEND, web=READ),
     "usage_usagereview": Privileges(worker=APPEND, web=KEEP),
 }
 _BOOKS: Final = {

@@ -95,6 +95,7 @@ def documents(draw: st.DrawFn) -> CatalogDocument:
         weight=st.integers(1, 1000),
         quantization=st.sampled_from(QUANTIZATIONS),
         canary_percent=st.integers(0, 100),
+        shadow_percent=st.integers(0, 100),
         enabled=st.booleans(),
     )
     models = st.builds(

@@ -28,7 +28,7 @@ from apps.catalog.models import Model, PriceVersion, Provider
 from apps.core.ids import created_at, new_id
 from apps.keys.models import ApiKey
 from apps.policies.models import GuardrailRule, ProviderCredential
-from apps.usage.models import UsageRecord, UsageReview, UsageRollup
+from apps.usage.models import ShadowRecord, UsageRecord, UsageReview, UsageRollup
 from apps.usage.partitions import ensure_upcoming_partitions
 
 
@@ -62,6 +62,7 @@ class Rows:
     provider_key: ProviderCredential
     provider_key_fee: ProviderKeyFee
     guardrail: GuardrailRule
+    shadow: ShadowRecord
 
     def of(self, kind: type[DatabaseModel]) -> Any:
         return {type(row): row for row in vars(self).values()}[kind]

@@ -30,10 +30,12 @@ from apps.billing.models import (
 )
 from apps.billing.payments.top_ups import Transfer, record_bank_transfer
 from apps.catalog.models import Model, Provider, Route
+from apps.core.ids import new_id
 from apps.core.money import NANOS_PER_USD
 from apps.keys.issuing import create_key
 from apps.policies.credentials import Terms, add_credential
 from apps.policies.models import GuardrailRule
+from apps.usage.models import ShadowRecord
 from tests.announcements import listening
 from tests.console.cast import Rows, add_price, add_record, add_review
 from tests.console.upstream import ListingServer, running_listing
@@ -98,10 +100,15 @@ def rows(customer: User) -> Rows:
     )  # fmt: skip
     terms = Terms(label="Brought along")
     provider_key = add_credential(organization.id, provider, "sk-own-canary-0123456789", terms, actor="cast")
+    shadow = ShadowRecord.objects.create(
+        id=new_id("shadow"), created_at=run.asked_at, organization=organization, request_id=record.pk, model=model.pk,
+        provider=provider.pk, upstream_model="new", status="failed", error_code="upstream_failed", input_tokens=1_200,
+        cache_read_tokens=0, output_tokens=3, duration_ms=5,
+    )  # fmt: skip
     return Rows(
         plan, organization, project, customer, key, provider, model, price, record, grant, grant.transaction, payment,
         event, review, run, vendor_report, alert, invoice, credit_note, tax_rate, seller,
-        price_rule, rerating, provider_key, ProviderKeyFee.objects.create(percent=4), guardrail,
+        price_rule, rerating, provider_key, ProviderKeyFee.objects.create(percent=4), guardrail, shadow,
     )  # fmt: skip
 
 

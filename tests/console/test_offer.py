@@ -40,6 +40,7 @@ def fields(rows: Rows, **changed: Any) -> dict[str, Any]:
         "routes-0-enabled": "on",
         "routes-0-quantization": "fp8",
         "routes-0-canary_percent": "7",
+        "routes-0-shadow_percent": "0",
         "prices-TOTAL_FORMS": "1",
         "prices-INITIAL_FORMS": "1",
         "prices-0-id": str(rows.price.pk),

@@ -78,6 +78,7 @@ def test_the_registry_holds_what_operators_need_and_nothing_else() -> None:
         "keys.ApiKey",
         "policies.GuardrailRule",
         "policies.ProviderCredential",
+        "usage.ShadowRecord",
         "usage.UsageRecord",
         "usage.UsageReview",
     ]

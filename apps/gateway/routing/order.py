@@ -131,8 +131,13 @@ def _weighted(targets: Iterable[Target], session: bytes | None) -> list[Target]:
 def _drawn(session: bytes | None, target: Target, purpose: bytes = b"") -> float:
     """Above 0 and below 1: the session's own number, or any where there is no session."""
     if session is None:
-        return random.random() or 0.5  # noqa: S311 - no secret, a load
+        return any_number()
     return draw(session, target, purpose)
+
+
+def any_number() -> float:
+    """Above 0 and below 1."""
+    return random.random() or 0.5  # noqa: S311 - no secret, a load
 
 
 def _staying(targets: list[Target], session: bytes | None, upstreams: Upstreams) -> list[Target]:

@@ -110,7 +110,7 @@ class AsksModel(AsyncAPIView):
             admission, allowance = await reserve(runtime.reservations, admission)
             self._note_allowance(allowance)
         crash_point("P2")
-        return await dispatch.open_exchange(
+        exchange = await dispatch.open_exchange(
             runtime.transport,
             runtime.journal,
             admission,
@@ -118,6 +118,9 @@ class AsksModel(AsyncAPIView):
             upstreams=runtime.upstreams,
             fallback=fallback,
         )
+        if exchange.admission.model.shadows:
+            runtime.shadows.begin(exchange.admission, exchange.target)
+        return exchange
 
     async def whole(self, exchange: Exchange, give: relay.Give = relay.give_chat) -> JsonBytes:
         """The answer in one piece, with what it cost."""
