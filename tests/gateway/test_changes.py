@@ -16,8 +16,8 @@ class Listener:
     def forget(self, digest: str) -> None:
         self.acts.append(f"forget {digest}")
 
-    def distrust(self) -> None:
-        self.acts.append("distrust")
+    def distrust(self, organization_id: str = "") -> None:
+        self.acts.append(f"distrust {organization_id}".strip())
 
     def note_change(self) -> None:
         self.acts.append("note_change")
@@ -25,7 +25,13 @@ class Listener:
 
 @pytest.mark.parametrize(
     ("message", "acts"),
-    [("keys", ["distrust"]), ("key:t1$00", ["forget t1$00"]), ("catalog", ["note_change"]), ("weather", [])],
+    [
+        ("keys", ["distrust"]),
+        ("keys:org_1", ["distrust org_1"]),
+        ("key:t1$00", ["forget t1$00"]),
+        ("catalog", ["note_change"]),
+        ("weather", []),
+    ],
 )
 def test_a_gateway_knows_the_announcements(message: str, acts: list[str]) -> None:
     gateway: Any = Listener()

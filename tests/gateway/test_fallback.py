@@ -390,7 +390,7 @@ async def test_provider_preferences_choose_the_route(bench: Bench) -> None:
     refused = await bench.call(CHAT, {**body, "provider": {"max_price": {"prompt": 0.1}}})
     assert (refused.status, refused.json["error"]["param"]) == (404, "provider.max_price")
     refused = await bench.call(CHAT, {**body, "provider": {"zdr": True}})
-    assert (refused.status, refused.json["error"]["param"]) == (400, "provider.zdr")
+    assert (refused.status, refused.json["error"]["code"]) == (404, "no_matching_provider")  # neither promises it
 
 
 async def test_a_hold_is_exchanged_in_one_call_and_settled_once(workers: list[Worker], empty_store: Any) -> None:
