@@ -23,7 +23,8 @@ _WORDS = st.sampled_from([
     "密码", "sk-abcd1234", "begin", "end", " ", "\n", ".", "ü", "😀", "x", "12", "4", "-", "@",
     "word " * 30, "z" * 70, "1 2 3 4 5 6 ",
 ])  # fmt: skip
-TEXTS = st.lists(_WORDS, max_size=40).map("".join)
+TEXTS = st.lists(_WORDS, max_size=40).map("".join).map(lambda text: text + " and more" * 60)
+"""Long enough for several steps, with what is to be found in the first of them."""
 
 
 @st.composite
@@ -40,6 +41,12 @@ def test_any_cut_gives_what_the_whole_text_gives(pieces: list[str]) -> None:
     assert streamed(pieces, *RULES) == whole("".join(pieces), *RULES)
 
 
+@pytest.mark.parametrize("before", range(40, 70))
+def test_what_lies_across_the_border_of_a_step_is_found(before: int) -> None:
+    text = "." * before + "ann@example.com" + " and more" * 60
+    assert streamed([text], *RULES) == "." * before + "[EMAIL_1]" + " and more" * 60
+
+
 @settings(max_examples=100, deadline=None)
 @given(cut_texts(), st.sampled_from([r"[a-z0-9 ]+", r"(?s)s.*t", r"\w+@\w+", r"[^\n]{3,}"]))
 def test_what_has_no_longest_match_does_not_depend_on_the_cuts_either(pieces: list[str], text: str) -> None:
@@ -49,17 +56,20 @@ def test_what_has_no_longest_match_does_not_depend_on_the_cuts_either(pieces: li
 
 @settings(max_examples=100, deadline=None)
 @given(cut_texts())
-def test_blocking_lets_the_same_part_through_however_it_is_cut(pieces: list[str]) -> None:
+def test_a_block_does_not_depend_on_the_cuts_and_lets_no_more_through(pieces: list[str]) -> None:
+    """What stands in one piece with the end of what is forbidden goes with it, so large pieces let less through."""
     rule = keywords("secret")
-    assert _until_blocked(pieces, rule) == _until_blocked(["".join(pieces)], rule)
+    out, is_blocked = _until_blocked(pieces, rule)
+    most, is_blocked_by_letters = _until_blocked(list("".join(pieces)), rule)
+    assert is_blocked == is_blocked_by_letters and most.startswith(out)
 
 
 def _until_blocked(pieces: list[str], rule: Guardrail) -> tuple[str, bool]:
-    """What came out, as whole steps, and whether it was blocked."""
+    """What came out, and whether it was blocked."""
     scan, out = Guards([rule]).stream(Findings()), ""
     try:
-        for character in "".join(pieces) if len(pieces) == 1 else pieces:
-            out += scan.feed(character)
+        for piece in pieces:
+            out += scan.feed(piece)
         return out + scan.end(), False
     except Blocked:
         return out, True
@@ -75,7 +85,7 @@ def test_no_more_waits_than_is_said() -> None:
     assert out + len(scan.end()) == given_
 
 
-def test_what_was_let_through_before_a_block_is_the_same_for_every_cut() -> None:
+def test_small_pieces_let_the_same_through_before_a_block() -> None:
     text = "fine words " * 60 + "then the secret and more"
     outs = {
         _until_blocked([text[i : i + size] for i in range(0, len(text), size)], keywords("secret"))
