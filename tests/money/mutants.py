@@ -188,8 +188,9 @@ MUTANTS = [
         "a live journal is skipped before it is recorded",
         "apps/usage/shipping.py",
         "        report.recorded += _record(folder, found.closed, on_recorded)\n"
+        "        record_shadows(found.shadows)\n"
         "        if segment is not segments[-1]:\n",
-        "        if segment is not segments[-1]:\n",
+        "        record_shadows(found.shadows)\n        if segment is not segments[-1]:\n",
         f"{_POSTING_CRASHES} -k 0",
     ),
     Mutant(
