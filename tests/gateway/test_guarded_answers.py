@@ -127,9 +127,7 @@ async def test_every_endpoint_that_asks_a_model_is_guarded(bench: Bench, path: s
 
 
 @pytest.mark.asyncio
-async def test_what_anthropics_upstreams_get_as_it_came_is_redacted_too(
-    bench: Bench, upstream: ScriptedUpstream
-) -> None:
+async def test_what_anthropics_own_upstreams_get_is_redacted(bench: Bench, upstream: ScriptedUpstream) -> None:
     guard(bench, personal("email", direction="input"))
     upstream.offer(bench, "anthropic")
     upstream.answer(b"{}", status=400)

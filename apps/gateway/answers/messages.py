@@ -11,7 +11,6 @@ from apps.gateway.dialects.messages.native import NativeStream, native_message
 from apps.gateway.dialects.messages.request import MessagesRequest
 from apps.gateway.dialects.vendor_json import read_json, write_json
 from apps.gateway.dispatch import Exchange
-from apps.gateway.guardrails.answering import reads_answers
 from apps.gateway.providers import passes_as_it_came
 from apps.gateway.providers.anthropic_answer import AnthropicStream
 from apps.usage.contracts import RequestClosed, TokenCounts
@@ -61,10 +60,8 @@ def _translated(exchange: Exchange) -> tuple[AsyncGenerator[bytes, None], Callab
 
 
 def _is_native(exchange: Exchange) -> bool:
-    """Whether the upstream got the request as it came, and its answer may go on as it comes: not where rules read it,
-    which know chats."""
-    asked = exchange.admission.asked
-    return not reads_answers(asked) and passes_as_it_came(asked, exchange.target)
+    """Whether the upstream got the request as it came, and answers as the client expects it."""
+    return passes_as_it_came(exchange.admission.asked, exchange.target)
 
 
 def _usage(closed: RequestClosed | None) -> dict[str, Any]:

@@ -4,7 +4,6 @@ Source: `MessageCreateParams` in the Messages API reference of Anthropic.
 """
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
@@ -24,7 +23,6 @@ from apps.gateway.dialects.chat_fields import (
 )
 from apps.gateway.dialects.messages.conversation import chat_messages
 from apps.gateway.dialects.strict_json import MAX_TEXT_BYTES, read_object, too_much_text
-from apps.gateway.dialects.texts import TextPlace, texts_within
 from apps.gateway.dialects.translated_chat import TranslatedChat, is_strict
 from apps.gateway.errors import BAD_REQUEST, GatewayError, bad_field
 
@@ -68,11 +66,6 @@ class MessagesRequest(TranslatedChat):
         """How many images and files the request brings."""
         contents = [message["content"] for message in self.body["messages"]]
         return sum(part["type"] != "text" for parts in contents if isinstance(parts, list) for part in parts)
-
-    def text_places(self) -> Iterator[TextPlace]:
-        """All text in it that goes to an upstream, where it stands: in the chat, and in the request as it came."""
-        yield from texts_within(self.body)
-        yield from texts_within(self.native)
 
 
 def parse_messages(raw: bytes, betas: tuple[str, ...] = (), *, is_counting: bool = False) -> MessagesRequest:
