@@ -140,6 +140,21 @@ async def test_who_leaves_while_waiting_takes_nobodys_place(crowd: Crowd) -> Non
     assert crowd.doorway.lets_in("quiet", SMALL)
 
 
+async def test_who_leaves_just_when_let_in_takes_nobody_along(crowd: Crowd) -> None:
+    """Whoever comes in the turn in which the queue ran empty waits in a new one of the same organization."""
+    crowd.come("other")
+    crowd.come("noisy", 2 * STARTS - 1)
+    await asyncio.sleep(0)
+    assert crowd.doorway.waiting == STARTS
+    crowd.come("noisy")  # behind the turn of the doorway, which lets in all who wait
+    last_let_in = crowd.tasks[2 * STARTS - 1]
+    asyncio.get_running_loop().call_soon(last_let_in.cancel)
+    async with asyncio.timeout(10):
+        await asyncio.gather(*crowd.tasks, return_exceptions=True)
+    assert last_let_in.cancelled()
+    assert crowd.began.count("noisy") == 2 * STARTS - 1
+
+
 async def test_who_waited_too_long_is_told_to_come_again(crowd: Crowd, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LONGEST_WAIT_S", -1.0)
     crowd.come("noisy", 30)

@@ -129,8 +129,8 @@ class Doorway:
                 if one in those:  # else it was just let in
                     those.remove(one)
                     queue.bytes -= one.size
-            if not queue:
-                self._queues.pop(organization_id, None)
+            if not queue and self._queues.get(organization_id) is queue:  # others may wait in a new one by now
+                del self._queues[organization_id]
             raise
 
     def take_longest_wait_s(self) -> float:
