@@ -247,3 +247,20 @@ def test_the_next_turn_brings_back_what_was_said(message: dict[str, Any], size: 
         assert back["reasoning_details"][0]["text"] == message["reasoning_content"]
     else:
         assert back.get("reasoning_content", "") == message.get("reasoning_content", "")
+
+
+def test_what_is_said_after_a_call_is_a_block_of_its_own() -> None:
+    said = [call(0, '{"a":1}', name="f", id="toolu_1"), {"content": "So"}, call(1, "{}", name="g", id="toolu_2")]
+    content = content_of(*said, {"reasoning": "Hm"}, {"content": "end"})
+    assert [block["type"] for block in content] == ["tool_use", "text", "tool_use", "thinking", "text"]
+    assert [block["input"] for block in content if block["type"] == "tool_use"] == [{"a": 1}, {}]
+
+
+def test_what_is_said_amid_a_call_waits_until_that_is_whole() -> None:
+    said = [call(0, '{"a":', name="f", id="toolu_1"), {"content": "S"}, {"content": "o"}]
+    for rest, arguments in (
+        ([call(0, "1}"), {"content": None, **call(0, " ")}], {"a": 1}),
+        ([], {"INVALID_JSON": '{"a":'}),
+    ):
+        tool, text = content_of(*said, *rest)
+        assert (tool["input"], text["text"]) == (arguments, "So")

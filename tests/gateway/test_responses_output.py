@@ -218,3 +218,17 @@ def test_the_next_turn_brings_back_what_was_said(message: dict[str, Any], size: 
         assert said["reasoning_details"] == message["reasoning_details"]
     else:
         assert said.get("reasoning_content", "") == message.get("reasoning_content", "")
+
+
+def test_what_is_said_after_a_call_is_an_item_of_its_own() -> None:
+    said = [call(0, '{"a":1}', name="f", id="call_1"), {"content": "So"}, call(1, name="g", id="call_2")]
+    items = items_of(*said, {"reasoning": "Hm"}, {"content": "end"})
+    assert [item["type"] for item in items] == ["function_call", "message", "function_call", "reasoning", "message"]
+    assert [item["arguments"] for item in items if item["type"] == "function_call"] == ['{"a":1}', "{}"]
+
+
+def test_what_is_said_amid_a_call_waits_until_that_is_whole() -> None:
+    said = [call(0, '{"a":', name="f", id="call_1"), {"content": "S"}, {"content": "o"}]
+    for rest, arguments in ([call(0, "1}"), {"content": "", **call(0, " ")}], '{"a":1}'), ([], '{"a":'):
+        called, message = items_of(*said, *rest)
+        assert (called["arguments"], message["content"][0]["text"]) == (arguments, "So")

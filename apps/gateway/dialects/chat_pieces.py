@@ -14,6 +14,10 @@ _PLAIN: Final = re.compile(
     rb',"finish_reason":null\}\](?:,"usage":null)?(?:,"obfuscation":"\w*")?\}\n\n'
 )
 
+_SAID: Final = frozenset(("content", "refusal", "reasoning", "reasoning_content", "reasoning_details"))
+Piece = tuple[dict[str, Any], dict[str, Any]]
+"""A choice of a chunk, and its delta."""
+
 
 def plain_text(block: bytes) -> bytes | None:
     """The text of a block that is one chunk with nothing but a piece of text, as it stands in JSON; None for any other.
@@ -84,6 +88,12 @@ class Calls:
         """Whether there was a call."""
         return bool(self._all)
 
+    @property
+    def open(self) -> Call | None:
+        """The call that was begun and not ended."""
+        call = self._all[self._current] if self._current < len(self._all) else None
+        return call if call is not None and call.is_begun else None
+
     def add(self, pieces: object) -> None:
         """The `tool_calls` of a delta or message."""
         for piece in pieces if isinstance(pieces, list) else ():
@@ -136,6 +146,35 @@ class Calls:
             call.is_ended = True
             self._current += 1
             yield Turn(call, ends=True)
+
+
+class Interjections:
+    """What an answer says while the arguments of a call are still coming: it waits until they are whole, because one
+    block follows another."""
+
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+        self._waiting: list[Piece] = []
+
+    def put_off(self, choice: dict[str, Any], delta: dict[str, Any]) -> dict[str, Any]:
+        """What of a delta need not wait."""
+        call, said = self._calls.open, {name for name in _SAID if delta.get(name)}
+        if not said or call is None or (not self._waiting and call.is_whole):
+            return delta
+        self._waiting.append(({**choice, "finish_reason": None}, {name: delta[name] for name in said}))
+        return {name: value for name, value in delta.items() if name not in said}
+
+    def ends_call(self, delta: dict[str, Any]) -> bool:
+        """Whether the open call is over because something else is said, which need not wait."""
+        return self._calls.open is not None and any(delta.get(name) for name in _SAID)
+
+    def due(self, *, is_over: bool = False) -> list[Piece]:
+        """What waited and can be said now, in its order."""
+        call = self._calls.open
+        if not self._waiting or (call is not None and not call.is_whole and not is_over):
+            return []
+        due, self._waiting = self._waiting, []
+        return due
 
 
 class Turn(NamedTuple):

@@ -17,7 +17,7 @@ class Responses(AsksModel):
 
     @idempotent
     async def post(self, request: LeanRequest) -> Response:
-        asked = parse_responses(request.body)
+        asked = parse_responses(request.take_body())
         exchange = await self._exchange(asked)
         if asked.stream:
             response: Response = EventStream(responses_answer.stream(exchange), exchange)

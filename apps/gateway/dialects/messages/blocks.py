@@ -4,7 +4,7 @@ The whole answer is the stream put together: there is one reading of an answer, 
 
 from typing import Any, Final
 
-from apps.gateway.dialects.chat_pieces import Calls, Turn, text_in, thought_in
+from apps.gateway.dialects.chat_pieces import Calls, Interjections, Turn, text_in, thought_in
 from apps.gateway.dialects.thoughts import add_pieces, is_claudes, pack
 from apps.gateway.dialects.vendor_json import read_json
 
@@ -20,6 +20,7 @@ class Blocks:
     def __init__(self, answer_id: str, *, shows_thoughts: bool, stops: tuple[str, ...] = ()) -> None:
         """Unsigned thoughts are told only with `shows_thoughts`. `stops` are the caller's stop sequences."""
         self._calls = Calls(f"toolu_{answer_id}")
+        self._interjections = Interjections(self._calls)
         self._shows_thoughts = shows_thoughts
         self._stops = stops
         self._index = -1
@@ -35,6 +36,14 @@ class Blocks:
 
     def add(self, choice: dict[str, Any], delta: dict[str, Any]) -> list[Event]:
         """The events that a piece of the answer stands for; `delta` may be a whole message."""
+        self._add(choice, self._interjections.put_off(choice, delta))
+        for piece in self._interjections.due():
+            self._add(*piece)
+        return self._ready()
+
+    def _add(self, choice: dict[str, Any], delta: dict[str, Any]) -> None:
+        if self._interjections.ends_call(delta):
+            self._pass_on_calls(is_over=True)
         if thought := thought_in(delta):
             self._think(thought)
         if isinstance(delta.get("reasoning_details"), list):
@@ -47,11 +56,12 @@ class Blocks:
             self._calls.add(delta["tool_calls"])
             self._pass_on_calls(is_over=False)
         self._note_end(choice)
-        return self._ready()
 
     def end(self) -> list[Event]:
         """What is left when the answer is over."""
         self._pass_on_calls(is_over=True)
+        for piece in self._interjections.due(is_over=True):
+            self._add(*piece)
         if self._details or self._extras:
             self._carry()
         self._close()

@@ -4,7 +4,7 @@ The whole answer is what the events of its stream leave behind: there is one rea
 
 from typing import Any, Final
 
-from apps.gateway.dialects.chat_pieces import Call, Calls, Turn, text_in, thought_in
+from apps.gateway.dialects.chat_pieces import Call, Calls, Interjections, Turn, text_in, thought_in
 from apps.gateway.dialects.responses.items import CUSTOM_FIELD
 from apps.gateway.dialects.thoughts import add_pieces, pack
 from apps.gateway.dialects.vendor_json import read_json
@@ -32,6 +32,7 @@ class Output:
         self._wants_encrypted = wants_encrypted
         self._custom_tools = custom_tools
         self._calls = Calls(f"call_{answer_id}")
+        self._interjections = Interjections(self._calls)
         self.items: list[dict[str, Any]] = []
         self._open: dict[str, Any] | None = None
         """The item that is not done yet."""
@@ -44,6 +45,14 @@ class Output:
 
     def add(self, choice: dict[str, Any], delta: dict[str, Any]) -> list[Event]:
         """The events that a piece of the answer stands for; `delta` may be a whole message."""
+        self._add(choice, self._interjections.put_off(choice, delta))
+        for piece in self._interjections.due():
+            self._add(*piece)
+        return self._ready()
+
+    def _add(self, choice: dict[str, Any], delta: dict[str, Any]) -> None:
+        if self._interjections.ends_call(delta):
+            self._pass_on_calls(is_over=True)
         if thought := thought_in(delta):
             self._think(thought)
         if isinstance(delta.get("reasoning_details"), list):
@@ -57,11 +66,12 @@ class Output:
             self._calls.add(delta["tool_calls"])
             self._pass_on_calls(is_over=False)
         self._reason = str(choice.get("finish_reason") or self._reason)
-        return self._ready()
 
     def end(self) -> list[Event]:
         """What is left when the answer is over."""
         self._pass_on_calls(is_over=True)
+        for piece in self._interjections.due(is_over=True):
+            self._add(*piece)
         self._close("incomplete" if self.incomplete else "completed")
         return self._ready()
 
