@@ -16,7 +16,9 @@ from apps.billing.receipts import CACHE_DISCOUNT, Rule, cache_discount, receipt_
 from apps.catalog.contracts import CacheTerms
 from apps.core.limits import Limits
 from apps.core.money import format_usd
+from apps.gateway.kept import room
 from apps.gateway.response_cache import replaying
+from apps.gateway.response_cache.store import KEEP
 from apps.gateway.response_cache.turn import STATUS
 from apps.policies.contracts import Policy
 from apps.policies.data_rules import DataRules
@@ -547,3 +549,13 @@ async def test_what_was_forgotten_takes_no_room(desk: Desk, empty_store: Any) ->
     assert int(empty_store.get("crun:kept:bytes")) < taken / 2
     assert empty_store.zcard("crun:kept:ends") == empty_store.zcard("crun:{org_1}:kept") == 1
     assert empty_store.zscore("crun:kept:owners", "org_1") == int(empty_store.get("crun:kept:bytes"))
+
+
+async def test_an_answer_in_the_place_of_one_that_is_gone_is_counted_once(desk: Desk, empty_store: Any) -> None:
+    """A store under pressure drops keys, and what is noted of those stands on: an answer as large comes next."""
+    store, script, name = desk.bench.runtime.memory, KEEP, "crun:{org_1}:cache:name"
+    for _ in range(2):
+        empty_store.delete(name)
+        assert await store.call(script, name, b"x" * 1_000, 60_000, *room.bounds()) == 1
+    taken = int(empty_store.get("crun:kept:bytes"))
+    assert taken == empty_store.zscore("crun:kept:owners", "org_1") < 2_000

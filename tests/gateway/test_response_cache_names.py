@@ -172,6 +172,7 @@ def chunk(delta: Any, *, reason: str | None = None, **more: Any) -> bytes:
         [chunk({"tool_calls": [{"index": 1, "id": "a"}]}), chunk({}, reason="stop")],
         [chunk({"tool_calls": [{"index": 0, "id": "a"}, {"index": 0, "id": "b"}]}), chunk({}, reason="stop")],
         [chunk({"reasoning_details": [{"index": 0}, {"index": 0}]}), chunk({}, reason="stop")],
+        [chunk({"reasoning_details": [{"index": {}}]}), chunk({}, reason="stop")],
         [chunk({"content": "a"}, logprobs={"content": "x"}), chunk({}, reason="stop")],
     ],
 )

@@ -93,7 +93,10 @@ class _Choice:
         if name == "reasoning_details":
             message.setdefault(name, []).extend(value if isinstance(value, list) else [value])
             places = [entry.get("index") for entry in message[name] if isinstance(entry, dict)]
-            return len(set(places)) == len(message[name])  # pieces of one entry would have its index again
+            are_numbers = all(type(place) is int for place in places)
+            return are_numbers and len(set(places)) == len(
+                message[name]
+            )  # pieces of one entry would have its index again
         return False
 
     def _take_call(self, told: Any) -> bool:

@@ -88,6 +88,7 @@ local function take_room(key, size, ttl_ms)
   local owner, taken = owner_of(key), int(taken_by(size))
   local member = key .. '|' .. taken
   local is_idempotent = string.find(key, ':idempotency:', 1, true)
+  leave_room(member)  -- it may be noted still of one that is gone: that would be counted for ever
   redis.call('ZADD', room_ends, int(now_ms + ttl_ms), member)
   redis.call('ZADD', turns_of(owner), int(now_ms + ttl_ms + (is_idempotent and DAY_MS or 0)), member)
   redis.call('INCRBY', room_bytes, taken)
