@@ -199,7 +199,7 @@ def _effort(native: dict[str, Any]) -> dict[str, Any]:
     """How long to think, as an effort: what the caller says itself, or what its budget comes to."""
     thinking, config = native.get("thinking") or {}, native.get("output_config") or {}
     said, kind = config.get("effort"), thinking.get("type")
-    if said is not None and said not in _EFFORTS:
+    if said is not None and (type(said) is not str or said not in _EFFORTS):
         raise bad_field("output_config.effort", f"effort must be one of: {', '.join(_EFFORTS)}.")
     if kind == "disabled" or (kind is None and said is None):
         return {}
@@ -221,7 +221,7 @@ def _identity(native: dict[str, Any], lost: list[str]) -> dict[str, Any]:
         lost.append("metadata.user_id")
     tier = native.get("service_tier")
     if tier is not None:
-        if tier not in _TIERS:
+        if type(tier) is not str or tier not in _TIERS:
             raise bad_field("service_tier", f"service_tier must be one of: {', '.join(_TIERS)}.")
         made["service_tier"] = _TIERS[tier]
     return made

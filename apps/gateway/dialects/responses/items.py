@@ -34,6 +34,8 @@ class Conversation:
         kind = item.get("type", "message")
         if kind == "item_reference" or (kind is None and "role" not in item):
             raise bad_field(place, "An item that is only named must have been stored; send it whole.")
+        if type(kind) is not str and kind is not None:
+            raise bad_field(f"{place}.type", "The type of an input item must be a string.")
         take = _OF_KIND.get(kind or "message")
         if take is None:
             self._lost.append(f"input.{kind}")
