@@ -139,12 +139,13 @@ def _chat(native: dict[str, Any], lost: list[str]) -> dict[str, Any]:
 
 
 def _tools(native: dict[str, Any], lost: list[str]) -> dict[str, Any]:
-    made, names = [], set()
+    made: list[dict[str, Any]] = []
+    names: list[Any] = []
     for index, tool in enumerate(native.get("tools") or ()):
         place = f"tools[{index}]"
         if type(tool) is not dict:
             raise bad_field(place, "A tool must be an object.")
-        names.add(tool.get("name"))
+        names.append(tool.get("name"))
         if tool.get("type") not in (None, "custom"):
             lost.append(place)
             continue
@@ -173,7 +174,7 @@ def _tool(tool: dict[str, Any], place: str) -> dict[str, Any]:
     return {"type": "function", "function": function} | ({"cache_control": tool["cache_control"]} if marked else {})
 
 
-def _tool_choice(choice: Any, names: set[Any]) -> dict[str, Any]:
+def _tool_choice(choice: Any, names: list[Any]) -> dict[str, Any]:
     if choice is None:
         return {}
     kind = choice.get("type")

@@ -199,7 +199,10 @@ class _Tools:
             made["description"] = tool["description"]
         if tool["type"] == "custom":
             self.custom.add(name)
-            if (tool.get("format") or {"type": "text"}).get("type") != "text":
+            grammar = tool.get("format") or {"type": "text"}
+            if type(grammar) is not dict:
+                raise bad_field(f"{place}.format", "format must be an object.")
+            if grammar.get("type") != "text":
                 self._lost.append(f"{place}.format")
             made["parameters"] = _ONE_TEXT
         elif tool.get("parameters") is not None:
@@ -217,7 +220,7 @@ class _Tools:
             raise bad_field("tool_choice", "tool_choice must be auto, none, required or an object with a type.")
         if choice["type"] == "allowed_tools":
             return self._allowed(choice)
-        self._demand(choice["type"] in ("function", "custom") and choice.get("name") in self._functions)
+        self._demand(choice["type"] in ("function", "custom") and choice.get("name") in list(self._functions))
         return {"type": "function", "function": {"name": choice["name"]}}
 
     def _allowed(self, choice: dict[str, Any]) -> str:
