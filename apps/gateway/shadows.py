@@ -16,7 +16,8 @@ from apps.gateway.metering.token_usage import read_usage
 from apps.gateway.providers import PROVIDERS, upstream_request
 from apps.gateway.providers.transport import MAX_ERROR_BYTES, Transport, UpstreamBroken, UpstreamUnreachable
 from apps.gateway.routing.affinity import Affinity, draw
-from apps.gateway.routing.order import any_number
+from apps.gateway.routing.order import any_number, is_wanted
+from apps.gateway.routing.wishes import wishes_of
 from apps.gateway.server.stopping import STOPPING
 from apps.keys.contracts import KeyGrant
 from apps.usage.contracts import Outcome, ShadowMade, TokenCounts
@@ -56,7 +57,7 @@ class Shadows:
         session = self._affinity.session_of(asked, grant.organization_id)
         for target in admission.model.shadows:
             drawn = any_number() if session is None else draw(session, target, b"shadow")
-            if 100 * drawn >= target.shadow_percent or not _may_see(target, grant):
+            if 100 * drawn >= target.shadow_percent or not _may_see(target, grant, asked):
                 continue
             if STOPPING.is_asked or len(self._running) >= MOST_SHADOWS or self._is_busy():
                 self.left_out += 1
@@ -128,10 +129,12 @@ class Shadows:
         return read_usage(usage, bound=admission.token_bound).tokens or TokenCounts()
 
 
-def _may_see(target: Target, grant: KeyGrant) -> bool:
-    """Whether the organization lets the operator send copies, and lets its prompts go there."""
+def _may_see(target: Target, grant: KeyGrant, asked: ChatRequest) -> bool:
+    """Whether the organization lets the operator send copies, and both it and the caller let the prompt go there."""
     rules = grant.policy.data if grant.policy is not None else None
-    return rules is None or not (rules.forbids_copies or not rules.permits(target))
+    if rules is not None and (rules.forbids_copies or not rules.permits(target)):
+        return False
+    return "provider" not in asked.body or is_wanted(target, wishes_of(asked).preferences)
 
 
 def _in_one_piece(asked: ChatRequest) -> ChatRequest:

@@ -190,6 +190,31 @@ async def test_nobodys_prompt_goes_where_it_may_not(
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("provider", "is_copied"),
+    [
+        ({"data_collection": "deny"}, False),
+        ({"zdr": True}, False),
+        ({"ignore": ["on-trial"]}, False),
+        ({"only": ["local"]}, False),
+        ({"order": ["local"], "allow_fallbacks": False}, False),
+        ({"order": ["local"]}, True),
+        ({"only": ["local", "on-trial"]}, True),
+    ],
+)
+async def test_no_copy_goes_where_its_caller_wants_no_request_to_go(
+    bench: Bench, trial: ScriptedUpstream, provider: dict[str, Any], is_copied: bool
+) -> None:
+    offer(bench, trial, collects_data=True)
+    served = bench.models["tried"]
+    private = msgspec.structs.replace(served.targets[0], zero_retention=True)
+    bench.models["tried"] = msgspec.structs.replace(served, targets=(private,))
+    bench.runtime.catalog.snapshot = snapshot(*bench.models.values())
+    assert (await ask(bench, provider=provider)).status == 200
+    assert bool(bench.runtime.shadows._running or trial.requests) is is_copied
+
+
+@pytest.mark.asyncio
 async def test_test_traffic_and_own_provider_keys_are_not_copied(bench: Bench, trial: ScriptedUpstream) -> None:
     offer(bench, trial)
     admission, served_by = admitted(bench)

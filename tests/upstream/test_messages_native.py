@@ -235,6 +235,18 @@ async def test_tokens_that_nobody_tells_are_estimated(bench: Bench, upstream: Sc
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize("provider", [{"only": ["elsewhere"]}, {"zdr": True}])
+async def test_nobody_counts_where_the_caller_wants_no_request_to_go(
+    bench: Bench, upstream: ScriptedUpstream, provider: dict[str, Any]
+) -> None:
+    upstream.answer(b'{"input_tokens": 14}')
+    upstream.offer(bench, "anthropic")
+    body = {"model": PUBLIC_MODEL, "messages": [{"role": "user", "content": "hello"}], "provider": provider}
+    call = await bench.call("/api/v1/messages/count_tokens", body)
+    assert (call.status, call.headers["x-crun-token-count"], upstream.requests) == (200, "estimated", [])
+
+
+@pytest.mark.asyncio
 @pytest.mark.parametrize("stream", [True, False])
 async def test_what_a_guardrail_takes_out_of_a_request_is_not_sent(
     bench: Bench, upstream: ScriptedUpstream, stream: bool

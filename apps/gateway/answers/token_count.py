@@ -13,7 +13,8 @@ from apps.gateway.providers import NATIVE_OF_MESSAGES
 from apps.gateway.providers.anthropic_native import count_request
 from apps.gateway.providers.transport import Transport, UpstreamBroken, UpstreamUnreachable
 from apps.gateway.routing.health import Upstreams
-from apps.gateway.routing.order import in_order
+from apps.gateway.routing.order import in_order, is_wanted
+from apps.gateway.routing.wishes import wishes_of
 from apps.keys.contracts import KeyGrant
 
 PATIENCE_S: Final = 10.0
@@ -52,6 +53,9 @@ class TokenCounts:
         """Raises GatewayError (400, 503) for a request that could not be asked either."""
         targets = in_order(model, asked, grant.organization_id, upstreams=upstreams)
         native = [target for target in targets if target.dialect == NATIVE_OF_MESSAGES]
+        if "provider" in asked.body:
+            wanted = wishes_of(asked).preferences
+            native = [target for target in native if is_wanted(target, wanted)]
         if grant.policy is not None:  # its rules may forbid that the text goes there as it is
             native = []
         if native and self._running < MAX_AT_ONCE:

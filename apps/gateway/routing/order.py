@@ -62,7 +62,7 @@ def chosen(
 
     Raises GatewayError: 403 when none is permitted, 404 when none is wanted, 503 when all are in maintenance. `order`
     and `sort` stand above health, but for routes that rest; a conversation stays where `sort` sent its first turn."""
-    targets = [target for target in permitted(model, grant) if _is_wanted(target, preferences)]
+    targets = [target for target in permitted(model, grant) if is_wanted(target, preferences)]
     if preferences.require_parameters:
         targets = [target for target in targets if takes_all_of(asked, model, target)]
     if not targets:
@@ -151,7 +151,8 @@ def _staying(targets: list[Target], session: bytes | None, upstreams: Upstreams)
     return [known, *(target for target in targets if target is not known)]
 
 
-def _is_wanted(target: Target, preferences: Preferences) -> bool:
+def is_wanted(target: Target, preferences: Preferences) -> bool:
+    """Whether the caller lets its request go there."""
     provider = target.provider
     if provider in preferences.ignore or (preferences.only and provider not in preferences.only):
         return False
