@@ -28,7 +28,7 @@ def servable(snapshot: CatalogSnapshot) -> CatalogSnapshot:
             models[model.id] = msgspec.structs.replace(model, targets=targets, shadows=shadows)
         else:
             log.warning("model left out: no route in a dialect that is spoken here", extra={"model": model.id})
-    return CatalogSnapshot(version=snapshot.version, models=models)
+    return msgspec.structs.replace(snapshot, models=models)
 
 
 class CatalogFeed:
