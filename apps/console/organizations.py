@@ -174,7 +174,7 @@ class OrganizationAdmin(LimitsAdmin):
 
     def save_formset(self, request: HttpRequest, form: Any, formset: Any, change: bool) -> None:
         super().save_formset(request, form, formset, change)
-        if formset.model is DataPolicy:
+        if formset.model is DataPolicy and formset.has_changed():
             announce_policy(form.instance.pk)
 
     @display(description="Limits in force")

@@ -153,8 +153,10 @@ class ProviderAdmin(ConsoleAdmin):
         return ("id", "key_state") if obj else ()
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """A provider that no route uses may go."""
-        return self.has_change_permission(request, obj) and obj is not None and not obj.routes.exists()
+        """A provider may go that no route uses, and for which no organization has a key of its own."""
+        if obj is None or not self.has_change_permission(request, obj):
+            return False
+        return not obj.routes.exists() and not obj.own_credentials.exists()
 
     def save_model(self, request: HttpRequest, obj: Provider, form: Any, change: bool) -> None:
         api_key = form.cleaned_data.get("api_key", "")

@@ -22,7 +22,9 @@ def test_posted_usage_is_charged_and_written_off_when_the_books_open() -> None:
     price = factories.stored_price()
     owners = [books.organization(name) for name in ("Acme", "Beta")]
     record([books.used(owners[number % 2], price, tokens=10 + number) for number in range(6)])
-    add_to_rollups(UsageRecord.objects.values())  # what posting did before it knew of money
+    add_to_rollups(
+        {**row, "byok": False} for row in UsageRecord.objects.values()
+    )  # what posting did before it knew of money
     UnpostedUsage.objects.all().delete()
     record([books.used(owners[0], price)])
     assert "posted usage equals its charges" in [name for name, _ in books.failed_proofs()]

@@ -62,15 +62,15 @@ modles: 3
         "4: providers[1].dialect: is required; got nothing",
         '5: providers[1].nmae: unknown key; did you mean "name"? '
         "(known: id, name, dialect, base_url, api_key_env, api_key, enabled, sandbox, output_limit_field, options, "
-        "maintenance)",
+        "region, collects_data, zero_retention, maintenance)",
         "7: models[0].id: must be 1 to 128 letters, digits and . _ - / : with a letter or digit first; "
         'got "bench model"',
         '8: models[0].context_length: must be a whole number from 1 to 2147483647; got "-1"',
         '9: models[0].max_output_tokens: must be a whole number from 1 to 2147483647; got "1e3"',
         '10: models[0].routes[0].provider: "locl" is no provider of this catalog; did you mean "local"?',
         '10: models[0].routes[0].weight: must be a whole number from 1 to 1000; got "0"',
-        "10: models[0].routes[1]: must be a mapping with provider, upstream_model, weight, enabled, maintenance; "
-        'got "3"',
+        "10: models[0].routes[1]: must be a mapping with provider, upstream_model, weight, canary_percent, "
+        'shadow_percent, quantization, enabled, maintenance; got "3"',
         "12: models[0].prices[0].input: must be a decimal number of USD per million tokens, 0 or more, "
         'at most 9 decimals; got "abc"',
         "12: models[0].prices[0].output: must be a decimal number of USD per million tokens, 0 or more, "

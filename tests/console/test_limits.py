@@ -13,7 +13,9 @@ from apps.core.limits import Limits
 from tests.console.cast import Rows, limit_fields
 
 NO_INLINES = {
-    f"{prefix}-{count}_FORMS": "0" for prefix in ("memberships", "projects") for count in ("TOTAL", "INITIAL")
+    f"{prefix}-{count}_FORMS": "0"
+    for prefix in ("memberships", "projects", "data_policy")
+    for count in ("TOTAL", "INITIAL")
 }
 
 

@@ -158,10 +158,12 @@ def test_the_id_stays(console: Client, provider: Provider) -> None:
     assert list(Provider.objects.values_list("id", flat=True)) == ["local"]
 
 
-def test_only_a_provider_without_routes_can_be_deleted(console: Client, provider: Provider) -> None:
+def test_only_a_provider_without_routes_and_own_keys_can_be_deleted(console: Client, provider: Provider) -> None:
     delete = reverse("console:catalog_provider_delete", args=["local"])
     assert console.post(delete, {"post": "yes"}).status_code == 403
     provider.routes.all().delete()
+    assert console.post(delete, {"post": "yes"}).status_code == 403
+    provider.own_credentials.all().delete()
     assert console.post(delete, {"post": "yes"}).status_code == 302
     assert not Provider.objects.exists()
 
@@ -179,6 +181,7 @@ def test_gateways_are_told_of_every_change(
             assert act().status_code == 302
         assert announcements() == ["catalog"]
         provider.routes.all().delete()
+        provider.own_credentials.all().delete()
     assert not Provider.objects.exists()
 
 
