@@ -106,8 +106,8 @@ class ModelsForm(GuardrailForm):
 
     what = ("allowed", "denied")
     without = ("direction", "action")
-    allowed = _lines("Allowed models", "One on each line, such as openai/gpt-4o-mini or openai/*. Empty: all.")
-    denied = _lines("Denied models", "These may not be asked, even where a line on the left allows them.")
+    allowed = _lines("Allowed models", "One on each line, such as gpt-4o-mini or claude-*. Empty: all.")
+    denied = _lines("Denied models", "These may not be asked, even where they are allowed.")
 
     def check(self) -> Check:
         chosen = self.cleaned_data

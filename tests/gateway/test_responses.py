@@ -235,6 +235,8 @@ async def test_what_has_no_place_upstream_is_named_and_what_needs_it_is_refused(
         ({"tools": [{"type": "custom", "name": "x", "format": "text"}]}, "tools[0].format"),
         ({"tool_choice": "required"}, "tool_choice"),
         ({"tool_choice": {"type": "function", "name": ["x"]}}, "tool_choice"),
+        ({"max_tokens": 5}, "max_tokens"),
+        ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"background": True}, "background"),
         ({"conversation": "conv_1"}, "conversation"),
     ],

@@ -40,6 +40,14 @@ _STATE: Final = {
     "conversation": "Conversations are not kept here: send the whole input.",
     "prompt": "Prompts are not stored here: send the input itself.",
 }
+_MOVED: Final = {
+    "max_tokens": "max_output_tokens",
+    "max_completion_tokens": "max_output_tokens",
+    "messages": "input",
+    "reasoning_effort": "reasoning.effort",
+    "response_format": "text.format",
+}
+"""Fields of Chat Completions, which would change the answer, and where they stand here."""
 NO_PREVIOUS: Final = "previous_response_not_found"
 
 
@@ -99,10 +107,13 @@ def _says_nothing(name: str, value: Any) -> bool:
 
 
 def _refuse(told: dict[str, Any]) -> None:
-    """References to state that is not here."""
+    """References to state that is not here, and fields that have another name here."""
     for name, message in _STATE.items():
         if not _says_nothing(name, told.get(name)):
             raise bad_field(name, message)
+    for name, place in _MOVED.items():
+        if told.get(name) is not None:
+            raise bad_field(name, f"{name} is a field of Chat Completions: here it is {place}.")
     if told.get("previous_response_id") is not None:
         message = "Earlier answers are not kept here: send the whole input, with store set to false."
         raise GatewayError(BAD_REQUEST, message, param="previous_response_id", code=NO_PREVIOUS)
@@ -228,7 +239,7 @@ class _Tools:
         tools = choice.get("tools")
         if type(tools) is not list or choice.get("mode") not in ("auto", "required"):
             raise bad_field("tool_choice", "allowed_tools must have a mode, auto or required, and a list of tools.")
-        names = [tool.get("name") for tool in tools if type(tool) is dict]
+        names = {name for tool in tools if type(tool) is dict and type(name := tool.get("name")) is str}
         self._functions = {name: each for name, each in self._functions.items() if name in names}
         self._demand(bool(self._functions) or choice["mode"] == "auto")
         return str(choice["mode"])
