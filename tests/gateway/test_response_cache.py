@@ -288,6 +288,8 @@ async def test_an_organization_that_demands_zero_retention_has_nothing_kept(desk
     assert [status(await desk.ask(cache=wish)) for wish in ("on", None, "refresh")] == ["BYPASS"] * 3
     assert empty_store.keys("*:cache:*") == []
     desk.bench.limit(policy=Policy(data=DataRules(regions=())))
+    assert status(await desk.ask(cache=None, provider={"zdr": True})) == "BYPASS"
+    assert empty_store.keys("*:cache:*") == []
     assert [status(await desk.ask()) for _ in range(2)] == ["MISS", "HIT"]
 
 

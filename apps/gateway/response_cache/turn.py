@@ -36,7 +36,7 @@ class Turn:
         """Where the answer will be kept; None when it will not."""
         self.headers = {STATUS: "BYPASS"}
         self._name = ""
-        is_allowed = settings.CACHE and not _forbids_keeping(grant)
+        is_allowed = settings.CACHE and not _forbids_keeping(grant, asked)
         if self._wish.keeps and is_allowed and asked.body_bytes <= MAX_BODY_BYTES:
             self._name = name_of(grant, path, asked, runtime.snapshot, ring=settings.ENCRYPTION_KEYS)
             owner = grant.organization_id
@@ -64,7 +64,10 @@ class Turn:
         return most is not None and age_s(answer) >= most
 
 
-def _forbids_keeping(grant: KeyGrant) -> bool:
-    """Whether the organization lets its prompts go only to those who keep nothing: nor are its answers kept, then."""
+def _forbids_keeping(grant: KeyGrant, asked: ModelRequest) -> bool:
+    """Whether the organization, or the request itself, lets the prompt go only to those who keep nothing: nor is its
+    answer kept, then."""
     data = None if grant.policy is None else grant.policy.data
-    return data is not None and data.requires_zero_retention
+    wanted = asked.body.get("provider")
+    asks_for_none = isinstance(wanted, dict) and wanted.get("zdr") is True
+    return asks_for_none or (data is not None and data.requires_zero_retention)
