@@ -216,6 +216,26 @@ async def test_leases_end_with_the_request_or_by_themselves_and_can_be_renewed(
     assert isinstance(await ask(workers[1], key_limits=limits), Admitted)
 
 
+async def test_many_requests_are_renewed_in_parts_and_those_that_end_meanwhile_are_not(
+    workers: list[Worker], empty_store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("apps.gateway.admission.reservations.RENEW_PART", 2)
+    worker, limits, lease = workers[0], Limits(concurrency=9), PREFIX + "lease:k:key_1"
+    demands = [demand(ORG, 1_000, key_limits=limits) for _ in range(7)]
+    for each in demands:
+        assert isinstance(await worker.reservations.reserve(each), Admitted)
+    for member in empty_store.zrange(lease, 0, -1):
+        empty_store.zadd(lease, {member: 1})  # 30 s later
+    worker.reservations.renew()
+    worker.reservations.release(demands.pop(3))  # while the first part is under way
+    running = {each.request_id.encode() for each in demands}
+    async with asyncio.timeout(30):
+        while set(empty_store.zrangebyscore(lease, 2, "+inf")) != running:  # noqa: ASYNC110 - the store says when
+            await asyncio.sleep(0.01)
+    await worker.reservations.drain()
+    assert set(empty_store.zrange(lease, 0, -1)) == running
+
+
 async def test_a_running_request_that_a_rebuild_did_not_see_is_held_again(
     workers: list[Worker], empty_store: Any
 ) -> None:

@@ -37,6 +37,8 @@ from apps.core.scripts import Argument, ScriptClient, StoreAway
 from apps.usage.contracts import RequestClosed
 
 RENEW_S: Final = 10.0
+RENEW_PART: Final = 250
+"""So many requests are renewed in one call: meanwhile the store serves nobody else."""
 FIRST_RETRY_S: Final = 0.1
 LAST_RETRY_S: Final = 2.0
 MAX_UNSETTLED: Final = 200_000
@@ -277,7 +279,9 @@ class Reservations:
                 self._assert_running(organization_id, mine)
 
     def _assert_running(self, organization_id: str, request_ids: Sequence[str]) -> None:
-        entries = [part for name in request_ids for part in (name, self._running[name].packed)]
+        """In parts, each once the one before it is answered: what was asked for meanwhile goes between them."""
+        part, rest = request_ids[:RENEW_PART], request_ids[RENEW_PART:]
+        entries = [entry for name in part for entry in (name, self._running[name].packed)]
         reply = self._store.call(
             RENEW,
             money_key(organization_id),
@@ -286,12 +290,15 @@ class Reservations:
             LEASE_MS,
             *entries,
         )
-        reply.add_done_callback(lambda done: self._renewed(organization_id, done))
+        reply.add_done_callback(lambda done: self._renewed(organization_id, rest, done))
 
-    def _renewed(self, organization_id: str, reply: "asyncio.Future[bytes]") -> None:
+    def _renewed(self, organization_id: str, rest: Sequence[str], reply: "asyncio.Future[bytes]") -> None:
+        """The `rest` is still to be renewed, as far as it runs. After a failure the next time will do."""
         if reply.cancelled() or reply.exception() is not None:
             return
         self._learn(organization_id, reply.result())
+        if running := [name for name in rest if name in self._running]:
+            self._assert_running(organization_id, running)
 
 
 class _Rebuilds:
