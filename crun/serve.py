@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import gc
 import os
+import resource
 import socket
 
 import uvicorn
@@ -53,6 +54,7 @@ def main() -> None:
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
     _give_large_blocks_back()
+    _allow_many_connections()
     listening = config.bind_socket() if options.fd is None else socket.socket(fileno=options.fd)
     _give_up_on_dead_clients(listening)
     DrainingServer(config).run(sockets=[listening])
@@ -63,6 +65,13 @@ def _give_large_blocks_back() -> None:
     one to keep up to 64 MB for the next."""
     with contextlib.suppress(OSError, AttributeError):  # another C library than glibc
         ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
+
+
+def _allow_many_connections() -> None:
+    """Use as many descriptors as the machine allows: each request takes two, and the usual 1 024 are few."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    with contextlib.suppress(OSError, ValueError):  # a system that names a limit which it does not grant
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _give_up_on_dead_clients(listening: socket.socket) -> None:

@@ -1,6 +1,7 @@
 """`crun doctor`: examines an installation and says how to mend what is wrong."""
 
 import os
+import resource
 import shlex
 import shutil
 import stat
@@ -34,6 +35,8 @@ OLDEST_POSTGRES = 140_000  # as PostgreSQL numbers itself
 MAX_CLOCK_OFFSET_S = 5.0
 LEAST_FREE_BYTES = 256 << 20
 COMFORTABLE_FREE_BYTES = 2 << 30
+FEW_DESCRIPTORS = 4096
+"""A request that is served takes two: fewer than 2 000 streams at a time."""
 BACKLOG_WARNING_SHARE = 0.5
 MIB = 1 << 20
 
@@ -62,7 +65,7 @@ class Finding:
 
 @click.command()
 def doctor() -> None:
-    """Check servers, migrations, secrets, clock, catalog, journal, PDFs and disk; say how to mend them.
+    """Check servers, migrations, secrets, clock, catalog, journal, PDFs, descriptors and disk; say how to mend them.
 
     Exit code 1 when anything is FAIL.
     """
@@ -94,6 +97,7 @@ def examine(home: Home) -> Iterator[Finding]:
     yield from valkey()
     yield from journal(Path(settings.JOURNAL_DIR), max_bytes=settings.JOURNAL_MAX_BYTES)
     yield from pdfs()
+    yield from descriptors(resource.getrlimit(resource.RLIMIT_NOFILE)[1])
     yield from disk({home.path, Path(settings.JOURNAL_DIR), home.postgres})
     yield from left_behind()
 
@@ -280,6 +284,16 @@ def pdfs() -> Iterator[Finding]:
         yield Finding(Verdict.WARN, "PDF", error.message, mend)
     else:
         yield Finding(Verdict.OK, "PDF", "invoices and statements can be made as PDF")
+
+
+def descriptors(hard: int) -> Iterator[Finding]:
+    """How many streams an ASGI worker can have at a time, by the hard limit of what is started from here."""
+    if hard != resource.RLIM_INFINITY and hard < FEW_DESCRIPTORS:
+        mend = "LimitNOFILE=65536 in the systemd unit, --ulimit nofile=65536 for a container, or limits.conf."
+        yield Finding(Verdict.WARN, "Descriptors", f"at most {hard} for each process: two for each stream", mend)
+    else:
+        text = "as many as wanted" if hard == resource.RLIM_INFINITY else f"at most {hard} for each process"
+        yield Finding(Verdict.OK, "Descriptors", text)
 
 
 def disk(places: set[Path]) -> Iterator[Finding]:

@@ -1,6 +1,7 @@
 """`crun doctor`: what it finds, how it says it, and its exit code."""
 
 import os
+import resource
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from crun.cli.doctor import (
     Verdict,
     catalog,
     clock,
+    descriptors,
     disk,
     doctor,
     journal,
@@ -86,6 +88,13 @@ def test_damaged_segments_are_named(tmp_path: Path) -> None:
 def test_a_journal_that_cannot_be_written_is_a_failure(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     assert only(journal(tmp_path / "journal", max_bytes=1_000)).verdict is Verdict.FAIL
+
+
+@pytest.mark.parametrize(
+    ("hard", "verdict"), [(1_024, Verdict.WARN), (65_536, Verdict.OK), (resource.RLIM_INFINITY, Verdict.OK)]
+)
+def test_few_descriptors_are_a_warning(hard: int, verdict: Verdict) -> None:
+    assert only(descriptors(hard)).verdict is verdict
 
 
 def test_a_full_disk_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
