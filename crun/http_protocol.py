@@ -1,11 +1,58 @@
 """uvicorn's HTTP protocol, which offers the data path the short way to its clients (`apps.gateway.server.direct`)."""
 
+import asyncio
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from apps.gateway.server.direct import CLIENT
+
+
+class LeanEvent:
+    """What uvicorn uses of `asyncio.Event`, without a list of who waits while nobody does: that is 760 bytes, and a
+    connection has two."""
+
+    __slots__ = ("_is_set", "_waiters")
+
+    def __init__(self, *, is_set: bool = False) -> None:
+        self._is_set = is_set
+        self._waiters: list[asyncio.Future[None]] | None = None
+
+    def is_set(self) -> bool:
+        """Whether nobody has to wait."""
+        return self._is_set
+
+    def set(self) -> None:
+        """Let all go on who wait."""
+        self._is_set = True
+        waiters, self._waiters = self._waiters, None
+        for waiter in waiters or ():
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def clear(self) -> None:
+        """From now on one has to wait."""
+        self._is_set = False
+
+    async def wait(self) -> None:
+        """Return once it is set."""
+        if self._is_set:
+            return
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self._waiters is None:
+            self._waiters = []
+        self._waiters.append(waiter)
+        await waiter
+
+
+class _Pipeline(list[Any]):
+    """What uvicorn uses of a deque for requests that came before their turn: there are hardly ever any."""
+
+    __slots__ = ()
+
+    def appendleft(self, request: Any) -> None:
+        self.insert(0, request)
 
 
 class CycleClient:
@@ -81,12 +128,18 @@ class GatewayProtocol(HttpToolsProtocol):
     client_of_request: CycleClient | None = None
     """Of the request that is answered now, or was last."""
 
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        super().connection_made(transport)
+        self.flow._is_writable_event = cast(asyncio.Event, LeanEvent(is_set=True))
+        self.pipeline = _Pipeline()  # type: ignore[assignment]  # all that is used of a deque
+
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         if self.client_of_request is not None:
             self.client_of_request.gone()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        cycle.message_event = cast(asyncio.Event, LeanEvent(is_set=cycle.message_event.is_set()))
         client = self.client_of_request = CycleClient(cycle)
         cycle.scope["extensions"] = {CLIENT: client}  # type: ignore[dict-item]  # a dict there by the types: ours is not
         super()._start_asgi_task(cycle, app)

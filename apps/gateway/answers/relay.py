@@ -114,6 +114,7 @@ class RelayedStream(DirectSource):
                 if guard is not None:
                     self._check(guard)
                 chat_stream.check()
+                received = ready = b""  # the next read may be long in coming
                 deadline.expect(Wait.NEXT_BYTES)
             exchange.response.taker = None
             rest = chat_stream.feed(translator.end()) if translator is not None else b""

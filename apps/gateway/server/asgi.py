@@ -130,6 +130,8 @@ async def _run(
     response = None
     try:
         response = await answer
+        del answer
+        request.answered()
         if request.heartbeat is not None and await request.heartbeat.begun():
             await _send_rest(response, request.heartbeat, send, client)
         else:
@@ -274,6 +276,7 @@ async def _send_parts(response: EventStream, send: Send, client: Client | None, 
         source.connect(client)
     async for part in source:
         await send({"type": "http.response.body", "body": part, "more_body": True})
+        del part  # the next one may be long in coming
     await send({"type": "http.response.body", "body": b""})
 
 

@@ -35,6 +35,12 @@ class LeanRequest:
         body, self.body = self.body, b""
         return body
 
+    def answered(self) -> None:
+        """Its view has answered: what only that reads need not stay for as long as a stream does."""
+        self.META = {}
+        self.body = b""
+        self.start_heartbeat = None
+
     @property
     def query(self) -> dict[str, str]:
         """The query, of repeated names the last. It is read so rarely that it is parsed when asked for."""
