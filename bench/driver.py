@@ -50,6 +50,8 @@ class Load:
     chunks: int = 0
     per_second: float = 0.0
     """How many start in a second; 0 is as fast as the connections allow."""
+    most_opening: int = 0
+    """How many streams may wait for their first event at a time; 0 is any number."""
 
 
 class LoadGenerator:
@@ -75,6 +77,7 @@ class LoadGenerator:
             requests=load.requests,
             chunks=load.chunks,
             per_second=load.per_second,
+            most_opening=load.most_opening,
         )
         self.sent[target.name] += load.requests + self.connections
         self.output_tokens[target.name] += load.requests * (load.chunks or COMPLETION_TOKENS)

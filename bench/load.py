@@ -29,7 +29,8 @@ class WrongAnswer(Exception):
 class Job:
     """What to send how often. `chunks` is 0 for answers in one piece.
 
-    `per_second` is how many start in a second, evenly spaced; 0 starts each as soon as a connection is free."""
+    `per_second` is how many start in a second, evenly spaced; 0 starts each as soon as a connection is free.
+    `most_opening` is how many streams may wait for their first event at a time, whatever is due; 0 is any number."""
 
     host: str
     port: int
@@ -40,6 +41,7 @@ class Job:
     requests: int
     chunks: int
     per_second: float
+    most_opening: int = 0
 
     def request(self) -> bytes:
         """One whole HTTP request."""
@@ -64,6 +66,10 @@ class Tally:
         self.delays_s: list[float] = []
         """Of each chunk, from its writing at the upstream to its reading here."""
         self.reads = 0
+        self.opening = self.open = self.most_open = 0
+        """Streams that wait for their first event, all that have not ended, and the most of those there were."""
+        self.held_back: deque[Connection] = deque()
+        """Due, but too many are opening."""
 
 
 class Connection(asyncio.Protocol):
@@ -105,6 +111,14 @@ class Connection(asyncio.Protocol):
             self._send()
 
     def _send(self) -> None:
+        tally = self._tally
+        if self._job.chunks:
+            if self._job.most_opening and tally.opening >= self._job.most_opening:
+                tally.held_back.append(self)
+                return
+            tally.opening += 1
+            tally.open += 1
+            tally.most_open = max(tally.most_open, tally.open)
         self._parts, self._missing, self._first_event_at = [], None, 0.0
         self._sent_at = time.perf_counter()
         self.transport.write(self._request)
@@ -122,6 +136,9 @@ class Connection(asyncio.Protocol):
         self._tally.delays_s += [(now_ns - int(stamp)) / 1e9 for stamp in _STAMP.findall(data)]
         if not self._first_event_at and b"data:" in data:
             self._first_event_at = time.perf_counter()
+            self._tally.opening -= 1
+            if self._tally.held_back:
+                self._tally.held_back.popleft()._send()
         if len(self._parts) == 1 and not data.startswith(b"HTTP/1.1 200"):
             self._fail(f"answered {data[:600]!r}")
         elif (data if len(data) >= len(_LAST_CHUNK) else b"".join(self._parts[-9:])).endswith(_LAST_CHUNK):
@@ -130,6 +147,7 @@ class Connection(asyncio.Protocol):
             except WrongAnswer as error:
                 self._fail(str(error))
                 return
+            self._tally.open -= 1
             self._tally.first_event_s.append(self._first_event_at - self._sent_at)
             self._answered()
 
@@ -226,6 +244,7 @@ def result_of(job: Job, tally: Tally, wall_s: float) -> dict[str, float]:
         "p99_ms": percentile(tally.latencies_s, 99) * 1000,
     }
     if job.chunks:
+        figures["most_open"] = tally.most_open
         figures["first_event_p50_ms"] = percentile(tally.first_event_s, 50) * 1000
         figures["first_event_p99_ms"] = percentile(tally.first_event_s, 99) * 1000
         figures["delay_p50_ms"] = percentile(tally.delays_s, 50) * 1000
