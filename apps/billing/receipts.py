@@ -240,7 +240,7 @@ def discount_of(closed: RequestClosed, listed: Price, rule: BookRule) -> Discoun
 def fee_discount(closed: RequestClosed, price: Price) -> Discount:
     """What an own provider key takes off `price`, which is what the organization pays without one."""
     ppm = closed.opened.price.fee_ppm or 0
-    words = f"own provider key: the fee is {percent_of(ppm)} %"
+    words = f"Own provider key: the fee is {percent_of(ppm)} %"
     return Discount("", words, _exact(closed, price) - _exact(closed, as_fee(price, ppm)))
 
 

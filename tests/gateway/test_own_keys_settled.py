@@ -78,7 +78,7 @@ async def test_from_the_row_to_the_header_and_back(
         fee = (20 * 150 + 40 * 600) * 9 // 10 // 20
         assert (from_record[0]["is_byok"], told["byok"]) == (True, {"fee_percent": "5", "fee": "0.000001215"})
         assert [each["description"] for each in told["discounts"]] == [
-            "10 % discount", "own provider key: the fee is 5 %",
+            "10 % discount", "Own provider key: the fee is 5 %",
         ]  # fmt: skip
         lines = sum(Decimal(line["amount"]) for line in told["lines"])
         assert lines - sum(Decimal(each["amount"]) for each in told["discounts"]) == Decimal(told["sum"])
