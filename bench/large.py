@@ -2,7 +2,8 @@
 everybody else waits.
 
 While the gateway takes such a body and passes it on, somebody asks for /healthz again and again: the longest answer is
-the longest time for which the event loop did nothing else.
+the longest time for which the event loop did nothing else. Beside it stands the most CPU that the worker took during
+one of these answers, which is no more on a machine that is busy with something else.
 """
 
 import asyncio
@@ -13,6 +14,7 @@ import statistics
 import sys
 import time
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any
 
 import click
@@ -44,8 +46,9 @@ def body_of(size: int) -> bytes:
 def main(*, requests: int, check: bool) -> None:
     """Print copies of the body, and milliseconds."""
     with stage() as on:
-        copies, blocked_ms, quiet_ms = asyncio.run(_measure(on, requests))
+        copies, blocked_ms, busy_ms, quiet_ms = asyncio.run(_measure(on, requests))
     click.echo(f"{'the longest answer of /healthz without such a request':<58}{quiet_ms:>12.2f} ms")
+    click.echo(f"{'CPU of the worker during the longest of these':<58}{busy_ms:>12.2f} ms")
     held = [
         judge("copies of the body in memory at once", copies, limit=LIMIT_COPIES, unit="", is_good=operator.le),
         judge("the event loop did nothing else for", blocked_ms, limit=LIMIT_MS, unit="ms", is_good=operator.le),
@@ -53,35 +56,44 @@ def main(*, requests: int, check: bool) -> None:
     sys.exit(1 if check and not all(held) else 0)
 
 
-async def _measure(on: Stage, requests: int) -> tuple[float, float, float]:
-    """The most copies, the median of the longest waits, and that without a request."""
+async def _measure(on: Stage, requests: int) -> tuple[float, float, float, float]:
+    """The most copies, the medians of the longest waits and of the most CPU in one, and the wait without a request."""
     body, pid = body_of(BODY_BYTES), on.gateway.pids[0]
     quiet_ms = (await _watched(on, asyncio.sleep(0.5)))[0]
-    copies, blocked_ms, before = [], [], rss_bytes(pid)
+    copies, blocked_ms, busy_ms, before = [], [], [], rss_bytes(pid)
     for number in range(requests):
-        longest_ms, most = await _watched(on, _ask(on, body))
-        say(f"request {number + 1}: {(most - before) / len(body):.2f} copies, {longest_ms:.1f} ms")
-        copies.append((most - before) / len(body))
+        longest_ms, most_busy_ms, most = await _watched(on, _ask(on, body))
+        held = (most - before) / len(body)
+        say(f"request {number + 1}: {held:.2f} copies, {longest_ms:.1f} ms, {most_busy_ms:.1f} ms of CPU")
+        copies.append(held)
         blocked_ms.append(longest_ms)
-    return max(copies), statistics.median(blocked_ms), quiet_ms
+        busy_ms.append(most_busy_ms)
+    return max(copies), statistics.median(blocked_ms), statistics.median(busy_ms), quiet_ms
 
 
-async def _watched(on: Stage, work: Coroutine[Any, Any, None]) -> tuple[float, int]:
-    """The longest answer of /healthz while the work goes on, in ms, and the most memory."""
+async def _watched(on: Stage, work: Coroutine[Any, Any, None]) -> tuple[float, float, int]:
+    """The longest answer of /healthz while the work goes on and the most CPU during one, in ms, and the most memory."""
     reader, writer = await asyncio.open_connection("127.0.0.1", on.gateway.port)
     task = asyncio.create_task(work)
-    longest_s, most = 0.0, 0
+    schedstat = Path(f"/proc/{on.gateway.pids[0]}/schedstat")
+    longest_s, busiest_ns, most = 0.0, 0, 0
     while not task.done():
-        began = time.perf_counter()
+        began, busy_ns = time.perf_counter(), _cpu_ns(schedstat)
         writer.write(HEALTH)
         head = await reader.readuntil(b"\r\n\r\n")
         await reader.readexactly(int(head.lower().partition(b"content-length: ")[2].partition(b"\r")[0]))
         longest_s = max(longest_s, time.perf_counter() - began)
+        busiest_ns = max(busiest_ns, _cpu_ns(schedstat) - busy_ns)
         most = max(most, rss_bytes(on.gateway.pids[0]))
         await asyncio.sleep(LOOK_S)
     writer.close()
     await task
-    return longest_s * 1000, most
+    return longest_s * 1000, busiest_ns / 1e6, most
+
+
+def _cpu_ns(schedstat: Path) -> int:
+    """Of the main thread of a process, where its event loop runs."""
+    return int(schedstat.read_text().split()[0])
 
 
 async def _ask(on: Stage, body: bytes) -> None:

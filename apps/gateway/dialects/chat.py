@@ -8,6 +8,7 @@ import orjson
 
 from apps.catalog.contracts import IMAGE_TOKENS, OUTPUT_LIMIT_FIELDS, SERVICE_TIERS, OfferedModel, Price
 from apps.gateway.dialects.chat_fields import MAX_USER, check_fields, check_messages, clean_name, name_model
+from apps.gateway.dialects.large_body import Body
 from apps.gateway.dialects.media_addresses import check_media_address
 from apps.gateway.dialects.model_request import ModelRequest
 from apps.gateway.dialects.strict_json import MAX_TEXT_BYTES, read_object, too_much_text
@@ -168,7 +169,7 @@ class ChatRequest:
         return min(text + media_tokens + unseen, context_length)
 
 
-def parse_chat(raw: bytes) -> ChatRequest:
+def parse_chat(raw: Body) -> ChatRequest:
     """Check a request body. Raises GatewayError (400, 413) naming the first field that is wrong."""
     body = read_object(raw)
     model = name_model(body)

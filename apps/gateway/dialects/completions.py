@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Final
 from apps.catalog.contracts import OfferedModel
 from apps.gateway.dialects.chat import ChatRequest
 from apps.gateway.dialects.chat_fields import MAX_USER, check_fields, clean_name, name_model
+from apps.gateway.dialects.large_body import Body
 from apps.gateway.dialects.sse import event_data, events
 from apps.gateway.dialects.strict_json import MAX_TEXT_BYTES, read_object, too_much_text
 from apps.gateway.dialects.vendor_json import read_json, write_json
@@ -48,7 +49,7 @@ class CompletionsRequest(ChatRequest):
         self.output_cut = min(self.asked_output or DEFAULT_MAX_TOKENS, model.max_output_tokens)
 
 
-def parse_completions(raw: bytes) -> CompletionsRequest:
+def parse_completions(raw: Body) -> CompletionsRequest:
     """Check a request body. Raises GatewayError (400, 413) naming the first field that is wrong."""
     if len(raw) > MAX_TEXT_BYTES:
         raise too_much_text()

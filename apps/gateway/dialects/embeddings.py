@@ -9,6 +9,7 @@ import orjson
 from apps.catalog.contracts import IMAGE_TOKENS, SERVICE_TIERS, OfferedModel
 from apps.gateway.dialects.chat import OWN_FIELDS
 from apps.gateway.dialects.chat_fields import MAX_USER, check_fields, clean_name, name_model
+from apps.gateway.dialects.large_body import Body
 from apps.gateway.dialects.strict_json import MAX_TEXT_BYTES, read_object, too_much_text
 from apps.gateway.dialects.texts import TextPlace, texts_within
 from apps.gateway.errors import CONTEXT_TOO_LONG, UNSUPPORTED_MODALITY, GatewayError, bad_field
@@ -127,7 +128,7 @@ class EmbeddingsRequest:
         return orjson.dumps(body)
 
 
-def parse_embeddings(raw: bytes) -> EmbeddingsRequest:
+def parse_embeddings(raw: Body) -> EmbeddingsRequest:
     """Check a request body. Raises GatewayError (400, 413) naming the first field that is wrong."""
     if len(raw) > MAX_TEXT_BYTES:
         raise too_much_text()

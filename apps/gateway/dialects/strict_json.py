@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 
 import orjson
 
+from apps.gateway.dialects.large_body import Body, LargeBody
 from apps.gateway.errors import BAD_REQUEST, BODY_TOO_LARGE, GatewayError, bad_field
 
 MAX_DEPTH: Final = 64
@@ -59,14 +60,23 @@ class _Broken(Exception):
         self.message = message
 
 
-def read_object(raw: bytes) -> dict[str, Any]:
+def read_object(raw: Body) -> dict[str, Any]:
     """The object that a body is. Raises GatewayError: 400 that names the place, 413 for too much beside its media."""
+    if isinstance(raw, LargeBody):
+        body = _read(raw.rest, raw.told)
+        raw.put_back(body)
+        return body
+    return _read(raw)
+
+
+def _read(raw: bytes, told: Callable[[orjson.JSONDecodeError], str] = str) -> dict[str, Any]:
+    """`told` makes words of what orjson found."""
     if len(raw) > MAX_CONTAINERS:
         _check_pieces(raw)
     try:
         body = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
-        raise _explained(raw, error) from None
+        raise _explained(raw, told(error)) from None
     if type(body) is not dict:
         raise GatewayError(BAD_REQUEST, "The request body must be a JSON object.")
     if len(raw) <= _REWRITTEN_BYTES and _is_written_our_way(body, raw):
@@ -286,9 +296,9 @@ def _check_top_level_keys(raw: bytes) -> None:
         raise bad_field(key[:_MAX_PLACE], f"{key[:_MAX_PLACE]!r} was given {times} times; give it once.")
 
 
-def _explained(raw: bytes, error: orjson.JSONDecodeError) -> GatewayError:
+def _explained(raw: bytes, told: str) -> GatewayError:
     """Why orjson refused it, with the place, where Python's more lenient reader finds one."""
-    message = f"The request body is not valid JSON: {error}"
+    message = f"The request body is not valid JSON: {told}"
     if len(raw) > _EXPLAINED_BYTES:
         return GatewayError(BAD_REQUEST, message)
     try:

@@ -1,5 +1,6 @@
 """`Idempotency-Key`: the same request sent again gets the same answer and is charged once. See docs/idempotency.md."""
 
+import asyncio
 import hashlib
 import hmac
 import re
@@ -10,6 +11,7 @@ from typing import Final, TypeVar
 from django.conf import settings
 
 from apps.core.money import format_usd
+from apps.gateway.dialects.large_body import STEP_BYTES
 from apps.gateway.errors import (
     BAD_IDEMPOTENCY_KEY,
     IDEMPOTENCY_ANSWER_LOST,
@@ -59,7 +61,7 @@ async def _answer_once(handler: Handler[View], view: View, request: LeanRequest,
 
     Raises GatewayError: 400 for a key that is none, 409 for one that cannot be answered again; Unavailable."""
     keys = view.runtime.idempotency_keys
-    keyed = _keyed(view.grant, view.request_id, key, request)
+    keyed = await _keyed(view.grant, view.request_id, key, request)
     found = await keys.find(view.grant, keyed)
     if found.state is State.TAKEN:
         return await _first_answer(keys.claims, keyed, handler(view, request))
@@ -112,7 +114,7 @@ def _seal(claim: Claim, recording: Recording) -> None:
         claim.why = Why.LARGE
 
 
-def _keyed(grant: KeyGrant, request_id: str, key: str, request: LeanRequest) -> KeyedRequest:
+async def _keyed(grant: KeyGrant, request_id: str, key: str, request: LeanRequest) -> KeyedRequest:
     """The request as the store knows it: digests, from which neither key nor body can be read."""
     if not settings.IDEMPOTENCY:
         message = "This installation does not remember requests: send it without the header Idempotency-Key."
@@ -127,7 +129,10 @@ def _keyed(grant: KeyGrant, request_id: str, key: str, request: LeanRequest) -> 
         raise GatewayError(BAD_IDEMPOTENCY_KEY, message, param=_PARAM)
     secret = f"{grant.organization_id}\n{grant.key_id}\n{key}".encode()
     body = hmac.new(secret, f"{request.method} {request.path}\n".encode(), "sha256")
-    body.update(request.body)
+    for start in range(0, len(request.body), STEP_BYTES):
+        if start:
+            await asyncio.sleep(0)
+        body.update(memoryview(request.body)[start : start + STEP_BYTES])
     return KeyedRequest(grant.organization_id, hashlib.sha256(secret).hexdigest(), body.hexdigest(), request_id)
 
 

@@ -1,10 +1,12 @@
 """A request as views see it: made from an ASGI scope and a whole body, with nothing that the data path never reads."""
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
+from apps.gateway.dialects.large_body import Body, LargeBody, cut_in_steps
 from apps.gateway.server.heartbeat import Heartbeat
 
 StartHeartbeat = Callable[[bytes], "Heartbeat"]
@@ -16,13 +18,14 @@ _IDEMPOTENCY_KEY: Final = "HTTP_IDEMPOTENCY_KEY"
 class LeanRequest:
     """Method, path, headers and body. No cookies, no uploads, no session."""
 
-    __slots__ = ("META", "_query", "body", "heartbeat", "method", "path", "request_id", "start_heartbeat")
+    __slots__ = ("META", "_large", "_query", "body", "heartbeat", "method", "path", "request_id", "start_heartbeat")
 
     def __init__(self, scope: Mapping[str, Any], body: bytes, request_id: str) -> None:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.META = headers_meta(scope)
         self.body = body
+        self._large: LargeBody | None = None
         self.request_id = request_id
         self.heartbeat: Heartbeat | None = None
         """Of a stream that was asked for, once that is known."""
@@ -30,9 +33,22 @@ class LeanRequest:
         """Makes it; None where nobody can send one."""
         self._query: bytes = scope.get("query_string", b"")
 
-    def take_body(self) -> bytes:
+    async def cut_body(self) -> None:
+        """Make a large body ready to be read, with turns for others."""
+        steps = cut_in_steps(self.body)
+        while True:
+            await asyncio.sleep(0)
+            try:
+                next(steps)
+            except StopIteration as over:
+                self._large = over.value
+                break
+        await asyncio.sleep(0)
+
+    def take_body(self) -> Body:
         """The body, for who reads it last: a large one is not kept beside what was made of it."""
-        body, self.body = self.body, b""
+        body: Body = self.body if self._large is None else self._large
+        self.body, self._large = b"", None
         return body
 
     def answered(self) -> None:

@@ -14,6 +14,7 @@ from apps.gateway.admission.refusals import limit_headers
 from apps.gateway.answers import relay
 from apps.gateway.dialects.chat_fields import MAX_USER, clean_name
 from apps.gateway.dialects.dropped_params import HEADER, header_value
+from apps.gateway.dialects.large_body import LARGE_BYTES
 from apps.gateway.dialects.model_request import ModelRequest
 from apps.gateway.dispatch import Exchange
 from apps.gateway.errors import CONTENT_POLICY, GatewayError
@@ -43,6 +44,8 @@ class AsksModel(AsyncAPIView):
         doorway, owner, size = self.runtime.doorway, self.grant.organization_id, len(request.body)
         if not doorway.lets_in(owner, size):
             await doorway.wait(owner, size)
+        if size > LARGE_BYTES:
+            await request.cut_body()
 
     async def open_exchange(self, asked: ModelRequest) -> Exchange:
         """Guard and admit the request, and call the upstreams, or take a kept answer where that is wanted.

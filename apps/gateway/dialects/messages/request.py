@@ -21,6 +21,7 @@ from apps.gateway.dialects.chat_fields import (
     name_model,
     number_from,
 )
+from apps.gateway.dialects.large_body import Body
 from apps.gateway.dialects.messages.conversation import chat_messages
 from apps.gateway.dialects.strict_json import MAX_TEXT_BYTES, read_object, too_much_text
 from apps.gateway.dialects.translated_chat import TranslatedChat, is_strict
@@ -68,7 +69,7 @@ class MessagesRequest(TranslatedChat):
         return sum(part["type"] != "text" for parts in contents if isinstance(parts, list) for part in parts)
 
 
-def parse_messages(raw: bytes, betas: tuple[str, ...] = (), *, is_counting: bool = False) -> MessagesRequest:
+def parse_messages(raw: Body, betas: tuple[str, ...] = (), *, is_counting: bool = False) -> MessagesRequest:
     """Check a request body. Raises GatewayError (400, 413) naming the first field that is wrong."""
     native = read_object(raw)
     name_model(native)

@@ -19,6 +19,7 @@ from apps.gateway.dialects.chat_fields import (
     integer_from,
     name_model,
 )
+from apps.gateway.dialects.large_body import Body
 from apps.gateway.dialects.responses.items import CUSTOM_FIELD, Conversation
 from apps.gateway.dialects.strict_json import MAX_TEXT_BYTES, read_object, too_much_text
 from apps.gateway.dialects.translated_chat import TranslatedChat, is_strict
@@ -75,7 +76,7 @@ class ResponsesRequest(TranslatedChat):
         return ENCRYPTED in (self.told.get("include") or ())
 
 
-def parse_responses(raw: bytes) -> ResponsesRequest:
+def parse_responses(raw: Body) -> ResponsesRequest:
     """Check a request body. Raises GatewayError (400, 413) naming the first field that is wrong."""
     told = read_object(raw)
     name_model(told)
