@@ -1,7 +1,6 @@
 """Answers of Chat Completions on their way to a client of legacy Completions."""
 
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 
 from apps.gateway.answers import relay
 from apps.gateway.dialects.completions import CompletionsRequest, CompletionsStream, text_completion
@@ -18,14 +17,11 @@ def give_completion(exchange: Exchange, body: bytes) -> tuple[bytes, RequestClos
     return write_json({**ours, "usage": relay.usage_for_client(closed)}), closed
 
 
-async def stream(exchange: Exchange) -> AsyncGenerator[bytes, None]:
+def stream(exchange: Exchange) -> AsyncGenerator[bytes, None]:
     """The answer as server-sent events, as `relay.stream` but for their shape."""
     admission = exchange.admission
     translation = CompletionsStream(request_id=admission.request_id, model=admission.model.id, echoed=_echoed(exchange))
-    async with aclosing(relay.stream(exchange)) as chat:
-        async for block in chat:
-            if ready := translation.feed(block):
-                yield ready
+    return relay.rendered(exchange, relay.stream(exchange), translation.feed)
 
 
 def _echoed(exchange: Exchange) -> str:

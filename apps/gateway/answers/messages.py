@@ -1,7 +1,6 @@
 """Answers on their way to a client of the Messages API: Anthropic's own as they came, all others by way of a chat."""
 
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
 from typing import Any
 
 from apps.gateway.answers import relay
@@ -27,13 +26,10 @@ def give_message(exchange: Exchange, body: bytes) -> tuple[bytes, RequestClosed]
     return write_json({**ours, "usage": _usage(closed)}), closed
 
 
-async def stream(exchange: Exchange) -> AsyncGenerator[bytes, None]:
+def stream(exchange: Exchange) -> AsyncGenerator[bytes, None]:
     """The answer as server-sent events, as `relay.stream` but for their shape."""
     chat, render = _native(exchange) if _is_native(exchange) else _translated(exchange)
-    async with aclosing(chat):
-        async for block in chat:
-            if ready := render(block):
-                yield ready
+    return relay.rendered(exchange, chat, render)
 
 
 def _native(exchange: Exchange) -> tuple[AsyncGenerator[bytes, None], Callable[[bytes], bytes]]:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Any
 
 from apps.core.crash_points import crash_point
@@ -45,6 +46,24 @@ def stream(exchange: Exchange) -> AsyncGenerator[bytes, None]:
     """The answer as server-sent events; kept for the response cache on its way, if that is wanted."""
     source = RelayedStream(exchange)
     return source if exchange.keeping is None else exchange.keeping.stream(source, exchange)
+
+
+async def rendered(
+    exchange: Exchange, chat: AsyncGenerator[bytes, None], render: Callable[[bytes], bytes]
+) -> AsyncGenerator[bytes, None]:
+    """The events of a chat in the shape of another dialect. A mistake of ours in that shape costs nobody anything, and
+    is told as the last event."""
+    async with aclosing(chat):
+        async for block in chat:
+            try:
+                ready = render(block)
+            except Exception as error:  # noqa: BLE001 - process edge: after the first byte every failure is an event of the stream
+                failure = _bug(error, exchange.admission.request_id)
+                exchange.meter.close(Outcome.FAILED, TokenCounts(), error_code=SERVER_ERROR.code or "")
+                yield render(failure.stream_event())
+                return
+            if ready:
+                yield ready
 
 
 class RelayedStream(DirectSource):

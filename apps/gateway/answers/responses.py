@@ -1,7 +1,6 @@
 """Answers of Chat Completions on their way to a client of the Responses API."""
 
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from typing import Any
 
 from apps.gateway.answers import relay
@@ -29,7 +28,7 @@ def give_response(exchange: Exchange, body: bytes) -> tuple[bytes, RequestClosed
     return write_json(ended(begun, output, _usage(closed), service_tier=closed.service_tier)), closed
 
 
-async def stream(exchange: Exchange) -> AsyncGenerator[bytes, None]:
+def stream(exchange: Exchange) -> AsyncGenerator[bytes, None]:
     """The answer as server-sent events, as `relay.stream` but for their shape."""
     asked, request_id = _asked(exchange), exchange.admission.request_id
     translation = ResponsesStream(
@@ -38,10 +37,7 @@ async def stream(exchange: Exchange) -> AsyncGenerator[bytes, None]:
         usage=lambda: _usage(_closed(exchange)),
         service_tier=lambda: _closed(exchange).service_tier,
     )
-    async with aclosing(relay.stream(exchange)) as chat:
-        async for block in chat:
-            if ready := translation.feed(block):
-                yield ready
+    return relay.rendered(exchange, relay.stream(exchange), translation.feed)
 
 
 def _asked(exchange: Exchange) -> ResponsesRequest:
