@@ -36,8 +36,8 @@ from apps.catalog.document import (
     PriceEntry,
     ProviderEntry,
     RouteEntry,
-    render_catalog,
 )
+from apps.catalog.document_rendering import render_catalog
 
 SELECTION = Path(__file__).with_name("price_seed_models.yaml")
 GENAI_MEMBER = "genai_prices/data.py"

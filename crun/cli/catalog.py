@@ -5,7 +5,8 @@ from typing import BinaryIO, NoReturn
 
 import click
 
-from apps.catalog.document import CatalogDocument, CatalogDocumentError, parse_catalog, render_catalog
+from apps.catalog.document import CatalogDocument, CatalogDocumentError, parse_catalog
+from apps.catalog.document_rendering import render_catalog
 from apps.catalog.exporting import export_catalog
 from apps.catalog.importing import ImportReport, Tally, import_catalog
 from apps.catalog.models import Provider

@@ -19,8 +19,8 @@ from apps.catalog.document import (
     ProviderEntry,
     RouteEntry,
     parse_catalog,
-    render_catalog,
 )
+from apps.catalog.document_rendering import render_catalog
 from apps.policies.data_rules import REGION_PATTERN
 
 ASCII_VISIBLE = string.ascii_letters + string.digits + string.punctuation

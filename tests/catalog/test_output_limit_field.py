@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from apps.catalog.document import CatalogDocumentError, parse_catalog, render_catalog
+from apps.catalog.document import CatalogDocumentError, parse_catalog
+from apps.catalog.document_rendering import render_catalog
 from apps.catalog.exporting import export_catalog
 from apps.catalog.importing import import_catalog
 from apps.catalog.models import Provider

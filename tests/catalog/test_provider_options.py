@@ -3,7 +3,8 @@
 import pytest
 
 from apps.catalog.dialects import OPTIONS, option_problems, with_defaults
-from apps.catalog.document import CatalogDocumentError, parse_catalog, render_catalog
+from apps.catalog.document import CatalogDocumentError, parse_catalog
+from apps.catalog.document_rendering import render_catalog
 from apps.catalog.exporting import export_catalog
 from apps.catalog.importing import import_catalog
 from apps.catalog.models import Provider

@@ -2,7 +2,8 @@
 
 import pytest
 
-from apps.catalog.document import parse_catalog, render_catalog
+from apps.catalog.document import parse_catalog
+from apps.catalog.document_rendering import render_catalog
 from apps.catalog.exporting import export_catalog
 from apps.catalog.importing import import_catalog
 from apps.catalog.snapshot import load_snapshot

@@ -17,8 +17,8 @@ from apps.catalog.document import (
     ProviderEntry,
     RouteEntry,
     parse_catalog,
-    render_catalog,
 )
+from apps.catalog.document_rendering import render_catalog
 from apps.catalog.exporting import export_catalog
 from apps.catalog.importing import Tally, import_catalog
 from apps.catalog.models import PriceVersion

@@ -12,7 +12,8 @@ import pytest_asyncio
 
 from apps.accounts.organizations import create_organization
 from apps.billing.journals import read_journals
-from apps.catalog.document import parse_catalog, render_catalog
+from apps.catalog.document import parse_catalog
+from apps.catalog.document_rendering import render_catalog
 from apps.catalog.exporting import export_catalog
 from apps.catalog.importing import import_catalog
 from apps.catalog.snapshot import load_snapshot

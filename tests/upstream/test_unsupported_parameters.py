@@ -5,7 +5,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from apps.catalog.document import CatalogDocumentError, parse_catalog, render_catalog
+from apps.catalog.document import CatalogDocumentError, parse_catalog
+from apps.catalog.document_rendering import render_catalog
 from apps.catalog.exporting import export_catalog
 from apps.catalog.importing import import_catalog
 from apps.catalog.snapshot import load_snapshot
