@@ -8,7 +8,8 @@ from typing import Any, Final
 
 from apps.gateway.dialects.anthropic_envelope import stream_error
 from apps.gateway.dialects.chat_pieces import plain_text
-from apps.gateway.dialects.messages.blocks import Blocks, Event, folded
+from apps.gateway.dialects.messages.blocks import Blocks, folded
+from apps.gateway.dialects.put_together import Event
 from apps.gateway.dialects.sse import event_data, events
 from apps.gateway.dialects.vendor_json import read_json, write_json
 from apps.usage.contracts import TokenCounts

@@ -4,23 +4,22 @@ The whole answer is the stream put together: there is one reading of an answer, 
 
 from typing import Any, Final
 
-from apps.gateway.dialects.chat_pieces import Calls, Interjections, Turn, text_in, thought_in
+from apps.gateway.dialects.chat_pieces import Turn, text_in, thought_in
+from apps.gateway.dialects.put_together import Event, PutTogether
 from apps.gateway.dialects.thoughts import add_pieces, is_claudes, pack
 from apps.gateway.dialects.vendor_json import read_json
 
-Event = dict[str, Any]
 INVALID_JSON: Final = "INVALID_JSON"
 """Under this name Anthropic advises to hand over arguments that are no JSON."""
 _STOP_REASONS: Final = {"length": "max_tokens", "tool_calls": "tool_use", "content_filter": "refusal"}
 
 
-class Blocks:
+class Blocks(PutTogether):
     """Makes the `content_block_*` events of one answer, in order: `add` for each piece of it, then `end`."""
 
     def __init__(self, answer_id: str, *, shows_thoughts: bool, stops: tuple[str, ...] = ()) -> None:
         """Unsigned thoughts are told only with `shows_thoughts`. `stops` are the caller's stop sequences."""
-        self._calls = Calls(f"toolu_{answer_id}")
-        self._interjections = Interjections(self._calls)
+        super().__init__(f"toolu_{answer_id}")
         self._shows_thoughts = shows_thoughts
         self._stops = stops
         self._index = -1
@@ -30,20 +29,9 @@ class Blocks:
         self._details: list[dict[str, Any]] = []
         """Thoughts of other vendors, which go back to them."""
         self._extras: dict[str, dict[str, Any]] = {}
-        self._reason = ""
         self._stop_sequence: str | None = None
-        self._events: list[Event] = []
 
-    def add(self, choice: dict[str, Any], delta: dict[str, Any]) -> list[Event]:
-        """The events that a piece of the answer stands for; `delta` may be a whole message."""
-        self._add(choice, self._interjections.put_off(choice, delta))
-        for piece in self._interjections.due():
-            self._add(*piece)
-        return self._ready()
-
-    def _add(self, choice: dict[str, Any], delta: dict[str, Any]) -> None:
-        if self._interjections.ends_call(delta):
-            self._pass_on_calls(is_over=True)
+    def _tell_said(self, choice: dict[str, Any], delta: dict[str, Any]) -> None:
         if thought := thought_in(delta):
             self._think(thought)
         if isinstance(delta.get("reasoning_details"), list):
@@ -52,20 +40,11 @@ class Blocks:
             if isinstance(text, str) and text:
                 self._begin("text", {"type": "text", "text": "", "citations": []})
                 self._tell({"type": "text_delta", "text": text})
-        if delta.get("tool_calls"):
-            self._calls.add(delta["tool_calls"])
-            self._pass_on_calls(is_over=False)
-        self._note_end(choice)
 
-    def end(self) -> list[Event]:
-        """What is left when the answer is over."""
-        self._pass_on_calls(is_over=True)
-        for piece in self._interjections.due(is_over=True):
-            self._add(*piece)
+    def _finish(self) -> None:
         if self._details or self._extras:
             self._carry()
         self._close()
-        return self._ready()
 
     @property
     def text_index(self) -> int | None:
@@ -125,10 +104,6 @@ class Blocks:
         self._details, self._extras = [], {}
         self._close()
 
-    def _pass_on_calls(self, *, is_over: bool) -> None:
-        for turn in self._calls.turns(is_over=is_over):
-            self._pass_on(turn)
-
     def _pass_on(self, turn: Turn) -> None:
         call = turn.call
         if turn.begins:
@@ -160,10 +135,6 @@ class Blocks:
         if self._open:
             self._events.append({"type": "content_block_stop", "index": self._index})
         self._open, self._said = "", []
-
-    def _ready(self) -> list[Event]:
-        ready, self._events = self._events, []
-        return ready
 
 
 def folded(events: list[Event]) -> list[dict[str, Any]]:

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from apps.gateway.dialects.chat_pieces import plain_text
-from apps.gateway.dialects.responses.output import Event, Output
+from apps.gateway.dialects.put_together import Event
+from apps.gateway.dialects.responses.output import Output
 from apps.gateway.dialects.responses.request import ResponsesRequest, strictness
 from apps.gateway.dialects.sse import event_data, events
 from apps.gateway.dialects.vendor_json import read_json, write_json

@@ -4,16 +4,16 @@ The whole answer is what the events of its stream leave behind: there is one rea
 
 from typing import Any, Final
 
-from apps.gateway.dialects.chat_pieces import Call, Calls, Interjections, Turn, text_in, thought_in
+from apps.gateway.dialects.chat_pieces import Call, Turn, text_in, thought_in
+from apps.gateway.dialects.put_together import PutTogether
 from apps.gateway.dialects.responses.items import CUSTOM_FIELD
 from apps.gateway.dialects.thoughts import add_pieces, pack
 from apps.gateway.dialects.vendor_json import read_json
 
-Event = dict[str, Any]
 _INCOMPLETE: Final = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
 
-class Output:
+class Output(PutTogether):
     """Makes the events of one answer's items, in order: `add` for each piece of it, then `end`. `items` are those that
     are done."""
 
@@ -31,8 +31,7 @@ class Output:
         self._shows_thoughts = shows_thoughts
         self._wants_encrypted = wants_encrypted
         self._custom_tools = custom_tools
-        self._calls = Calls(f"call_{answer_id}")
-        self._interjections = Interjections(self._calls)
+        super().__init__(f"call_{answer_id}")
         self.items: list[dict[str, Any]] = []
         self._open: dict[str, Any] | None = None
         """The item that is not done yet."""
@@ -40,19 +39,8 @@ class Output:
         """The text of the open part, in pieces."""
         self._thought: list[str] = []
         self._details: list[dict[str, Any]] = []
-        self._reason = ""
-        self._events: list[Event] = []
 
-    def add(self, choice: dict[str, Any], delta: dict[str, Any]) -> list[Event]:
-        """The events that a piece of the answer stands for; `delta` may be a whole message."""
-        self._add(choice, self._interjections.put_off(choice, delta))
-        for piece in self._interjections.due():
-            self._add(*piece)
-        return self._ready()
-
-    def _add(self, choice: dict[str, Any], delta: dict[str, Any]) -> None:
-        if self._interjections.ends_call(delta):
-            self._pass_on_calls(is_over=True)
+    def _tell_said(self, choice: dict[str, Any], delta: dict[str, Any]) -> None:
         if thought := thought_in(delta):
             self._think(thought)
         if isinstance(delta.get("reasoning_details"), list):
@@ -62,18 +50,12 @@ class Output:
             self._say("output_text", text, _logprobs(choice))
         if isinstance(delta.get("refusal"), str) and delta["refusal"]:
             self._say("refusal", delta["refusal"], [])
-        if delta.get("tool_calls"):
-            self._calls.add(delta["tool_calls"])
-            self._pass_on_calls(is_over=False)
+
+    def _note_end(self, choice: dict[str, Any]) -> None:
         self._reason = str(choice.get("finish_reason") or self._reason)
 
-    def end(self) -> list[Event]:
-        """What is left when the answer is over."""
-        self._pass_on_calls(is_over=True)
-        for piece in self._interjections.due(is_over=True):
-            self._add(*piece)
+    def _finish(self) -> None:
         self._close("incomplete" if self.incomplete else "completed")
-        return self._ready()
 
     def go_on(self, piece: bytes) -> tuple[str, int, int] | None:
         """Take a piece of text as it stands in JSON, without escapes, if it goes on with the open part: the id of its
@@ -133,10 +115,6 @@ class Output:
 
     def _place(self, item: dict[str, Any]) -> dict[str, Any]:
         return {"item_id": item["id"], "output_index": len(self.items), "content_index": len(item["content"]) - 1}
-
-    def _pass_on_calls(self, *, is_over: bool) -> None:
-        for turn in self._calls.turns(is_over=is_over):
-            self._pass_on(turn)
 
     def _pass_on(self, turn: Turn) -> None:
         call = turn.call
@@ -230,10 +208,6 @@ class Output:
 
     def _tell(self, kind: str, **fields: Any) -> None:
         self._events.append({"type": kind, **fields})
-
-    def _ready(self) -> list[Event]:
-        ready, self._events = self._events, []
-        return ready
 
 
 def _empty_part(kind: str) -> dict[str, Any]:
