@@ -10,6 +10,7 @@ from apps.gateway.openapi.shapes import (
     closed,
     integer,
     listing,
+    named_event,
     nullable,
     number,
     one_of,
@@ -105,12 +106,9 @@ ANSWER: Final = taken(
     stop_sequence=nullable(text()),
     usage=ref("MessagesUsage"),
 )
-EVENT: Final = taken(
+EVENT: Final = named_event(
     "One server-sent event: message_start, content_block_start, content_block_delta, content_block_stop, message_delta,"
-    " message_stop, ping, or error, which ends a stream that is not whole.",
-    required=("event", "data"),
-    event=text(),
-    data=text(contentMediaType="application/json", contentSchema=taken(required=("type",), type=text())),
+    " message_stop, ping, or error, which ends a stream that is not whole."
 )
 SCHEMAS: Final[dict[str, Schema]] = {
     "MessagesRequest": REQUEST,

@@ -9,6 +9,7 @@ from apps.gateway.openapi.shapes import (
     boolean,
     integer,
     listing,
+    named_event,
     nullable,
     one_of,
     ref,
@@ -99,12 +100,9 @@ ANSWER: Final = taken(
     output_text=text("All text of the output."),
     usage=ref("ResponsesUsage"),
 )
-EVENT: Final = taken(
+EVENT: Final = named_event(
     "One server-sent event, numbered by `sequence_number`. The last one is response.completed, response.incomplete or"
-    " response.failed.",
-    required=("event", "data"),
-    event=text(),
-    data=text(contentMediaType="application/json", contentSchema=taken(required=("type",), type=text())),
+    " response.failed."
 )
 SCHEMAS: Final[dict[str, Schema]] = {
     "ResponsesRequest": REQUEST,

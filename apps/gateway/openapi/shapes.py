@@ -67,6 +67,17 @@ def taken(description: str = "", /, *, required: tuple[str, ...] = (), **fields:
     return _described(schema, description)
 
 
+def named_event(description: str) -> Schema:
+    """A server-sent event with its name before its data."""
+    of_a_type = taken(required=("type",), type=text())
+    return taken(
+        description,
+        required=("event", "data"),
+        event=text(),
+        data=text(contentMediaType="application/json", contentSchema=of_a_type),
+    )
+
+
 def mapping(values: Schema, description: str = "", **more: Any) -> Schema:
     return _described({"type": "object", "additionalProperties": values, **more}, description)
 
