@@ -109,8 +109,10 @@ def _text_rules(guardrails: Sequence[Guardrail], side: Direction) -> Iterator[Te
                 yield from compiled(each)
 
 
-def _moderating(guardrails: Sequence[Guardrail], side: Direction) -> Iterator[Guardrail]:
-    return (each for each in guardrails if isinstance(each.check, ModerationCheck) and each.direction in (side, "both"))
+def _moderating(guardrails: Sequence[Guardrail], side: Direction) -> Iterator[tuple[Guardrail, ModerationCheck]]:
+    for each in guardrails:
+        if isinstance(each.check, ModerationCheck) and each.direction in (side, "both"):
+            yield each, each.check
 
 
 def _names(name: str, model_id: str) -> bool:

@@ -2,6 +2,7 @@
 
 from django import forms
 from django.conf import settings
+from django.http import QueryDict
 
 from apps.catalog.models import Provider
 from apps.policies.models import DataPolicy
@@ -20,13 +21,13 @@ class DataPolicyForm(forms.Form):
     )
     forbids_copies = forms.BooleanField(label="No copies elsewhere, to compare answers", required=False)
 
-    def __init__(self, organization_id: str, *args: object, **options: object) -> None:
+    def __init__(self, organization_id: str, data: QueryDict | None = None, *, prefix: str) -> None:
         self._policy: DataPolicy = DataPolicy.objects.for_organization(organization_id).first() or DataPolicy(
             organization_id=organization_id
         )
         policy = self._policy
         said = {name: getattr(policy, name) for name in (*_FLAGS, "regions", "denied_providers")}
-        super().__init__(*args, initial=said, **options)  # type: ignore[arg-type, misc]  # handed through as they came
+        super().__init__(data, initial=said, prefix=prefix)
         enabled = Provider.objects.filter(enabled=True)
         regions = {region for region in enabled.values_list("region", flat=True) if region} | set(policy.regions)
         if regions:

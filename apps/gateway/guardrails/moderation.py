@@ -15,7 +15,6 @@ from apps.gateway.guardrails.reading import refusal
 from apps.gateway.providers.base import UpstreamRequest
 from apps.gateway.providers.transport import Transport, UpstreamBroken, UpstreamUnreachable
 from apps.policies.guarding import Guarding
-from apps.policies.rules import ModerationCheck
 from apps.policies.scanning import Side
 
 MAX_PIECE: Final = 20_000
@@ -55,9 +54,7 @@ class Moderator:
         if not rules or not text.strip():
             return
         flagged = await self._flagged(text)
-        for rule in rules:
-            check = rule.check
-            assert isinstance(check, ModerationCheck)  # noqa: S101 - for the type checker
+        for rule, check in rules:
             if flagged is None:
                 if check.when_unavailable == "block" and rule.mode == "on":
                     raise GatewayError(MODERATION_UNAVAILABLE, "A guardrail of your organization cannot be judged now.")

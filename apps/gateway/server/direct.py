@@ -7,6 +7,7 @@ it is a DirectSource. Where either is missing everything goes the ordinary way: 
 sees them all.
 """
 
+from abc import abstractmethod
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 from typing import Any, Final, Protocol
 
@@ -41,9 +42,9 @@ class DirectSource(AsyncGenerator[bytes, None]):
         """`parts` are those that do not."""
         self._parts = parts
 
+    @abstractmethod
     def connect(self, client: Client) -> None:
         """The start of the answer was sent, and from now on the next part is awaited when no part is being sent."""
-        raise NotImplementedError
 
     def __anext__(self) -> Coroutine[Any, Any, bytes]:
         return self._parts.__anext__()
