@@ -44,7 +44,7 @@ class RedisLink(asyncio.Protocol):
 
         Raises redis.RedisError or OSError."""
         connection = path_connection(url)
-        connecting = asyncio.ensure_future(connection.connect())  # type: ignore[no-untyped-call]  # redis-py
+        connecting = asyncio.ensure_future(connection.connect())  # type: ignore[no-untyped-call]  # redis-py gives it no types
         try:
             for _ in range(TICKS):
                 if (await asyncio.wait([connecting], timeout=CALL_TIMEOUT_S / TICKS))[0]:

@@ -77,7 +77,7 @@ class Shedding:
         """For a new request. Raises GatewayError (503) when it must go."""
         if priority_of(service_tier, is_sandbox=is_sandbox) < self.level:
             self.refused += 1
-            wait_ms = int(1000 * random.uniform(*RETRY_AFTER_S))  # noqa: S311 - no secret, a load
+            wait_ms = int(1000 * random.uniform(*RETRY_AFTER_S))  # noqa: S311 - spreads retries
             message = "This gateway has more to do than it can; requests of your priority are served again soon."
             raise GatewayError(GATEWAY_OVERLOADED, message, retry_after_ms=wait_ms)
 
