@@ -4,6 +4,8 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from django.conf import settings as django_settings
+from django.test import override_settings
 
 from apps.core.ids import new_id
 from apps.core.redis import sync_client
@@ -40,6 +42,14 @@ def installation(truth: TruthUpstream) -> Iterator[Installation]:
 def mark(truth: TruthUpstream) -> tuple[str, int]:
     """This moment as a request id and as a number of the truth log: what the test causes comes after both."""
     return new_id("req"), truth.last_number()
+
+
+@pytest.fixture
+def own_rate_limits() -> Iterator[None]:
+    """Failed logins of one test must not count in another. (Clearing the cache would empty all of Redis.)"""
+    caches = {"default": {**django_settings.CACHES["default"], "KEY_PREFIX": new_id("test")}}
+    with override_settings(CACHES=caches):
+        yield
 
 
 @pytest.fixture

@@ -13,6 +13,11 @@ ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking",
 TIMEOUT_MS = 10_000
 
 
+@pytest.fixture(autouse=True)
+def _own_rate_limits(own_rate_limits: None) -> None:
+    """All of these log in from one address."""
+
+
 @pytest.fixture
 def browser(monkeypatch: pytest.MonkeyPatch) -> Iterator[Browser]:
     """One browser a test: playwright's event loop would otherwise stay in the thread of the tests that follow."""

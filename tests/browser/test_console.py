@@ -6,7 +6,6 @@ from datetime import timedelta
 from decimal import Decimal
 
 import pytest
-from django.core.cache import cache
 from django.utils import timezone
 from playwright.sync_api import Page, expect
 from pytest_django.live_server_helper import LiveServer
@@ -38,7 +37,6 @@ def model() -> Model:
 @pytest.fixture
 def operator(page: Page, live_server: LiveServer) -> Page:
     """An operator who has just logged in, on the overview."""
-    cache.clear()
     User.objects.create_user("operator@example.com", PASSWORD, is_staff=True)
     page.goto(f"{live_server.url}/console/")
     page.get_by_label("Email").fill("operator@example.com")

@@ -1,21 +1,14 @@
 """Logging in to the console."""
 
 import pytest
-from django.core.cache import cache
 from django.test import Client
 from django.urls import reverse
 
 from apps.accounts.models import User
 
+pytestmark = pytest.mark.usefixtures("own_rate_limits")
 LOGIN = "/console/login/"
-
-
 PASSWORD = "correct horse battery"
-
-
-@pytest.fixture(autouse=True)
-def _first_attempt() -> None:
-    cache.clear()
 
 
 @pytest.fixture

@@ -6,20 +6,13 @@ from django.core import mail
 from django.db import DatabaseError
 from django.test import Client
 from django.urls import reverse
-from pytest_django import Settings
 
 from apps.accounts.models import Membership, Organization, Project, User
-from apps.core.ids import new_id
 from apps.portal import signup
 from tests.portal.conftest import PASSWORD
 
 SIGN_UP = {"email": "Ada@Example.com", "password1": PASSWORD, "organization_name": "Analytical Engines"}
-
-
-@pytest.fixture(autouse=True)
-def own_rate_limits(db: None, settings: Settings) -> None:
-    """Failed logins of one test must not count in another. (Clearing the cache would empty all of Redis.)"""
-    settings.CACHES = {"default": {**settings.CACHES["default"], "KEY_PREFIX": new_id("test")}}
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("own_rate_limits")]
 
 
 def test_signing_up_makes_user_organization_and_default_project(client: Client) -> None:
