@@ -37,6 +37,7 @@ from apps.gateway.routing.order import in_order
 from apps.gateway.routing.own_credentials import MAX_OWN_CALLS, MAX_SHARED_CALLS, own_first, told_of_own
 from apps.gateway.server.cancellation import told_to_client
 from apps.gateway.server.deadline import Deadline, Wait
+from apps.policies.guarding import Guarding
 from apps.usage.contracts import Outcome, RequestClosed, RequestOpened, TokenCounts
 from apps.usage.journal import Journal, JournalFull
 
@@ -147,7 +148,6 @@ async def open_exchange(
         targets = _routes(admission, upstreams) if fallback is None else fallback.targets
         deadline = Deadline()
         meter = Meter(journal, opened_record(admission, targets[0]), settle=reservations.settle)
-        meter.guarding = admission.asked.guarding
     except JournalFull as error:
         reservations.release(admission.demand)
         raise unrecorded() from error
@@ -156,6 +156,8 @@ async def open_exchange(
         raise
     call = _Call(transport, upstreams, deadline, meter)
     try:
+        if (guarding := admission.asked.guarding) is not None:
+            await judge(meter, guarding)
         admission, response, target = await _answer_of_any_model(call, admission, targets, fallback)
     except GatewayError as error:
         deadline.stop()
@@ -178,6 +180,20 @@ async def open_exchange(
     admission = admission.served_by(target)
     growth = Growth(admission, note=meter.note_hold, reservations=reservations) if admission.grows else None
     return Exchange(admission, meter, response, target, deadline, growth, call.health, call.dropped)
+
+
+async def judge(meter: Meter, guarding: Guarding) -> None:
+    """Put the verdicts of these guardrails into the record, and have the request judged where they want that.
+
+    It holds what it needs by now: who has no money, or is at a limit, makes the operator ask no moderation model.
+    Raises GatewayError when it must not go on; the record is still to be closed."""
+    meter.guarding, guarding.is_recorded = guarding, True
+    if guarding.judge_request is not None:
+        try:
+            await guarding.judge_request()
+        except BaseException:
+            meter.note_nobody_asked()
+            raise
 
 
 def _routes(admission: Admission, upstreams: Upstreams) -> Sequence[Target]:

@@ -24,12 +24,16 @@ Judge = Callable[[Sequence[str], Side], Awaitable[None]]
 class Guarding:
     """Made for one request; requests without guardrails have none."""
 
-    __slots__ = ("findings", "guards", "judge")
+    __slots__ = ("findings", "guards", "is_recorded", "judge", "judge_request")
 
     def __init__(self, guards: Guards) -> None:
         self.guards = guards
         self.judge: Judge | None = None
         """Asks a moderation model about texts; None where no rule wants that."""
+        self.judge_request: Callable[[], Awaitable[None]] | None = None
+        """Asks it about the request, once that holds what it needs; None where no rule wants that."""
+        self.is_recorded = False
+        """Whether an open record of the request will have the verdicts."""
         self.findings = Findings()
 
     def read(self, text: str, side: Side) -> str:

@@ -8,9 +8,11 @@ import orjson
 import pytest
 from django.conf import settings
 
+from apps.core.limits import Limits
 from apps.policies.rules import Guardrail
+from apps.usage.contracts import Outcome, RequestClosed
 from tests.factories import TARGET
-from tests.gateway.conftest import UPSTREAM_KEY, Bench
+from tests.gateway.conftest import UPSTREAM_KEY, Bench, Call
 from tests.gateway.test_guarded_answers import said
 from tests.gateway.test_guardrails import CANARY, MAIL, guard, verdicts
 from tests.policies.rules import moderation, personal
@@ -57,7 +59,94 @@ async def test_a_flagged_request_is_refused_and_free(bench: Bench, upstream: Scr
     call = await bench.chat("sandbox-echo", CANARY)
     assert (call.status, call.json["error"]["code"]) == (400, "content_policy_violation")
     assert verdicts(bench, call) == [(rule.id, "input", "blocked")]
-    assert bench.truth() == {} and bench.record(call).cost_nanos == 0
+    end = bench.record(call)
+    assert bench.truth() == {} and (end.cost_nanos, end.opened.provider) == (0, "")
+    assert not bench.runtime.reservations.is_running(call.request_id)
+
+
+async def test_who_has_no_money_or_is_at_a_limit_makes_nobody_ask_the_moderation_model(
+    bench: Bench, upstream: ScriptedUpstream, empty_store: Any
+) -> None:
+    set_up(bench, upstream, moderation(direction="input"))
+    upstream.answer(FINE)
+    bench.limit(key_limits=Limits(requests_per_minute=1))
+    assert (await bench.chat("sandbox-echo", "x")).status == 200
+    call = await bench.chat("sandbox-echo", "x")
+    assert (call.status, call.json["error"]["code"]) == (429, "rate_limit_exceeded")
+    bench.limit(key_limits=Limits())
+    empty_store.hset("crun:{org_1}:money", "balance", 0)
+    for more in ({}, {"models": ["sandbox-echo"]}):  # the ordinary way, and that of a request with a list
+        call = await bench.chat("sandbox-echo", "x", **more)
+        assert (call.status, call.json["error"]["code"]) == (429, "credit_balance_exhausted")
+    assert len(upstream.requests) == 1
+
+
+async def test_a_refused_request_counts_as_one_of_its_minute_and_gives_its_money_back(
+    bench: Bench, upstream: ScriptedUpstream, empty_store: Any
+) -> None:
+    set_up(bench, upstream, moderation(direction="input"))
+    upstream.answer(BAD)
+    bench.limit(key_limits=Limits(requests_per_minute=2, concurrency=1))
+    calls = [await bench.chat("sandbox-echo", "x", stream=stream) for stream in (False, True, False)]
+    assert [call.status for call in calls] == [400, 400, 429] and len(upstream.requests) == 2
+    assert calls[1].headers["x-ratelimit-remaining-requests"] == "0"
+    await bench.runtime.reservations.drain()
+    assert int(empty_store.hget("crun:{org_1}:money", "held")) == 0
+
+
+async def test_a_client_that_leaves_while_the_model_thinks_gets_everything_back(
+    bench: Bench, upstream: ScriptedUpstream, empty_store: Any
+) -> None:
+    rule = moderation(direction="input")
+    set_up(bench, upstream, rule)
+    waiting = await asyncio.get_running_loop().create_server(asyncio.Protocol, "127.0.0.1", 0)
+    _moderated_by(bench, f"http://127.0.0.1:{waiting.sockets[0].getsockname()[1]}")
+    call = bench.start("/api/v1/chat/completions", bench.chat_body("sandbox-echo", "x"))
+    async with asyncio.timeout(10):
+        while not bench.journal():  # noqa: ASYNC110 - it looks from outside
+            await asyncio.sleep(0.005)
+        call.leave()
+        assert call.task is not None
+        await asyncio.gather(call.task, return_exceptions=True)
+    waiting.close()
+    (end,) = [entry for entry in bench.journal() if isinstance(entry, RequestClosed)]
+    assert (end.outcome, end.cost_nanos, bench.truth()) == (Outcome.CANCELLED, 0, {})
+    await bench.runtime.reservations.drain()
+    assert int(empty_store.hget("crun:{org_1}:money", "held")) == 0
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_kept_answer_is_not_given_where_the_model_flags_the_request_by_now(
+    bench: Bench, upstream: ScriptedUpstream, stream: bool
+) -> None:
+    set_up(bench, upstream, moderation(direction="input"))
+    headers = {"authorization": f"Bearer {bench.key}", "content-type": "application/json", "x-crun-cache": "on"}
+    body = bench.chat_body("sandbox-echo", "x", stream=stream)
+    upstream.answer(FINE)
+    upstream.answer(FINE)
+    upstream.answer(BAD)
+    first, again = [await _cached(bench, body, headers) for _ in range(2)]
+    assert (first.status, again.status, again.headers["x-crun-cache-status"]) == (200, 200, "HIT")
+    call = await _cached(bench, body, headers)
+    assert (call.status, call.json["error"]["code"]) == (400, "content_policy_violation")
+    end = bench.record(call)
+    assert (end.cost_nanos, end.saved_nanos, end.opened.provider) == (0, 0, "") and end.guardrails
+    assert len(bench.truth()) == 1 and not bench.runtime.reservations.is_running(call.request_id)
+
+
+async def _cached(bench: Bench, body: Any, headers: dict[str, str]) -> Call:
+    call = await bench.call("/api/v1/chat/completions", body, headers=headers)
+    async with asyncio.timeout(10):
+        while bench.runtime.cached_answers.keeping:  # noqa: ASYNC110 - it looks from outside
+            await asyncio.sleep(0.005)
+    return call
+
+
+def _moderated_by(bench: Bench, url: str) -> None:
+    current = bench.runtime.catalog.snapshot
+    assert current is not None and current.moderation is not None
+    target = msgspec.structs.replace(current.moderation, base_url=url)
+    bench.runtime.catalog.snapshot = msgspec.structs.replace(current, moderation=target)
 
 
 async def test_only_the_named_categories_count(bench: Bench, upstream: ScriptedUpstream) -> None:
@@ -88,11 +177,7 @@ async def test_when_nobody_can_judge_the_rule_decides(
     elif failure == "slow":
         monkeypatch.setattr(settings, "MODERATION_TIMEOUT_S", 0.05)
         waiting = await asyncio.get_running_loop().create_server(asyncio.Protocol, "127.0.0.1", 0)
-        port = waiting.sockets[0].getsockname()[1]
-        current = bench.runtime.catalog.snapshot
-        assert current is not None and current.moderation is not None
-        target = msgspec.structs.replace(current.moderation, base_url=f"http://127.0.0.1:{port}")
-        bench.runtime.catalog.snapshot = msgspec.structs.replace(current, moderation=target)
+        _moderated_by(bench, f"http://127.0.0.1:{waiting.sockets[0].getsockname()[1]}")
     else:
         upstream.answer(b"what?", status=500 if failure == "status" else 200)
     call = await bench.chat("sandbox-echo", "x")
@@ -100,7 +185,7 @@ async def test_when_nobody_can_judge_the_rule_decides(
         waiting.close()
     if decided == "block":
         assert (call.status, call.json["error"]["code"]) == (503, "moderation_unavailable")
-        assert "retry-after" in call.headers and bench.truth() == {} and bench.journal() == []
+        assert "retry-after" in call.headers and bench.truth() == {} and bench.record(call).cost_nanos == 0
     else:
         assert call.status == 200 and verdicts(bench, call) == [(rule.id, "input", "unchecked")]
 

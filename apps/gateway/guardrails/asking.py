@@ -1,6 +1,7 @@
-"""The guardrails of a request before anything is reserved or sent."""
+"""The guardrails of a request: what they read before anything is reserved, and what a model judges after that."""
 
 import logging
+from functools import partial
 
 from apps.billing.pricing.book import PriceBook
 from apps.catalog.contracts import CatalogSnapshot
@@ -14,7 +15,7 @@ from apps.gateway.guardrails.reading import read_texts
 from apps.gateway.metering.record import Meter
 from apps.gateway.runtime import Runtime
 from apps.keys.contracts import KeyGrant
-from apps.policies.guarding import guarding_of
+from apps.policies.guarding import Judge, guarding_of
 from apps.usage.contracts import Outcome, RequestOpened, TokenCounts
 from apps.usage.journal import JournalFull
 
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 async def guard(asked: ModelRequest, grant: KeyGrant, runtime: Runtime) -> None:
     """Check the request and take out of it what must not go on. From here on it carries what guards its answer.
 
+    The moderation model is the operator's to pay, so it is asked later, of a request that holds its money and its
+    limits (`judge_request`).
     Raises GatewayError: 400 for what a rule forbids, 503 when the rules cannot be used."""
     try:
         guarding = guarding_of(grant.policy)
@@ -43,13 +46,19 @@ async def guard(asked: ModelRequest, grant: KeyGrant, runtime: Runtime) -> None:
     if guards.input_moderation or guards.output_moderation:
         guarding.judge = Moderator(runtime.transport, runtime.snapshot.moderation, guarding).judge
         if guards.input_moderation:
-            await guarding.judge([place.text for place in asked.text_places()], "input")
+            guarding.judge_request = partial(_judge, asked, guarding.judge)
+
+
+async def _judge(asked: ModelRequest, judge: Judge) -> None:
+    await judge([place.text for place in asked.text_places()], "input")
 
 
 def record_refused(asked: ModelRequest, grant: KeyGrant, runtime: Runtime, *, request_id: str) -> None:
     """Write down that a guardrail refused the request, free of charge, so that it has a receipt with the verdict.
 
-    What names no model on offer has none: nothing could be said of it but its error."""
+    What names no model on offer has none: nothing could be said of it but its error. What was refused later has one."""
+    if asked.guarding is not None and asked.guarding.is_recorded:
+        return
     snapshot, book = runtime.snapshot, runtime.book
     try:
         opened = _refused(asked, grant, snapshot, book, request_id=request_id)

@@ -112,6 +112,10 @@ class Meter:
                 self._opened, provider=target.provider, upstream_model=target.upstream_model
             )
 
+    def note_nobody_asked(self) -> None:
+        """It ends before any route was tried: the record names none."""
+        self._opened = msgspec.structs.replace(self._opened, provider="", upstream_model="", credential_id="")
+
     def note_sent(self) -> None:
         """An upstream has the request: it may charge for it from now on."""
         self._was_sent = True

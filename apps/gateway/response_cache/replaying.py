@@ -15,7 +15,7 @@ from apps.catalog.contracts import Target
 from apps.gateway.admission.decision import Admission, admit
 from apps.gateway.admission.refusals import refusal
 from apps.gateway.dialects.model_request import ModelRequest
-from apps.gateway.dispatch import Exchange, opened_record, unrecorded
+from apps.gateway.dispatch import Exchange, judge, opened_record, unrecorded
 from apps.gateway.errors import GatewayError
 from apps.gateway.metering.record import Meter
 from apps.gateway.response_cache.answers import CachedAnswer
@@ -23,7 +23,8 @@ from apps.gateway.response_cache.assembly import as_stream
 from apps.gateway.runtime import Runtime
 from apps.gateway.server.deadline import Deadline
 from apps.keys.contracts import KeyGrant
-from apps.usage.contracts import RESPONSE_CACHE, CacheHit
+from apps.policies.guarding import Guarding
+from apps.usage.contracts import RESPONSE_CACHE, CacheHit, Outcome, TokenCounts
 from apps.usage.journal import JournalFull
 
 _TARGET = Target(provider=RESPONSE_CACHE, dialect="openai", base_url="", upstream_model="", weight=1, api_key="")
@@ -109,7 +110,6 @@ async def replay(runtime: Runtime, hit: Hit) -> tuple[Exchange, Allowance]:
         deadline = Deadline()
         record = msgspec.structs.replace(opened_record(admission, _TARGET), cache_hit=hit.terms)
         meter = Meter(runtime.journal, record, settle=runtime.reservations.settle)
-        meter.guarding = admission.asked.guarding
     except JournalFull as error:
         runtime.reservations.release(demand)
         raise unrecorded() from error
@@ -117,7 +117,22 @@ async def replay(runtime: Runtime, hit: Hit) -> tuple[Exchange, Allowance]:
         runtime.reservations.release(demand)
         raise
     exchange = Exchange(admission, meter, KeptResponse(content), _TARGET, deadline, dropped=hit.answer.dropped)
+    if (guarding := admission.asked.guarding) is not None:
+        await _judged(exchange, guarding)
     return exchange, verdict.allowance
+
+
+async def _judged(exchange: Exchange, guarding: Guarding) -> None:
+    """As in dispatch: the moderation model may think otherwise of the request than when its answer was kept."""
+    try:
+        await judge(exchange.meter, guarding)
+    except GatewayError as error:
+        exchange.meter.close(Outcome.FAILED, TokenCounts(), http_status=error.kind.status, error_code=error.code or "")
+        exchange.abandon()
+        raise
+    except BaseException:
+        exchange.abandon()
+        raise
 
 
 def _demand(hit: Hit) -> Demand:
