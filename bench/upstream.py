@@ -27,6 +27,7 @@ COMPLETION_TOKENS = 61
 _HEAD_END = b"\r\n\r\n"
 _CONTENT_LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 _STREAM = re.compile(rb'"stream": *true')
+_MAX_LINE = 200
 _MAX_TOKENS = re.compile(rb'"max_tokens": *(\d+)')
 _SENTENCE = (
     "A proxy reads what one side sends and writes it to the other. What it does in between, such as asking who pays, "
@@ -56,6 +57,36 @@ def _whole_answer() -> bytes:
             "system_fingerprint": "fp_0123456789",
         }
     )
+    return _with_head(body)
+
+
+def _other_answers() -> tuple[tuple[bytes, bytes], ...]:
+    """(what its path has in it, a whole answer) of the dialects that are no OpenAI's."""
+    tokens, output = PROMPT_TOKENS, COMPLETION_TOKENS
+    anthropic = {
+        "id": "msg_01",
+        "type": "message",
+        "role": "assistant",
+        "model": MODEL,
+        "content": [{"type": "text", "text": _SENTENCE}],
+        "stop_reason": "end_turn",
+        "stop_sequence": None,
+        "usage": {"input_tokens": tokens, "output_tokens": output},
+    }
+    gemini = {
+        "candidates": [{"content": {"role": "model", "parts": [{"text": _SENTENCE}]}, "finishReason": "STOP"}],
+        "usageMetadata": {"promptTokenCount": tokens, "candidatesTokenCount": output},
+    }
+    bedrock = {
+        "output": {"message": {"role": "assistant", "content": [{"text": _SENTENCE}]}},
+        "stopReason": "end_turn",
+        "usage": {"inputTokens": tokens, "outputTokens": output, "totalTokens": tokens + output},
+    }
+    paths = {b"/messages HTTP": anthropic, b":generateContent HTTP": gemini, b"/converse HTTP": bedrock}
+    return tuple((path, _with_head(_json(answer))) for path, answer in paths.items())
+
+
+def _with_head(body: bytes) -> bytes:
     head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     return head.encode() + body
 
@@ -85,6 +116,7 @@ def _ending(chunks: int) -> bytes:
 
 
 WHOLE_ANSWER = _whole_answer()
+OTHER_ANSWERS = _other_answers()
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 STAMP = "%020d"
 """The content of every chunk: the moment at which it was written, in nanoseconds of the machine's monotonic clock. To
@@ -104,7 +136,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, pacer: Pacer, pace_ns: int) -> None:
         self._pacer = pacer
         self._pace_ns = pace_ns
-        self._received = b""
+        self._received: bytes | bytearray = b""
         self._next_at_ns = 0
         self._left = self._chunks = 0
 
@@ -112,7 +144,12 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's has no common ancestor with it
 
     def data_received(self, data: bytes) -> None:
-        received = self._received = self._received + data if self._received else data
+        if not self._received:
+            received: bytes | bytearray = data
+        else:  # a large request, mostly: it grows where it is
+            received = self._received if isinstance(self._received, bytearray) else bytearray(self._received)
+            received += data
+        self._received = received
         head_end = received.find(_HEAD_END)
         if head_end < 0:
             return
@@ -123,7 +160,10 @@ class Connection(asyncio.Protocol):
         self._received = received[end:]
         self._answer(received)
 
-    def _answer(self, request: bytes) -> None:
+    def _answer(self, request: bytes | bytearray) -> None:
+        if other := next((answer for path, answer in OTHER_ANSWERS if path in request[:_MAX_LINE]), None):
+            self._transport.write(other)
+            return
         wanted = _MAX_TOKENS.search(request)
         if wanted is None or _STREAM.search(request) is None:
             self._transport.write(WHOLE_ANSWER)

@@ -9,6 +9,7 @@ import orjson
 from apps.catalog.contracts import IMAGE_TOKENS, OUTPUT_LIMIT_FIELDS, SERVICE_TIERS, OfferedModel, Price
 from apps.gateway.dialects.chat_fields import MAX_USER, check_fields, check_messages, clean_name, name_model
 from apps.gateway.dialects.large_body import Body
+from apps.gateway.dialects.large_content import Content, written
 from apps.gateway.dialects.media_addresses import check_media_address
 from apps.gateway.dialects.model_request import ModelRequest
 from apps.gateway.dialects.strict_json import MAX_TEXT_BYTES, read_object, too_much_text
@@ -218,7 +219,7 @@ def check_service_tier(chat: ModelRequest, model: OfferedModel, price: Price) ->
 
 def body_for_upstream(
     chat: ChatRequest, model: OfferedModel, upstream_model: str, *, output_limit_field: str = "max_tokens"
-) -> bytes:
+) -> Content:
     """The request as the upstream gets it: its own model name, output capped, usage asked for, our fields gone.
 
     An output that we had to cut is capped in `output_limit_field`; a cap of the caller's stays where it was."""
@@ -235,7 +236,7 @@ def body_for_upstream(
         body["stream_options"] = {"include_usage": True}
     else:
         body.pop("stream_options", None)  # OpenAI refuses it there
-    return orjson.dumps(body)
+    return written(body, size=chat.body_bytes)
 
 
 def dropped_options(chat: ChatRequest, upstream_model: str) -> tuple[str, ...]:

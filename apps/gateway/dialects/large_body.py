@@ -89,20 +89,19 @@ def cut_in_steps(raw: bytes, *, long_bytes: int = LONG_BYTES) -> Generator[None,
     cuts: list[str] = []
     end = looked_at = 0
     for first, last in found:
-        is_plain = True
+        text = ""
         for start in range(first, last, _PIECE_BYTES):
             piece = view[start : min(start + _PIECE_BYTES, last)]
             looked_at += len(piece)
-            if not (is_plain := _is_plain(piece)):
+            if (plain := _plain(piece)) is None:
                 break
+            text += plain  # grows where it is: to make it in one piece would take ten milliseconds
             if looked_at >= STEP_BYTES:
                 looked_at = 0
                 yield
-        if is_plain:
-            if last - first >= STEP_BYTES:
-                yield
+        if len(text) == last - first:
             parts += (view[end:first], b"%b%08x" % (token.encode(), len(cuts)))
-            cuts.append(str(view[first:last], "ascii"))
+            cuts.append(text)
             end = last
     if not cuts:
         return None
@@ -128,10 +127,10 @@ def _long_strings(raw: bytes, long_bytes: int) -> list[tuple[int, int]]:
     return found
 
 
-def _is_plain(piece: memoryview) -> bool:
-    """Whether these bytes, within a string, stand for themselves and nothing else."""
+def _plain(piece: memoryview) -> str | None:
+    """What these bytes stand for within a string, if that is themselves and nothing else."""
     try:
         text = msgspec.json.decode(b"".join((b'"', piece, b'"')), type=str)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return False
-    return len(text) == len(piece) and text.isascii()
+        return None
+    return text if len(text) == len(piece) and text.isascii() else None

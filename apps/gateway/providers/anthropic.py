@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from apps.catalog.contracts import OfferedModel, Target
 from apps.gateway.dialects.chat import ChatRequest
-from apps.gateway.dialects.vendor_json import write_json
+from apps.gateway.dialects.large_content import written
 from apps.gateway.errors import BAD_REQUEST, UPSTREAM_UNAUTHORIZED, GatewayError
 from apps.gateway.providers.anthropic_answer import AnthropicStream, whole_answer
 from apps.gateway.providers.anthropic_request import messages_request
@@ -32,7 +32,10 @@ class Anthropic:
         headers = request_headers(target, stream=chat.stream)
         request, lost = messages_request(chat, model, target)
         return UpstreamRequest(
-            url=f"{target.base_url}/messages", headers=headers, body=write_json(request), dropped=lost
+            url=f"{target.base_url}/messages",
+            headers=headers,
+            body=written(request, size=chat.body_bytes),
+            dropped=lost,
         )
 
     def whole_answer(self, body: bytes) -> dict[str, Any]:

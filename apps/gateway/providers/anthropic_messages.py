@@ -11,6 +11,8 @@ from typing import Any, Final
 
 import orjson
 
+from apps.gateway.dialects.large_body import LARGE_BYTES
+from apps.gateway.dialects.large_content import Tail, tail_of
 from apps.gateway.errors import bad_field
 from apps.gateway.providers.anthropic_thinking import thinking_blocks
 
@@ -201,15 +203,17 @@ def _document(file: object, place: str) -> Block:
     return {"type": "document", "source": source} | ({"title": given["filename"]} if named else {})
 
 
-def _from_data_url(url: str, field: str) -> tuple[str, str]:
+def _from_data_url(url: str, field: str) -> tuple[str, str | Tail]:
     """(media type, base64 text)."""
     head = _DATA_URL.match(url)
     if head is None:
         raise bad_field(field, "Must be an https address or a data URL in base64: data:image/png;base64,...")
-    return head[1].lower().replace("image/jpg", "image/jpeg"), url[head.end() :]
+    return head[1].lower().replace("image/jpg", "image/jpeg"), tail_of(url, head.end())
 
 
-def _decoded(content: str, field: str) -> str:
+def _decoded(content: str | Tail, field: str) -> str:
+    if isinstance(content, Tail):
+        raise bad_field(field, f"A file of text may have {LARGE_BYTES >> 20} MB at most, written in base64.")
     try:
         return base64.b64decode(content, validate=True).decode()
     except (binascii.Error, UnicodeDecodeError):

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from apps.catalog.contracts import OfferedModel, Target
+from apps.gateway.dialects.large_content import written
 from apps.gateway.dialects.messages.request import MessagesRequest
 from apps.gateway.dialects.thoughts import is_packed
-from apps.gateway.dialects.vendor_json import write_json
 from apps.gateway.errors import bad_field
 from apps.gateway.providers.anthropic import request_headers
 from apps.gateway.providers.anthropic_request import sells_an_hour
@@ -50,7 +50,7 @@ def native_request(asked: MessagesRequest, model: OfferedModel, target: Target) 
     return UpstreamRequest(
         url=f"{target.base_url}/messages",
         headers=request_headers(target, stream=asked.stream, betas=sent),
-        body=write_json(body),
+        body=written(body, size=asked.body_bytes),
         dropped=(*lost, *(f"anthropic-beta.{name}" for name in kept_back)),
     )
 
@@ -64,7 +64,7 @@ def count_request(asked: MessagesRequest, model: OfferedModel, target: Target) -
     return UpstreamRequest(
         url=f"{target.base_url}/messages/count_tokens",
         headers=request_headers(target, stream=False, betas=sent),
-        body=write_json(body),
+        body=written(body, size=asked.body_bytes),
         dropped=tuple(lost),
     )
 

@@ -1,5 +1,6 @@
 """What every provider file gives: how to ask, and how to read what comes back."""
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import msgspec
@@ -7,6 +8,7 @@ import msgspec
 from apps.catalog.contracts import OfferedModel, Target
 from apps.gateway.dialects.chat import ChatRequest
 from apps.gateway.dialects.embeddings import EmbeddingsRequest
+from apps.gateway.dialects.large_content import Content
 from apps.gateway.errors import GatewayError
 
 
@@ -15,9 +17,11 @@ class UpstreamRequest(msgspec.Struct, frozen=True):
 
     url: str
     headers: dict[str, str]
-    body: bytes
+    body: Content
     dropped: tuple[str, ...] = ()
     """Fields of the caller's request that this dialect cannot express, or not as they were written."""
+    sign: Callable[[str], dict[str, str]] | None = None
+    """Makes the headers that go beside these, of the SHA-256 of a body that was too large to be signed at once."""
 
 
 class StreamTranslator(Protocol):

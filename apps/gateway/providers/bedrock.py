@@ -1,13 +1,14 @@
 """AWS Bedrock, native: Converse and ConverseStream, signed or with a bearer key."""
 
 import re
+from functools import partial
+from hashlib import sha256
 from typing import Any, Final
 from urllib.parse import quote
 
-import orjson
-
 from apps.catalog.contracts import OfferedModel, Target
 from apps.gateway.dialects.chat import ChatRequest
+from apps.gateway.dialects.large_content import written
 from apps.gateway.dialects.vendor_json import read_json
 from apps.gateway.errors import BAD_REQUEST, UPSTREAM_FAILED, UPSTREAM_MISCONFIGURED, GatewayError
 from apps.gateway.providers.base import StreamTranslator, UpstreamRequest
@@ -34,16 +35,21 @@ class Bedrock:
         self, chat: ChatRequest, model: OfferedModel, target: Target, *, request_id: str
     ) -> UpstreamRequest:
         request, lost = converse_request(chat, model, target)
-        body = orjson.dumps(request)
+        body = written(request, size=chat.body_bytes)
         operation = "converse-stream" if chat.stream else "converse"
         url = f"{target.base_url}/model/{quote(target.upstream_model, safe='')}/{operation}"
+        headers = {
+            "accept": "application/vnd.amazon.eventstream" if chat.stream else "application/json",
+            "accept-encoding": "identity",
+        }
+        sign = None
         if target.options["auth"] == "bearer":
-            headers = {"content-type": "application/json", "authorization": f"Bearer {target.api_key}"}
+            headers |= {"content-type": "application/json", "authorization": f"Bearer {target.api_key}"}
         else:
-            headers = signed_headers(url, body, credential=target.api_key, region=target.options["region"])
-        headers["accept"] = "application/vnd.amazon.eventstream" if chat.stream else "application/json"
-        headers["accept-encoding"] = "identity"
-        return UpstreamRequest(url=url, headers=headers, body=body, dropped=lost)
+            sign = partial(signed_headers, url, credential=target.api_key, region=target.options["region"])
+            if isinstance(body, bytes):
+                headers, sign = headers | sign(sha256(body).hexdigest()), None
+        return UpstreamRequest(url=url, headers=headers, body=body, dropped=lost, sign=sign)
 
     def whole_answer(self, body: bytes) -> dict[str, Any]:
         return whole_answer(body)

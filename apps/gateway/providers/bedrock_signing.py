@@ -19,17 +19,27 @@ class Credentials(NamedTuple):
     token: str | None
 
 
-def signed_headers(url: str, body: bytes, *, credential: str, region: str) -> dict[str, str]:
-    """The headers that a POST of this JSON must have. `credential` is ACCESS_KEY_ID:SECRET_ACCESS_KEY[:SESSION_TOKEN].
+class _Signer(SigV4Auth):  # type: ignore[misc]  # botocore has no types
+    """Does not read the body itself: of a large one the digest is made in steps."""
+
+    def payload(self, request: AWSRequest) -> str:
+        """The SHA-256 of the body."""
+        return str(request.context["body_sha256"])
+
+
+def signed_headers(url: str, body_sha256: str, *, credential: str, region: str) -> dict[str, str]:
+    """The headers that a POST of JSON with this digest (in hex) must have. `credential` is
+    ACCESS_KEY_ID:SECRET_ACCESS_KEY[:SESSION_TOKEN].
 
     Date and signature are made anew for each request; they are valid for five minutes."""
-    request = AWSRequest("POST", url, headers={"content-type": "application/json"}, data=body)
+    request = AWSRequest("POST", url, headers={"content-type": "application/json"})
+    request.context["body_sha256"] = body_sha256
     _signer(credential, region).add_auth(request)
     return {name.lower(): value for name, value in request.headers.items()}
 
 
 @lru_cache(maxsize=256)
-def _signer(credential: str, region: str) -> SigV4Auth:
+def _signer(credential: str, region: str) -> _Signer:
     access_key, _, rest = credential.partition(":")
     secret_key, _, token = rest.partition(":")
-    return SigV4Auth(Credentials(access_key, secret_key, token or None), SERVICE, region)
+    return _Signer(Credentials(access_key, secret_key, token or None), SERVICE, region)

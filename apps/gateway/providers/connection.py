@@ -6,13 +6,15 @@ connection on which a byte too many came, or one that was given up half way, is 
 
 import asyncio
 import select
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Final, cast
 
 import httptools
 
 from apps.core.crash_points import crash_point
+from apps.gateway.dialects.large_body import STEP_BYTES
+from apps.gateway.dialects.large_content import Content
 
 MAX_ANSWER_BYTES: Final = 64 << 20
 """A whole answer (not a stream) that is larger is refused."""
@@ -183,7 +185,7 @@ class Connection(asyncio.Protocol):
         pending.register(cast(asyncio.Transport, self._transport).get_extra_info("socket"), select.POLLIN)
         return bool(pending.poll(0))
 
-    async def ask(self, head: bytes, body: bytes) -> UpstreamResponse:
+    async def ask(self, head: bytes, body: Content) -> UpstreamResponse:
         """Send a request and wait for the headers of its answer. Raises UpstreamBroken."""
         transport = self._transport
         if transport is None or self._parser is not None:
@@ -193,7 +195,7 @@ class Connection(asyncio.Protocol):
         self._response, self._headers, self._overhead_bytes = None, [], 0
         self._is_sent = self._is_over = False
         try:
-            if len(body) <= WRITE_BYTES:
+            if type(body) is bytes and len(body) <= WRITE_BYTES:
                 transport.write(head + body)
             else:
                 await self._write_in_pieces(transport, head, body)
@@ -220,13 +222,17 @@ class Connection(asyncio.Protocol):
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
 
-    async def _write_in_pieces(self, transport: asyncio.Transport, head: bytes, body: bytes) -> None:
+    async def _write_in_pieces(self, transport: asyncio.Transport, head: bytes, body: Content) -> None:
         transport.write(head)
-        view = memoryview(body)
-        for start in range(0, len(body), WRITE_BYTES):
-            transport.write(view[start : start + WRITE_BYTES])
+        written = 0
+        for piece in _pieces(body) if isinstance(body, bytes) else body.pieces():
+            transport.write(piece)
+            written += len(piece)
             if self._writable is not None:
                 await self._writable
+            elif written >= STEP_BYTES:  # an upstream that is fast enough takes all at once
+                await asyncio.sleep(0)
+                written = 0
             if self._answer is None or self._answer.done():  # lost, or answered early
                 return
 
@@ -334,3 +340,8 @@ class Connection(asyncio.Protocol):
             answer.set_exception(UpstreamBroken(reason))
             answer.exception()  # who gave up does not look at it any more
         self.resume_writing()
+
+
+def _pieces(body: bytes) -> Iterator[memoryview]:
+    view = memoryview(body)
+    return (view[start : start + WRITE_BYTES] for start in range(0, len(view), WRITE_BYTES))

@@ -8,6 +8,7 @@ import orjson
 
 from apps.catalog.contracts import OUTPUT_LIMIT_FIELDS, OfferedModel
 from apps.gateway.dialects.chat import OWN_FIELDS, ChatRequest
+from apps.gateway.dialects.large_content import Tail, tail_of
 from apps.gateway.errors import GatewayError, bad_field
 from apps.gateway.providers.loss import SAID_BY_SILENCE
 
@@ -18,13 +19,15 @@ COMMON_FIELDS: Final = frozenset(
 """Request fields that each dialect takes, or that are CRUN's own."""
 _MIME_TYPES: Final = {"image_url": "image/", "input_audio": "audio/", "video_url": "video/"}
 """Kind of a part -> how the type of its file begins. What is held for a file goes by the kind of its part."""
+_MAX_HEAD: Final = 1_024
+"""Before its content a data URL has no more than a type with a few attributes."""
 
 
 class Media(NamedTuple):
     """A file of a content part: its bytes in base64, or the address where the vendor finds it."""
 
     mime_type: str
-    base64: str = ""
+    base64: str | Tail = ""
     address: str = ""
     name: str = ""
 
@@ -205,11 +208,11 @@ def _media(source: object, assumed: str, *, place: str) -> Media:
     if not isinstance(source, str) or not source:
         raise bad_field(place, "The part has no content: neither a URL nor data.")
     if source.startswith("data:"):
-        head, comma, content = source[5:].partition(",")
-        mime_type, *attributes = head.split(";")
-        if not comma or "base64" not in attributes:
+        comma = source.find(",", 0, _MAX_HEAD)
+        mime_type, *attributes = source[5 : max(comma, 0)].split(";")
+        if comma < 0 or "base64" not in attributes:
             raise bad_field(place, "A data URL must be in base64.")
-        return Media(mime_type or assumed, base64=content)
+        return Media(mime_type or assumed, base64=tail_of(source, comma + 1))
     if "://" in source[:20]:
         return Media(mimetypes.guess_type(source.partition("?")[0])[0] or assumed, address=source)
     if not assumed:

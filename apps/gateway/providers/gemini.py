@@ -5,10 +5,9 @@ import re
 from typing import Any, Final
 from urllib.parse import quote
 
-import orjson
-
 from apps.catalog.contracts import OfferedModel, Target
 from apps.gateway.dialects.chat import ChatRequest
+from apps.gateway.dialects.large_content import written
 from apps.gateway.errors import BAD_REQUEST, UPSTREAM_MISCONFIGURED, GatewayError
 from apps.gateway.providers import gemini_answer, gemini_request
 from apps.gateway.providers.base import StreamTranslator, UpstreamRequest
@@ -44,7 +43,7 @@ class Gemini:
                 "accept-encoding": "identity",
                 "x-goog-api-key": target.api_key,
             },
-            body=orjson.dumps(gemini_request.request_body(chat, model, target)),
+            body=written(gemini_request.request_body(chat, model, target), size=chat.body_bytes),
             dropped=gemini_request.losses(chat, model, target),
         )
 

@@ -6,10 +6,14 @@ import socket
 import ssl
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from hashlib import sha256
 from typing import Final, NamedTuple
 from urllib.parse import quote, urlsplit
 
+import msgspec
+
 from apps.core.addresses import ANY_PRIVATE, AddressRefused, Network, Reach, check_addresses, reach_of_host
+from apps.gateway.dialects.large_content import LargeContent
 from apps.gateway.providers.base import UpstreamRequest
 from apps.gateway.providers.connection import Connection, UpstreamBroken, UpstreamResponse
 
@@ -56,6 +60,8 @@ class Transport:
 
         `on_send` is called when a connection takes the request: from then on it may be charged. Redirects are not
         followed, proxies of the environment are not used. Raises UpstreamUnreachable or UpstreamBroken."""
+        if isinstance(request.body, LargeContent):
+            request = await _weighed(request, request.body)
         try:
             origin, line = _target_of(request.url)
             head = _head_of(line, request)
@@ -165,6 +171,16 @@ def _target_of(url: str) -> tuple[_Origin, bytes]:
     query = f"?{quote(parts.query, safe=_PATH_CHARACTERS + '?')}" if parts.query else ""
     line = f"POST {path}{query} HTTP/1.1\r\nhost: {shown}\r\n"
     return _Origin(host, port, parts.scheme == "https"), line.encode()
+
+
+async def _weighed(request: UpstreamRequest, body: LargeContent) -> UpstreamRequest:
+    """The request once the length of its large body is known, and its signature where it needs one."""
+    digest = None if request.sign is None else sha256()
+    for _ in body.weigh(None if digest is None else digest.update):
+        await asyncio.sleep(0)
+    if request.sign is None or digest is None:
+        return request
+    return msgspec.structs.replace(request, headers=request.headers | request.sign(digest.hexdigest()))
 
 
 def _head_of(line: bytes, request: UpstreamRequest) -> bytes:

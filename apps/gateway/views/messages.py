@@ -1,5 +1,6 @@
 """POST /messages and /messages/count_tokens, in Anthropic's dialect."""
 
+import asyncio
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -9,6 +10,7 @@ from apps.gateway.admission.refusals import LimitReached, anthropic_limit_header
 from apps.gateway.answers import messages as messages_answer
 from apps.gateway.answers.token_count import COUNTS
 from apps.gateway.dialects.anthropic_envelope import anthropic_error
+from apps.gateway.dialects.large_body import LARGE_BYTES
 from apps.gateway.dialects.messages.request import MessagesRequest, betas_of, parse_messages
 from apps.gateway.dispatch import Exchange
 from apps.gateway.errors import GatewayError
@@ -39,10 +41,15 @@ class AnthropicView(AsksModel):
             headers |= _limits(error.allowance)
         return JsonBytes(body, status=status, headers=headers)
 
-    def asked(self, request: LeanRequest, *, is_counting: bool = False) -> MessagesRequest:
+    async def asked(self, request: LeanRequest, *, is_counting: bool = False) -> MessagesRequest:
         """The checked request. Raises GatewayError."""
         betas = betas_of(request.META.get("HTTP_ANTHROPIC_BETA", ""))
-        return parse_messages(request.take_body(), betas, is_counting=is_counting)
+        body = request.take_body()
+        if (
+            len(body) > LARGE_BYTES
+        ):  # as it came it was just given back, and its media are copied next: each takes a while
+            await asyncio.sleep(0)
+        return parse_messages(body, betas, is_counting=is_counting)
 
     def _note_allowance(self, allowance: Allowance) -> None:
         super()._note_allowance(allowance)
@@ -54,7 +61,7 @@ class Messages(AnthropicView):
 
     @idempotent
     async def post(self, request: LeanRequest) -> Response:
-        asked = self.asked(request)
+        asked = await self.asked(request)
         exchange = await self._exchange(asked)
         if asked.stream:
             response: Response = EventStream(messages_answer.stream(exchange), exchange)
@@ -75,7 +82,7 @@ class CountTokens(AnthropicView):
     """How many tokens a request has. Free: nothing is held, and there is no record."""
 
     async def post(self, request: LeanRequest) -> Answer:
-        asked = self.asked(request, is_counting=True)
+        asked = await self.asked(request, is_counting=True)
         runtime = self.runtime
         model = offered(runtime.snapshot, asked.model, grant=self.grant)
         asked.check_model(model)

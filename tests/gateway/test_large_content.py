@@ -1,0 +1,115 @@
+"""Large requests on their way out: in pieces they are the same JSON, whatever their long strings have in them."""
+
+from typing import Any
+
+import msgspec
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from apps.catalog.dialects import with_defaults
+from apps.gateway.dialects.chat import ChatRequest
+from apps.gateway.dialects.large_body import LARGE_BYTES, LONG_BYTES, STEP_BYTES
+from apps.gateway.dialects.large_content import PIECE_CHARACTERS, LargeContent, Tail, tail_of, written
+from apps.gateway.errors import GatewayError
+from apps.gateway.providers import PROVIDERS
+from tests.factories import TARGET, offered
+from tests.gateway.conftest import Bench
+from tests.upstream.aws_signature import verify
+from tests.upstream.bedrock_shapes import CREDENTIAL, WHOLE
+from tests.upstream.conftest import upstream
+from tests.upstream.scripted import PUBLIC_MODEL, ScriptedUpstream
+
+__all__ = ["upstream"]
+
+IMAGE = "QUJD" * ((LARGE_BYTES + 600_000) // 4)
+URL = f"data:image/png;base64,{IMAGE}"
+
+long_texts = st.builds(
+    lambda unit, more: unit * ((LONG_BYTES + more) // len(unit) + 1),
+    st.text(min_size=1, max_size=5),
+    st.integers(0, 2 * PIECE_CHARACTERS),
+)
+values = st.recursive(
+    st.text(max_size=8) | st.integers(0, 9) | long_texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def whole(content: Any) -> bytes:
+    assert isinstance(content, LargeContent)
+    steps = list(content.weigh())
+    body = b"".join(content.pieces())
+    assert len(body) == len(content)
+    assert len(steps) >= len(body) // (2 * STEP_BYTES)
+    return body
+
+
+def chat(*parts: dict[str, Any], **fields: Any) -> ChatRequest:
+    body = {"model": "m", "messages": [{"role": "user", "content": list(parts)}], **fields}
+    return ChatRequest(model="m", stream=False, choices=1, body=body, body_bytes=len(orjson.dumps(body)))
+
+
+def image() -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": URL}}
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.dictionaries(st.text(max_size=4), values, max_size=4))
+def test_in_pieces_it_is_the_same_json(content: dict[str, Any]) -> None:
+    before = orjson.dumps(content)
+    assert whole(LargeContent(content)) == before
+    assert orjson.dumps(content) == before  # every string is where it was
+
+
+def test_a_string_that_stands_in_two_places_is_written_in_both() -> None:
+    shared = {"url": "A" * LONG_BYTES}
+    content = {"a": shared, "b": [shared, Tail("xx" + "B" * LONG_BYTES, 2)]}
+    assert orjson.loads(whole(LargeContent(content))) == {"a": shared, "b": [shared, "B" * LONG_BYTES]}
+
+
+def test_only_a_long_string_has_a_tail() -> None:
+    assert tail_of("data:,abc", 6) == "abc"
+    assert isinstance(tail_of(URL, 22), Tail) and str(tail_of(URL, 22)) == IMAGE
+    assert written({"a": 1}, size=LARGE_BYTES) == b'{"a":1}'
+
+
+@pytest.mark.parametrize(
+    ("dialect", "path"),
+    [
+        ("openai", ("messages", 0, "content", 0, "image_url", "url")),
+        ("azure", ("messages", 0, "content", 0, "image_url", "url")),
+        ("anthropic", ("messages", 0, "content", 0, "source", "data")),
+        ("gemini", ("contents", 0, "parts", 0, "inlineData", "data")),
+        ("bedrock", ("messages", 0, "content", 0, "image", "source", "bytes")),
+    ],
+)
+def test_every_provider_gets_a_large_image_whole(dialect: str, path: tuple[Any, ...]) -> None:
+    target = msgspec.structs.replace(
+        TARGET, dialect=dialect, options=with_defaults(dialect, {"region": "eu-central-1"})
+    )
+    request = PROVIDERS[dialect].chat_request(chat(image()), offered(), target, request_id="req_1")
+    found = orjson.loads(whole(request.body))
+    for step in path:
+        found = found[step]
+    assert found == (URL if dialect in ("openai", "azure") else IMAGE)
+
+
+def test_a_file_of_text_is_no_way_around_the_bound_on_text() -> None:
+    file = {"type": "file", "file": {"file_data": f"data:text/plain;base64,{IMAGE}"}}
+    target = msgspec.structs.replace(TARGET, dialect="anthropic")
+    with pytest.raises(GatewayError, match="2 MB at most"):
+        PROVIDERS["anthropic"].chat_request(chat(file), offered(), target, request_id="req_1")
+
+
+@pytest.mark.asyncio
+async def test_a_large_request_to_bedrock_is_signed_as_a_whole(bench: Bench, upstream: ScriptedUpstream) -> None:
+    upstream.offer(bench, "bedrock", options={"region": "eu-central-1"}, api_key=CREDENTIAL)
+    upstream.answer(orjson.dumps(WHOLE))
+    messages = [{"role": "user", "content": [image()]}]
+    call = await bench.chat(PUBLIC_MODEL, messages=messages, stream=False)
+    assert call.status == 200
+    assert upstream.request.json["messages"][0]["content"][0]["image"]["source"]["bytes"] == IMAGE
+    verify(upstream.request, region="eu-central-1")
