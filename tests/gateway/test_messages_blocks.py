@@ -1,6 +1,5 @@
 """Pieces of answers as all vendors say them, as content blocks of the Messages API: any split, one answer."""
 
-from itertools import pairwise
 from typing import Any
 
 import orjson
@@ -12,7 +11,6 @@ from pydantic import TypeAdapter
 from apps.gateway.dialects.messages.answer import MessagesStream, whole_message
 from apps.gateway.dialects.messages.blocks import Blocks, folded
 from apps.gateway.dialects.messages.conversation import chat_messages
-from apps.gateway.dialects.sse import EventSplitter
 
 ID = "0123456789abcdef0123456789abcdef"
 SIGNED = {
@@ -218,21 +216,6 @@ def test_a_stream_put_together_is_the_whole_answer(
     assert folded([event for event in events if "index" in event]) == whole["content"]
     assert events[-2]["delta"] == {name: whole[name] for name in ("stop_reason", "stop_sequence")}
     assert events[-1] == {"type": "message_stop"}
-
-
-@given(messages(), st.integers(1, 5), st.lists(st.integers(0, 2_000), max_size=8))
-def test_any_split_of_the_bytes_gives_the_same_events_and_none_after_the_last(
-    message: dict[str, Any], size: int, cuts: list[int]
-) -> None:
-    told = wire(pieces_of(message, size), "stop") + wire([{"content": "too late"}], "stop")
-    whole, cut, splitter = stream(True).feed(told), b"", EventSplitter()
-    pieces = stream(True)
-    places = sorted({0, len(told), *(place for place in cuts if place < len(told))})
-    for start, end in pairwise(places):
-        cut += pieces.feed(splitter.feed(told[start:end]))
-    assert cut == whole
-    assert [event["type"] for event in events_of(whole)].count("message_stop") == 1
-    assert b"too late" not in whole
 
 
 @given(messages(), st.integers(1, 5))

@@ -1,6 +1,5 @@
 """Pieces of answers as output items of the Responses API: any split, one answer, and back into the next request."""
 
-from itertools import pairwise
 from typing import Any
 
 import orjson
@@ -19,7 +18,6 @@ from apps.gateway.dialects.responses.answer import (
 )
 from apps.gateway.dialects.responses.items import Conversation
 from apps.gateway.dialects.responses.request import ResponsesRequest, parse_responses
-from apps.gateway.dialects.sse import EventSplitter
 from apps.usage.contracts import TokenCounts
 from tests.gateway.test_messages_blocks import EXTRA, FOREIGN, SIGNED, call, messages, pieces_of, wire
 
@@ -192,18 +190,6 @@ def test_a_stream_put_together_is_the_whole_answer(message: dict[str, Any], size
     assert final["output"] == folded(events) == whole["output"]
     assert (final["status"], final["output_text"]) == (whole["status"], message["content"])
     assert events[-1]["type"] == f"response.{whole['status']}"
-
-
-@given(messages(), st.integers(1, 5), st.lists(st.integers(0, 2_000), max_size=8))
-def test_any_split_of_the_bytes_gives_the_same_events_and_none_after_the_last(
-    message: dict[str, Any], size: int, cuts: list[int]
-) -> None:
-    said = wire(pieces_of(message, size), "length") + wire([{"content": "too late"}], "stop")
-    whole, cut, splitter, pieces = stream(SHOWN).feed(said), b"", EventSplitter(), stream(SHOWN)
-    for start, end in pairwise(sorted({0, len(said), *(place for place in cuts if place < len(said))})):
-        cut += pieces.feed(splitter.feed(said[start:end]))
-    assert cut == whole and b"too late" not in whole
-    assert [event["type"] for event in events_of(whole)].count("response.incomplete") == 1
 
 
 @given(messages(), st.integers(1, 5))

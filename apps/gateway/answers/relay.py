@@ -9,6 +9,7 @@ from typing import Any
 from apps.core.crash_points import crash_point
 from apps.core.money import NANOS_PER_USD
 from apps.gateway.dialects.chat_stream import PUBLIC_FIELDS, ChatStream, output_of
+from apps.gateway.dialects.order import ORDER
 from apps.gateway.dialects.vendor_json import write_json
 from apps.gateway.dispatch import Exchange
 from apps.gateway.errors import CONTENT_POLICY, GATEWAY_STOPPING, SERVER_ERROR, UPSTREAM_FAILED, GatewayError
@@ -350,6 +351,9 @@ def _as_ours(answer: dict[str, Any], exchange: Exchange, closed: RequestClosed) 
     ours["id"] = completion_id(exchange.admission.request_id)
     ours["model"] = exchange.admission.model.id
     ours["usage"] = usage_for_client(closed)
+    for choice in ours["choices"]:
+        if isinstance(message := choice.get("message"), dict):
+            message.pop(ORDER, None)  # for dialects that have a place for it
     return write_json(ours)
 
 

@@ -6,6 +6,7 @@ upstreams that have a place for it. Vendors refuse fields that they do not know.
 import re
 from typing import Any, Final
 
+from apps.gateway.dialects.order import ORDER
 from apps.gateway.dialects.thoughts import is_claudes
 from apps.gateway.errors import bad_field
 
@@ -16,6 +17,8 @@ _REASONS: Final = re.compile(
 )
 """Names of models that take an effort: others refuse the request for it."""
 _ONLY_ELSEWHERE: Final = ("top_k", "cache_control")
+_ONLY_ELSEWHERE_IN_MESSAGES: Final = ("cache_control", "is_error", ORDER)
+_SAID: Final = ("content", "refusal", "tool_calls")
 
 
 def takes_effort(upstream_model: str) -> bool:
@@ -42,7 +45,8 @@ def plain_chat(body: dict[str, Any], upstream_model: str) -> tuple[dict[str, Any
         if shown and message["role"] != "tool":
             made.append({"role": "user", "content": shown})
             shown = []
-        made.append(_plain_message(message, lost, shown, is_running=place > turn))
+        if message["role"] != "assistant" or any(message.get(name) is not None for name in _SAID):
+            made.append(_plain_message(message, lost, shown, is_running=place > turn))
     if shown:
         made.append({"role": "user", "content": shown})
     return plain, tuple(sorted(lost))
@@ -61,8 +65,8 @@ def _plain_message(
 ) -> dict[str, Any]:
     """`shown` gets what a tool's result has beside text: OpenAI takes that from the user only. Thoughts that nobody
     signed go back to whoever had them, as long as their turn runs."""
-    plain = {name: value for name, value in message.items() if name not in ("cache_control", "is_error")}
-    lost.update(name for name in ("cache_control", "is_error") if name in message)
+    plain = {name: value for name, value in message.items() if name not in _ONLY_ELSEWHERE_IN_MESSAGES}
+    lost.update(name for name in _ONLY_ELSEWHERE_IN_MESSAGES if name in message)
     if isinstance(plain.get("content"), list):
         parts = [_without_mark(part, lost) for part in plain["content"]]
         if message["role"] == "tool":

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 from apps.gateway.dialects.chat_pieces import Calls, Interjections, Turn
+from apps.gateway.dialects.order import in_order
 
 Event = dict[str, Any]
 
@@ -25,6 +26,15 @@ class PutTogether(ABC):
         for piece in self._interjections.due():
             self._add(*piece)
         return self._ready()
+
+    def add_whole(self, choice: dict[str, Any]) -> list[Event]:
+        """The events of a choice that is whole: as if its message came in pieces, of which the last one says why it
+        ends."""
+        message = choice.get("message")
+        pieces = list(in_order(message)) if isinstance(message, dict) else [{}]
+        unfinished = {**choice, "finish_reason": None}
+        told = [event for piece in pieces[:-1] for event in self.add(unfinished, piece)]
+        return told + self.add(choice, pieces[-1])
 
     def end(self) -> list[Event]:
         """What is left when the answer is over."""

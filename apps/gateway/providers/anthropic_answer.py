@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
+from apps.gateway.dialects.order import joined
 from apps.gateway.dialects.sse import event_data
 from apps.gateway.dialects.vendor_json import read_json, write_json
 from apps.gateway.providers.anthropic_thinking import detail
@@ -33,16 +34,9 @@ def whole_answer(body: bytes) -> dict[str, Any]:
     if not isinstance(content, list) or not isinstance(answer.get("stop_reason"), str):
         raise ValueError("no message")
     blocks = [block for block in content if isinstance(block, dict)]
-    texts = [_word(block, "text") for block in blocks if block.get("type") == "text"]
-    calls = [_call(block) for block in blocks if block.get("type") == "tool_use"]
-    message: dict[str, Any] = {"role": "assistant", "content": "".join(texts) or (None if calls else "")}
-    thoughts = [(index, block) for index, block in enumerate(blocks) if block.get("type") in _THOUGHTS]
-    if spoken := "".join(_word(block, "thinking") for _, block in thoughts):
-        message["reasoning_content"] = spoken
-    if thoughts:
-        message["reasoning_details"] = [detail(block, index) for index, block in thoughts]
-    if calls:
-        message["tool_calls"] = calls
+    message = joined(_piece(block, index) for index, block in enumerate(blocks))
+    if message["content"] is None and "tool_calls" not in message:
+        message["content"] = ""
     reason = FINISH_REASONS.get(answer["stop_reason"], "stop")
     return {
         "id": "chatcmpl-0",
@@ -52,6 +46,19 @@ def whole_answer(body: bytes) -> dict[str, Any]:
         "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": reason}],
         "usage": answer.get("usage"),
     }
+
+
+def _piece(block: dict[str, Any], index: int) -> dict[str, Any]:
+    """A content block as fields of a message; {} for what has no counterpart."""
+    kind = block.get("type")
+    if kind == "tool_use":
+        return {"tool_calls": [_call(block)]}
+    if kind in _THOUGHTS:
+        spoken = _word(block, "thinking")
+        thought = {"reasoning_content": spoken} if spoken else {}
+        return {**thought, "reasoning_details": [detail(block, index)]}
+    text = _word(block, "text") if kind == "text" else ""
+    return {"content": text} if text else {}
 
 
 def _call(block: dict[str, Any]) -> dict[str, Any]:

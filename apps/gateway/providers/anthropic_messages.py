@@ -13,6 +13,7 @@ import orjson
 
 from apps.gateway.dialects.large_body import LARGE_BYTES
 from apps.gateway.dialects.large_content import Tail, tail_of
+from apps.gateway.dialects.order import in_order
 from apps.gateway.errors import bad_field
 from apps.gateway.providers.anthropic_thinking import thinking_blocks
 
@@ -35,7 +36,7 @@ def conversation(messages: Iterable[dict[str, Any]]) -> tuple[list[Block], list[
         if role == "user":
             blocks = _content(message.get("content"), place)
         elif role == "assistant":
-            blocks = _assistant(message, place)
+            blocks = [block for piece in in_order(message) for block in _assistant(piece, place)]
         elif role == "tool":
             role, blocks = "user", [_tool_result(message, place)]
         else:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
+from apps.gateway.dialects.order import joined
 from apps.gateway.dialects.vendor_json import read_json, write_json
 from apps.gateway.errors import UPSTREAM_FAILED, GatewayError
 from apps.gateway.providers.anthropic_thinking import detail
@@ -157,11 +158,7 @@ class BedrockStream:
 
 
 def _message(blocks: list[Any]) -> dict[str, Any]:
-    message: dict[str, Any] = {"role": "assistant", "content": None}
-    for index, block in enumerate(blocks):
-        for name, value in _as_fields(block, index).items() if isinstance(block, dict) else ():
-            message[name] = message[name] + value if message.get(name) else value
-    return message
+    return joined(_as_fields(block, index) for index, block in enumerate(blocks) if isinstance(block, dict))
 
 
 def _as_fields(block: dict[str, Any], index: int) -> dict[str, Any]:

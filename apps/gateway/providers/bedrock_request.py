@@ -9,6 +9,7 @@ import orjson
 
 from apps.catalog.contracts import OfferedModel, Target
 from apps.gateway.dialects.chat import ChatRequest
+from apps.gateway.dialects.order import in_order
 from apps.gateway.errors import bad_field
 from apps.gateway.providers.anthropic_thinking import asked_effort, habits_of, thinking_blocks, thinking_fields
 from apps.gateway.providers.conversation import (
@@ -117,7 +118,7 @@ def _conversation(messages: list[dict[str, Any]]) -> tuple[list[Block], list[Blo
             system += _cache_point(message)
             continue
         if role == "assistant":
-            blocks = _assistant_blocks(message, place)
+            blocks = [block for piece in in_order(message) for block in _assistant_blocks(piece, place)]
         elif role == "tool":
             blocks = [_tool_result(message, place)]
         elif role == "user":

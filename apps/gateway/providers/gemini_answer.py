@@ -6,6 +6,7 @@ import secrets
 import time
 from typing import Any, Final
 
+from apps.gateway.dialects.order import joined
 from apps.gateway.dialects.sse import event_data
 from apps.gateway.dialects.vendor_json import read_json, write_json
 from apps.gateway.errors import UPSTREAM_FAILED, GatewayError
@@ -115,10 +116,7 @@ class GeminiStream(EventTranslator):
 
 
 def _choice(candidate: dict[str, Any], position: int) -> dict[str, Any]:
-    message: dict[str, Any] = {"role": "assistant", "content": None}
-    for part in _parts(candidate):
-        for name, value in _as_fields(part).items():
-            message[name] = message[name] + value if message.get(name) and name != "extra_content" else value
+    message = joined(map(_as_fields, _parts(candidate)))
     reason = candidate.get("finishReason")
     if str(reason) in _BROKEN:
         raise GatewayError(UPSTREAM_FAILED, "The model broke off with an answer that makes no sense.")

@@ -10,6 +10,7 @@ import orjson
 
 from apps.catalog.contracts import OfferedModel, Target
 from apps.gateway.dialects.chat import ChatRequest
+from apps.gateway.dialects.order import in_order
 from apps.gateway.errors import bad_field
 from apps.gateway.providers.conversation import (
     COMMON_FIELDS,
@@ -124,20 +125,28 @@ def _conversation(
 
 
 def _model_parts(message: dict[str, Any], place: str, *, is_signed: bool) -> list[dict[str, Any]]:
-    parts = [
+    parts: list[dict[str, Any]] = []
+    for piece in in_order(message):
+        said = _said_parts(piece, place)
+        if said and (signature := _signature(piece)):
+            said[-1]["thoughtSignature"] = signature
+        parts += said
+        for call, call_id, name, arguments in calls_of(piece, place):
+            part: dict[str, Any] = {"functionCall": {"id": call_id, "name": name, "args": arguments}}
+            is_first = not any("functionCall" in each for each in parts)
+            signature = _signature(call)
+            if signature or (is_signed and is_first):
+                part["thoughtSignature"] = signature or UNSIGNED
+            parts.append(part)
+    return parts
+
+
+def _said_parts(message: dict[str, Any], place: str) -> list[dict[str, Any]]:
+    return [
         {"text": text_of(part, where)} if part.get("type") in ("text", "refusal") else _part(part, where)
         for where, part in parts_of(message, place)
         if part.get("type") != "thinking"
     ]
-    if parts and (signature := _signature(message)):
-        parts[-1]["thoughtSignature"] = signature
-    for position, (call, call_id, name, arguments) in enumerate(calls_of(message, place)):
-        part: dict[str, Any] = {"functionCall": {"id": call_id, "name": name, "args": arguments}}
-        signature = _signature(call)
-        if signature or (is_signed and position == 0):
-            part["thoughtSignature"] = signature or UNSIGNED
-        parts.append(part)
-    return parts
 
 
 def _signature(holder: dict[str, Any]) -> str:

@@ -3,8 +3,10 @@
 What cannot be put together without a doubt is not: then there is no whole answer."""
 
 import time
+from collections.abc import Iterator
 from typing import Any, Final
 
+from apps.gateway.dialects.order import USUAL, Step, in_order, note_order
 from apps.gateway.dialects.sse import event_data, events
 from apps.gateway.dialects.vendor_json import read_json, write_json
 
@@ -60,13 +62,16 @@ class _Choice:
         self._logprobs: dict[str, list[Any]] | None = None
         self._rest: dict[str, Any] = {}
         self._finish_reason: str | None = None
+        self._order: list[Step] = []
 
     def take(self, told: dict[str, Any]) -> bool:
         """The next piece; whether it is known what becomes of it."""
         if self._finish_reason is not None and told.get("delta"):
             return False
         delta = told.get("delta") or {}
+        before = self._lengths()
         known = all(self._take_field(name, value) for name, value in delta.items() if value is not None)
+        self._order += [(name, length - before[name]) for name, length in self._lengths().items()]
         if "content" in delta:
             self._message.setdefault("content", None)
         self._finish_reason = told.get("finish_reason") or self._finish_reason
@@ -98,6 +103,10 @@ class _Choice:
                 message[name]
             )  # pieces of one entry would have its index again
         return False
+
+    def _lengths(self) -> dict[str, int]:
+        """How much of each field there is, as far as they have an order."""
+        return {name: len(self._calls if name == "tool_calls" else self._message.get(name) or ()) for name in USUAL}
 
     def _take_call(self, told: Any) -> bool:
         if not isinstance(told, dict) or type(told.get("index")) is not int:
@@ -133,6 +142,7 @@ class _Choice:
         if self._calls:
             message["tool_calls"] = [self._calls[place] for place in sorted(self._calls)]
             message["content"] = message["content"] or None
+        note_order(message, self._order)
         told = {"index": index, "message": message, "logprobs": self._logprobs}
         return {**told, "finish_reason": self._finish_reason, **self._rest}
 
@@ -151,24 +161,28 @@ def _joined(whole: dict[str, Any], piece: Any) -> bool:
 
 
 def as_stream(answer: dict[str, Any]) -> bytes:
-    """A whole answer, with its usage, as the events of a stream that says the same: each choice in two chunks."""
+    """A whole answer, with its usage, as the events of a stream that says the same, in few chunks."""
     head = {"id": "chatcmpl-0", "object": "chat.completion.chunk", "created": int(time.time()), "model": "kept"}
     tier = {"service_tier": answer["service_tier"]} if answer.get("service_tier") else {}
     chunks: list[dict[str, Any]] = []
     for choice in answer["choices"]:
         index = choice.get("index", 0)
         beside = {name: value for name, value in choice.items() if name not in ("message", *_OF_CHOICE)}
-        said = {"index": index, "delta": _delta(choice["message"]), "finish_reason": None}
+        said = [{"index": index, "delta": delta, "finish_reason": None} for delta in _deltas(choice["message"])]
         if choice.get("logprobs") is not None:
-            said["logprobs"] = choice["logprobs"]
+            said[0]["logprobs"] = choice["logprobs"]
         end = {"index": index, "delta": {}, "finish_reason": choice.get("finish_reason"), **beside}
-        chunks += [{**head, "choices": [part], **tier} for part in (said, end)]
+        chunks += [{**head, "choices": [part], **tier} for part in (*said, end)]
     chunks.append({**head, "choices": [], "usage": answer["usage"], **tier})
     return b"".join([b"data: " + write_json(chunk) + b"\n\n" for chunk in chunks]) + b"data: [DONE]\n\n"
 
 
-def _delta(message: dict[str, Any]) -> dict[str, Any]:
-    delta = {"role": "assistant", **message}
-    if isinstance(calls := message.get("tool_calls"), list):
-        delta["tool_calls"] = [{"index": place, **call} for place, call in enumerate(calls)]
-    return delta
+def _deltas(message: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A whole message, or the pieces of one that names an order."""
+    made = 0
+    for piece in in_order(message):
+        delta = {"role": "assistant", **piece}
+        if isinstance(calls := piece.get("tool_calls"), list):
+            delta["tool_calls"] = [{"index": place, **call} for place, call in enumerate(calls, start=made)]
+            made += len(calls)
+        yield delta

@@ -50,9 +50,7 @@ def messages_usage(tokens: TokenCounts, service_tier: str = "") -> dict[str, Any
 
 def whole_message(answer: dict[str, Any], blocks: Blocks, *, request_id: str, model: str) -> dict[str, Any]:
     """A chat completion as a `Message`, but for its usage."""
-    choice = answer["choices"][0]
-    message = choice.get("message")
-    told = blocks.add(choice, message if isinstance(message, dict) else {})
+    told = blocks.add_whole(answer["choices"][0])
     content = folded([*told, *blocks.end()])
     return {**_empty(request_id, model), "content": content, **blocks.stop}
 

@@ -7,6 +7,7 @@ import base64
 from collections.abc import Callable
 from typing import Any, Final
 
+from apps.gateway.dialects.order import joined
 from apps.gateway.dialects.thoughts import CLAUDE, Carried, is_packed, unpack
 from apps.gateway.dialects.vendor_json import write_json
 from apps.gateway.errors import bad_field
@@ -96,57 +97,54 @@ def _tool_result(block: Block, place: str, lost: Lost) -> dict[str, Any]:
 
 
 def _assistant(blocks: list[Block], place: str, lost: Lost) -> dict[str, Any]:
-    """An earlier answer. Thoughts go before its text, and calls behind it."""
-    texts: list[Block] = []
-    calls: list[Block] = []
-    details: list[Block] = []
-    unsigned: list[str] = []
+    """An earlier answer: its thoughts, its text and its calls, and in which order they were said."""
+    pieces: list[Block] = []
     extras: dict[str, Block] = {}
+    has_thought = False
     for index, block in enumerate(blocks):
         where, kind = f"{place}[{index}]", block["type"]
         if kind == "text":
-            texts.append(_text(block, where))
+            pieces.append({"content": [_text(block, where)]})
         elif kind == "tool_use":
-            calls.append(_call(block, where))
+            pieces.append({"tool_calls": [_call(block, where)]})
         elif kind in _THOUGHTS:
-            carried = _thought(block, unsigned)
-            details += carried.details
+            thought, carried = _thought(block)
+            if thought:
+                pieces.append({"reasoning_content": f"\n\n{thought}" if has_thought else thought})
+                has_thought = True
+            pieces.append({"reasoning_details": carried.details})
             extras |= carried.extras
         else:
             lost.append(f"messages.{kind}")
-    message: dict[str, Any] = {"role": "assistant", "content": _joined(texts) if texts or not calls else None}
-    if details:
-        message["reasoning_details"] = details
-    if unsigned:
-        message["reasoning_content"] = "\n\n".join(unsigned)
-    if calls:
-        message["tool_calls"] = [
-            {**call, "extra_content": extras[call["id"]]} if call["id"] in extras else call for call in calls
-        ]
-    return message
+    message = joined(_in_one_piece(pieces))
+    for call in message.get("tool_calls", ()):
+        if call["id"] in extras:
+            call["extra_content"] = extras[call["id"]]
+    if message["content"] is None and "tool_calls" not in message:
+        message["content"] = ""
+    return {name: value for name, value in message.items() if value != []}
 
 
-def _joined(texts: list[Block]) -> str | list[Block]:
+def _in_one_piece(pieces: list[Block]) -> list[Block]:
     """Text in one piece, unless somebody marked a part of it for the cache."""
+    texts = [piece["content"][0] for piece in pieces if "content" in piece]
     if any("cache_control" in text for text in texts):
-        return texts
-    return "".join(text["text"] for text in texts)
+        return pieces
+    return [{"content": piece["content"][0]["text"]} if "content" in piece else piece for piece in pieces]
 
 
-def _thought(block: Block, unsigned: list[str]) -> Carried:
-    """What is to be sent back to its vendor. A thought that nobody signed is noted as text."""
+def _thought(block: Block) -> tuple[str, Carried]:
+    """(the text of a thought that nobody signed, what is to be sent back to its vendor)."""
     if block["type"] == "redacted_thinking":
         data = block.get("data")
         sealed = {"type": "reasoning.encrypted", "data": data, "format": CLAUDE}
-        return Carried([sealed] if isinstance(data, str) else [], {})
+        return "", Carried([sealed] if isinstance(data, str) else [], {})
     thought, signature = block.get("thinking"), block.get("signature")
     thought = thought if isinstance(thought, str) else ""
     if isinstance(signature, str) and signature and not is_packed(signature):
         detail = {"type": "reasoning.text", "text": thought, "signature": signature, "format": CLAUDE}
-        return Carried([detail], {})
-    if thought:
-        unsigned.append(thought)
-    return unpack(signature) if isinstance(signature, str) else Carried([], {})
+        return "", Carried([detail], {})
+    return thought, unpack(signature) if isinstance(signature, str) else Carried([], {})
 
 
 def _call(block: Block, place: str) -> Block:

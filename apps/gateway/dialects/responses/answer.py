@@ -199,7 +199,5 @@ class ResponsesStream:
 
 def whole_output(answer: dict[str, Any], output: Output) -> None:
     """Let the items be those of a chat completion."""
-    choice = answer["choices"][0]
-    message = choice.get("message")
-    output.add(choice, message if isinstance(message, dict) else {})
+    output.add_whole(answer["choices"][0])
     output.end()

@@ -6,6 +6,7 @@ Source: `ResponseInputItem` and the content types in the reference of OpenAI's R
 from collections.abc import Callable
 from typing import Any, Final
 
+from apps.gateway.dialects.order import Step, note_order
 from apps.gateway.dialects.thoughts import is_packed, unpack
 from apps.gateway.dialects.vendor_json import write_json
 from apps.gateway.errors import bad_field
@@ -25,6 +26,7 @@ class Conversation:
         self.messages: list[dict[str, Any]] = []
         self._lost = lost
         self._answer: dict[str, Any] | None = None
+        self._order: list[Step] = []
         self._extras: dict[str, dict[str, Any]] = {}
 
     def add(self, item: Any, place: str) -> None:
@@ -44,7 +46,7 @@ class Conversation:
 
     def end(self) -> list[dict[str, Any]]:
         """The messages, when all items were taken."""
-        self._answer = None
+        self._end_answer()
         return self.messages
 
     def _message(self, item: Item, place: str) -> None:
@@ -54,15 +56,14 @@ class Conversation:
             return
         if type(role) is not str or role not in _ROLES:
             raise bad_field(f"{place}.role", f"role must be one of: assistant, {', '.join(_ROLES)}.")
-        self._answer = None
+        self._end_answer()
         self.messages.append({"role": _ROLES[role], "content": content_of(content, f"{place}.content", self._lost)})
 
     def _said(self, content: Any, place: str) -> None:
         """Text of an earlier answer, or its refusal."""
-        answer = self._begun(after=("content", "refusal", "tool_calls"))
         if type(content) is str:
-            answer["content"] = content
-            return
+            content = [{"type": "output_text", "text": content}]
+        answer = self._begun(after=("content", "refusal"))
         texts = []
         for index, part in enumerate(_parts(content, place)):
             said = part.get("refusal" if part["type"] == "refusal" else "text")
@@ -72,7 +73,7 @@ class Conversation:
                 answer["refusal"] = answer.get("refusal", "") + said
             else:
                 texts.append(said)
-        answer["content"] = "".join(texts)
+        self._add("content", "".join(texts))
 
     def _call(self, item: Item, place: str) -> None:
         arguments = item.get("arguments")
@@ -93,39 +94,52 @@ class Conversation:
         call = {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
         if call_id in self._extras:
             call["extra_content"] = self._extras[call_id]
-        self._begun().setdefault("tool_calls", []).append(call)
+        self._add("tool_calls", [call])
 
     def _output(self, item: Item, place: str) -> None:
         if type(item.get("call_id")) is not str:
             raise bad_field(f"{place}.call_id", "call_id must be a string.")
-        self._answer = None
+        self._end_answer()
         output = content_of(item.get("output"), f"{place}.output", self._lost)
         self.messages.append({"role": "tool", "tool_call_id": item["call_id"], "content": output})
 
     def _reasoning(self, item: Item, place: str) -> None:
-        answer = self._begun(after=("content", "refusal", "tool_calls", "reasoning_details", "reasoning_content"))
+        answer = self._begun(after=("content", "refusal"))
         sealed = item.get("encrypted_content")
+        unsigned = [each for name in ("content", "summary") for each in _dicts(item.get(name))]
         if is_packed(sealed):
             carried = unpack(str(sealed))
             self._extras |= carried.extras
             unsigned = [entry for entry in carried.details if "format" not in entry]
-            if signed := [entry for entry in carried.details if "format" in entry]:
-                answer["reasoning_details"] = signed
-            if thought := "".join(str(entry.get("text") or "") for entry in unsigned):
-                answer["reasoning_content"] = thought
-            return
-        if sealed:
+            self._add("reasoning_details", [entry for entry in carried.details if "format" in entry])
+        elif sealed:
             self._lost.append("input.reasoning.encrypted_content")
-        said = [each.get("text") for name in ("content", "summary") for each in _dicts(item.get(name))]
+        said = [each.get("text") for each in unsigned]
         if thought := "\n\n".join(text for text in said if isinstance(text, str) and text):
-            answer["reasoning_content"] = thought
+            self._add("reasoning_content", f"\n\n{thought}" if "reasoning_content" in answer else thought)
 
     def _begun(self, *, after: tuple[str, ...] = ()) -> dict[str, Any]:
-        """The answer that is being put together; another one if it has any of these already."""
-        if self._answer is None or any(name in self._answer and self._answer[name] is not None for name in after):
-            self._answer = {"role": "assistant", "content": None}
-            self.messages.append(self._answer)
-        return self._answer
+        """The answer that is being put together. What follows a text begins another one, unless that called tools:
+        nothing may stand between calls and their results."""
+        answer = self._answer
+        is_over = answer is not None and "tool_calls" not in answer and any(answer.get(name) for name in after)
+        if answer is None or is_over:
+            self._end_answer()
+            answer = self._answer = {"role": "assistant", "content": None}
+            self.messages.append(answer)
+        return answer
+
+    def _add(self, name: str, value: Any) -> None:
+        """Put something to a field of the answer."""
+        answer = self._begun()
+        if name == "content" or value:
+            answer[name] = answer[name] + value if answer.get(name) else value
+            self._order.append((name, len(value)))
+
+    def _end_answer(self) -> None:
+        if self._answer is not None:
+            note_order(self._answer, self._order)
+        self._answer, self._order = None, []
 
 
 def content_of(content: Any, place: str, lost: Lost) -> Any:
