@@ -25,6 +25,7 @@ from apps.policies.data_rules import DataRules
 from apps.usage.contracts import RESPONSE_CACHE, Outcome, RequestClosed
 from tests.factories import PRICE, offered, snapshot
 from tests.gateway.conftest import Bench, Call
+from tests.policies.rules import personal
 
 pytestmark = pytest.mark.asyncio
 CHAT = "/api/v1/chat/completions"
@@ -291,6 +292,16 @@ async def test_an_organization_that_demands_zero_retention_has_nothing_kept(desk
     assert status(await desk.ask(cache=None, provider={"zdr": True})) == "BYPASS"
     assert empty_store.keys("*:cache:*") == []
     assert [status(await desk.ask()) for _ in range(2)] == ["MISS", "HIT"]
+
+
+async def test_a_rule_that_is_added_later_finds_no_answer_from_before(desk: Desk) -> None:
+    mail, rules = "ann@example.com", Policy(guardrails=(personal("email", direction="output"),))
+    calls = []
+    for policy in (None, None, rules, rules, None):
+        desk.bench.limit(policy=policy)
+        calls.append(await desk.ask(f"write to {mail}"))
+    assert [status(call) for call in calls] == ["MISS", "HIT", "MISS", "HIT", "HIT"]
+    assert [mail in call.body.decode() for call in calls] == [True, True, False, False, True]
 
 
 async def test_a_sandbox_key_has_hits_that_cost_nobody_anything(desk: Desk) -> None:
