@@ -1,6 +1,7 @@
 """How many tokens a request of the Messages API has: exactly, where its upstream tells, else by our own estimate."""
 
 import asyncio
+from collections import Counter
 from typing import Final, NamedTuple
 
 from apps.catalog.contracts import OfferedModel, Target
@@ -20,7 +21,9 @@ from apps.keys.contracts import KeyGrant
 PATIENCE_S: Final = 10.0
 """So long an upstream may count; then we estimate. It costs nobody anything."""
 MAX_AT_ONCE: Final = 16
-"""Of one process: nobody pays for counting, so it must not take the connections of those who pay."""
+"""Upstreams that count in one process: nobody pays for that, so it must not take the connections of those who pay."""
+MAX_OF_ONE: Final = 4
+"""Of them for one organization: beyond that it gets estimates, and nobody else does."""
 MAX_ANSWER_BYTES: Final = 4_096
 MEDIA_TOKENS: Final = 1_500
 """An image, or a page or two of a document, as Claude counts it."""
@@ -39,7 +42,8 @@ class TokenCounts:
     """The counts of one process."""
 
     def __init__(self) -> None:
-        self._running = 0
+        self._running: Counter[str] = Counter()
+        """Counts by upstreams, by organization."""
 
     async def of(
         self,
@@ -49,8 +53,10 @@ class TokenCounts:
         grant: KeyGrant,
         transport: Transport,
         upstreams: Upstreams,
+        may_ask: bool,
     ) -> Count:
-        """Raises GatewayError (400, 503) for a request that could not be asked either."""
+        """`may_ask`: whether an upstream may be asked. Raises GatewayError (400, 503) for what could not be asked
+        either."""
         targets = in_order(model, asked, grant.organization_id, upstreams=upstreams)
         native = [target for target in targets if target.dialect == NATIVE_OF_MESSAGES]
         if "provider" in asked.body:
@@ -58,15 +64,18 @@ class TokenCounts:
             native = [target for target in native if is_wanted(target, wanted)]
         if grant.policy is not None:  # its rules may forbid that the text goes there as it is
             native = []
-        if native and self._running < MAX_AT_ONCE:
-            self._running += 1
+        if native and may_ask and self._takes(owner := grant.organization_id):
+            self._running[owner] += 1
             try:
                 told = await _told(asked, model, native[0], transport)
             finally:
-                self._running -= 1
+                self._running -= Counter((owner,))
             if told is not None:
                 return Count(told, is_exact=True)
         return Count(await _estimated(asked, model), is_exact=False)
+
+    def _takes(self, organization_id: str) -> bool:
+        return self._running[organization_id] < MAX_OF_ONE and self._running.total() < MAX_AT_ONCE
 
 
 async def _told(asked: MessagesRequest, model: OfferedModel, target: Target, transport: Transport) -> int | None:

@@ -206,8 +206,15 @@ _COUNT: Final = _in_anthropics_words(
             },
         },
         answers={
-            "200": _good("The count.", ref("TokenCount"), "x-crun-token-count", example={"input_tokens": 7}),
-            **_errors(404),
+            "200": _good(
+                "The count.",
+                ref("TokenCount"),
+                "x-crun-token-count",
+                *_LIMITS,
+                "x-crun-budget-remaining",
+                example={"input_tokens": 7},
+            ),
+            **_errors(404, 429),
         },
     )
 )

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from apps.billing.admission import Allowance
+from apps.gateway.admission.free_requests import take_request
 from apps.gateway.admission.offers import offered
 from apps.gateway.admission.refusals import LimitReached, anthropic_limit_headers
 from apps.gateway.answers import messages as messages_answer
@@ -79,19 +80,23 @@ class Messages(AnthropicView):
 
 
 class CountTokens(AnthropicView):
-    """How many tokens a request has. Free: nothing is held, and there is no record."""
+    """How many tokens a request has. Free: nothing is held, and there is no record, but it is one request of the key's
+    minute and day. Only for who has credit left an upstream is asked."""
 
     async def post(self, request: LeanRequest) -> Answer:
         asked = await self.asked(request, is_counting=True)
         runtime = self.runtime
         model = offered(runtime.snapshot, asked.model, grant=self.grant)
         asked.check_model(model)
+        allowance = await take_request(runtime.reservations, self.grant, model, request_id=self.request_id)
+        self._note_allowance(allowance)
         count = await COUNTS.of(
             asked,
             model,
             grant=self.grant,
             transport=runtime.transport,
             upstreams=runtime.upstreams,
+            may_ask=allowance.left_nanos is None or allowance.left_nanos > 0,
         )
         response = json_response({"input_tokens": count.tokens})
         response.headers[COUNT_HEADER] = "exact" if count.is_exact else "estimated"
