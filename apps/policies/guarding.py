@@ -38,8 +38,7 @@ class Guarding:
 
     def read(self, text: str, side: Side) -> str:
         """A whole text as it may go on. Raises Blocked. A long one is better read in a thread."""
-        scan = self.guards.whole(self.findings, side)
-        return scan.feed(text) + scan.end()
+        return self.guards.whole(self.findings, side).last(text)
 
     def stream(self) -> TextScan:
         """For one text of an answer that is still being written."""

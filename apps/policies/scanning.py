@@ -41,9 +41,11 @@ class TextRule(NamedTuple):
 class Blocked(Exception):
     """A rule that is on forbids the text. The message names the rule, never what it found."""
 
-    def __init__(self, guardrail: Guardrail) -> None:
+    def __init__(self, guardrail: Guardrail, before: str = "") -> None:
         super().__init__(guardrail.name)
         self.guardrail = guardrail
+        self.before = before
+        """What of the text stands before the forbidden place and may go on, as far as it did not go on yet."""
 
 
 class Findings:
@@ -94,9 +96,22 @@ class TextScan:
         """More of the text."""
         self._buffer += text
         ready = []
-        while len(self._buffer) >= self._lead + self._step + self._longest + 1:
-            ready.append(self._examine(self._step))
+        try:
+            while len(self._buffer) >= self._lead + self._step + self._longest + 1:
+                ready.append(self._examine(self._step))
+        except Blocked as blocked:
+            blocked.before = "".join([*ready, blocked.before])
+            raise
         return "".join(ready)
+
+    def last(self, text: str) -> str:
+        """The rest of the text, as `feed` and `end`."""
+        ready = self.feed(text)
+        try:
+            return ready + self.end()
+        except Blocked as blocked:
+            blocked.before = ready + blocked.before
+            raise
 
     def end(self) -> str:
         """Nothing more comes."""
@@ -117,7 +132,11 @@ class TextScan:
         begin, stop = self._lead, self._lead + characters
         limit = min(stop + self._longest, len(self._buffer))
         piece = Piece(self._buffer[: limit + 1])
-        found = self._found(piece, begin, stop, limit)
+        found, forbidden = self._found(piece, begin, stop, limit)
+        if forbidden is not None:
+            at, guardrail = forbidden
+            self._findings.note(guardrail, self._side, "blocked")
+            raise Blocked(guardrail, self._rewritten([each for each in found if each[0] < at], begin, at))
         ready = self._rewritten(found, begin, stop)
         shift = max(stop - _CONTEXT, 0)
         self._buffer, self._lead = self._buffer[shift:], stop - shift
@@ -125,24 +144,30 @@ class TextScan:
         self._covered = max(self._covered - shift, 0)
         return ready
 
-    def _found(self, piece: Piece, begin: int, stop: int, limit: int) -> list[tuple[int, int, int]]:
-        """Begin, end and rule of all that is to be redacted, in their order. Raises Blocked."""
-        found = []
+    def _found(
+        self, piece: Piece, begin: int, stop: int, limit: int
+    ) -> tuple[list[tuple[int, int, int]], tuple[int, Guardrail] | None]:
+        """Begin, end and rule of all that is to be redacted, in their order; and the first place that is forbidden, of
+        the rule that says so. Rules that block come first, so nothing behind that place is looked for."""
+        found: list[tuple[int, int, int]] = []
+        forbidden = None
         for index, rule in enumerate(self._rules):
             guardrail = rule.guardrail
             for start, end in rule.finder.spans(
                 piece, max(begin, self._ends[index]), stop, limit, self._findings.checks
             ):
+                if forbidden is not None and start >= forbidden[0]:
+                    break
                 if guardrail.mode == "log":
                     self._findings.note(guardrail, self._side, "logged")
                     break
                 if guardrail.action == "block":
-                    self._findings.note(guardrail, self._side, "blocked")
-                    raise Blocked(guardrail)
+                    forbidden = (start, guardrail)
+                    break
                 self._findings.note(guardrail, self._side, "redacted")
                 self._ends[index] = end
                 found.append((start, -end, index))
-        return sorted(found)
+        return sorted(found), forbidden
 
     def _rewritten(self, found: list[tuple[int, int, int]], begin: int, stop: int) -> str:
         """The characters from `begin` to `stop`, with a placeholder where something was found.

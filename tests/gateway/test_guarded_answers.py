@@ -13,7 +13,7 @@ from apps.gateway.guardrails.streaming import StreamGuard
 from apps.policies.compiled import Guards
 from apps.policies.guarding import Guarding
 from apps.policies.rules import Guardrail
-from apps.policies.scanning import HOLD_BACK
+from apps.policies.scanning import HOLD_BACK, Blocked
 from apps.usage.contracts import Outcome, RequestClosed
 from tests.gateway.conftest import Bench, Call
 from tests.gateway.test_guardrails import CANARY, MAIL, guard, verdicts
@@ -85,10 +85,10 @@ async def test_a_stream_that_is_blocked_ends_with_an_error_and_bills_what_was_de
     *chunks, last = call.events
     assert last["error"]["code"] == "content_policy_violation" and "[DONE]" not in call.events
     delivered = "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks if chunk["choices"])
-    assert 0 < len(delivered.split()) < words
+    assert delivered == "word " * words, "all that stands before the forbidden place, and nothing behind it"
     end = bench.record(call)
     assert (end.outcome, end.error_code, end.estimated) == (Outcome.FAILED, "content_policy_violation", True)
-    assert len(delivered.split()) - 20 <= end.tokens.output <= len(delivered.split()) + 20
+    assert words <= end.tokens.output <= words + 20
     assert end.tokens.input == end.opened.input_estimate
     assert verdicts(bench, call) == [(rule.id, "output", "blocked")]
     assert CANARY not in call.body.decode()
@@ -243,6 +243,30 @@ def test_any_chunks_give_what_the_whole_texts_give(stream: tuple[list[dict[str, 
     message = folded([orjson.loads(event_data(event)) for event in events(out)])[0]["message"]
     assert (message.get("content") or "") == whole.read(content, "output")
     assert message["tool_calls"][0]["function"]["arguments"] == whole.read(arguments, "output")
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(_streams(), st.booleans())
+def test_what_stands_before_a_forbidden_place_goes_on_however_it_was_cut(
+    stream: tuple[list[dict[str, Any]], str, str], in_one: bool
+) -> None:
+    deltas, content, arguments = stream
+    rules = [personal("email", "card"), keywords("secret")]
+    stream_guard = StreamGuard(Guarding(Guards(rules)))
+    blocks = [*sse(*map(_chunk, deltas), _chunk({}, "stop"))]
+    out = b"".join(map(stream_guard.feed, [b"".join(blocks)] if in_one else blocks)) + stream_guard.end()
+    choice = folded([orjson.loads(event_data(event)) for event in events(out)])[0]
+    calls = choice["message"].get("tool_calls") or [{"function": {"arguments": ""}}]
+    whole, told, is_blocked = Guarding(Guards(rules)), [], False
+    for text in (content, arguments):
+        try:
+            told.append("" if is_blocked else whole.read(text, "output"))
+        except Blocked as blocked:
+            told.append(blocked.before)
+            is_blocked = True
+    assert [choice["message"].get("content") or "", calls[0]["function"]["arguments"]] == told
+    assert (choice["finish_reason"], stream_guard.failure is not None) == (None if is_blocked else "stop", is_blocked)
+    assert stream_guard.output_count >= sum(len(text.split()) for text in told)
 
 
 def _chunk(delta: dict[str, Any], finish_reason: str | None = None) -> dict[str, Any]:

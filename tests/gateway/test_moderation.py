@@ -15,7 +15,7 @@ from tests.factories import TARGET
 from tests.gateway.conftest import UPSTREAM_KEY, Bench, Call
 from tests.gateway.test_guarded_answers import said
 from tests.gateway.test_guardrails import CANARY, MAIL, guard, verdicts
-from tests.policies.rules import moderation, personal
+from tests.policies.rules import keywords, moderation, personal
 from tests.upstream.conftest import upstream
 from tests.upstream.scripted import ScriptedUpstream
 
@@ -211,6 +211,31 @@ async def test_a_stream_goes_on_in_parts_that_were_judged(bench: Bench, upstream
     assert said(call) == text.replace(MAIL, "[EMAIL_1]") and call.events[-1] == "[DONE]"
     assert len(upstream.requests) == 3
     assert "".join(request.json["input"][0].replace("\n", "") for request in upstream.requests) == said(call)
+
+
+async def test_what_stands_before_a_forbidden_place_is_judged_and_goes_on(
+    bench: Bench, upstream: ScriptedUpstream
+) -> None:
+    rule = keywords(CANARY, direction="output")
+    set_up(bench, upstream, moderation(direction="output"), rule)
+    upstream.answer(FINE)
+    text = "word " * 30
+    call = await bench.chat("sandbox-echo", f"{text}{CANARY} and more", stream=True)
+    *chunks, last = call.events
+    assert said_before(chunks) == text and last["error"]["code"] == "content_policy_violation"
+    assert verdicts(bench, call) == [(rule.id, "output", "blocked")]
+    end = bench.record(call)
+    assert 30 <= end.tokens.output <= 40 and end.cost_nanos > 0 and len(upstream.requests) == 1
+    upstream.answers.clear()
+    upstream.answer(BAD)
+    again = await bench.chat("sandbox-echo", f"{text}{CANARY} and more", stream=True)
+    assert again.events[-1]["error"]["message"] == last["error"]["message"]
+    assert (said_before(again.events[:-1]), bench.record(again).cost_nanos) == ("", 0)
+
+
+def said_before(chunks: list[Any]) -> str:
+    """The content of a stream that has no end."""
+    return "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks if chunk["choices"])
 
 
 async def test_an_answer_that_nobody_could_judge_is_free(bench: Bench, upstream: ScriptedUpstream) -> None:
