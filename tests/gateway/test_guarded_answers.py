@@ -269,6 +269,18 @@ def test_what_stands_before_a_forbidden_place_goes_on_however_it_was_cut(
     assert stream_guard.output_count >= sum(len(text.split()) for text in told)
 
 
+@pytest.mark.parametrize("after", ["", " and " * 200])
+@pytest.mark.parametrize("is_last", [False, True])
+def test_one_large_chunk_delivers_what_stands_before_the_forbidden_place(after: str, is_last: bool) -> None:
+    stream_guard = StreamGuard(Guarding(Guards([keywords(CANARY), personal("email")])))
+    before = f"to {MAIL}, " + "word " * 500
+    chunk = _chunk({"content": f"{before}{CANARY}{after}"}, "stop" if is_last else None)
+    out = stream_guard.feed(b"".join(sse(chunk))) + stream_guard.end()
+    choice = folded([orjson.loads(event_data(event)) for event in events(out)])[0]
+    assert choice == {"message": {"content": before.replace(MAIL, "[EMAIL_1]")}, "finish_reason": None}
+    assert stream_guard.failure is not None and 502 <= stream_guard.output_count <= 503  # a word was cut
+
+
 def _chunk(delta: dict[str, Any], finish_reason: str | None = None) -> dict[str, Any]:
     return {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m",
             "choices": [{"index": 0, "delta": delta, "finish_reason": finish_reason}]}  # fmt: skip
