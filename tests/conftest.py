@@ -5,12 +5,15 @@ from collections.abc import Iterator
 
 import pytest
 from django.conf import settings as django_settings
-from django.test import override_settings
+from django.db import transaction
+from django.test import TransactionTestCase, override_settings
+from pytest_django import DjangoDbBlocker
 
 from apps.core.ids import new_id
 from apps.core.redis import sync_client
 from tests.acceptance.installing import Installation, running_installation
 from tests.acceptance.upstream import TruthUpstream, catalog, running_upstream
+from tests.emptying import empty_database
 
 GATEWAY_LIMITS = {
     "CRUN_UPSTREAM_FIRST_BYTE_TIMEOUT_S": "4",
@@ -19,6 +22,36 @@ GATEWAY_LIMITS = {
     "CRUN_CLIENT_WRITE_TIMEOUT_S": "3",
 }
 """Short enough for tests of upstreams and clients that stall, long enough for a busy machine."""
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None) -> Iterator[None]:
+    """pytest-django's test database, which tests that commit leave empty."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TransactionTestCase, "_fixture_teardown", empty_database)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_passwords() -> Iterator[None]:
+    """Hashes that cost nothing. With Argon2 each login takes a tenth of a second, and a test of it says so itself."""
+    with override_settings(PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"]):
+        yield
+
+
+@pytest.fixture(scope="module")
+def module_db(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[DjangoDbBlocker]:
+    """Rows for all tests of a module: make them in `with module_db.unblock():`, and give copies to the tests.
+
+    Each test is rolled back to them, and they are after the last. Not for modules with tests that commit."""
+    around = transaction.atomic()
+    around._from_testcase = True  # as in Django's own TestCase: a durable transaction may begin within
+    with django_db_blocker.unblock():
+        around.__enter__()
+    yield django_db_blocker
+    with django_db_blocker.unblock():
+        transaction.set_rollback(True)
+        around.__exit__(None, None, None)
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -41,14 +42,28 @@ BRIDGES = {"apps/portal/streaming.py": "long downloads are read row by row in a 
 """Files that may hop between threads and the event loop. None is on the data path."""
 
 
-def trees() -> Iterator[tuple[str, ast.Module]]:
-    for path in FILES:
-        yield str(path.relative_to(ROOT)), ast.parse(path.read_text(encoding="utf-8"))
+@pytest.fixture(scope="module", autouse=True)
+def _forget() -> Iterator[None]:
+    """Half a million nodes are in everybody's way."""
+    yield
+    for cached in (trees, nodes):
+        cached.cache_clear()
+
+
+@cache
+def trees() -> dict[str, ast.Module]:
+    return {str(path.relative_to(ROOT)): ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
+
+
+@cache
+def nodes() -> dict[str, list[ast.AST]]:
+    """Everything that stands in each file."""
+    return {name: list(ast.walk(tree)) for name, tree in trees().items()}
 
 
 def functions() -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
-    for name, tree in trees():
-        for node in ast.walk(tree):
+    for name, every in nodes().items():
+        for node in every:
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 yield name, node
 
@@ -93,7 +108,7 @@ def test_no_import_hides_in_a_function() -> None:
 
 def test_no_global_statement() -> None:
     found = [
-        f"{name}:{node.lineno}" for name, tree in trees() for node in ast.walk(tree) if isinstance(node, ast.Global)
+        f"{name}:{node.lineno}" for name, every in nodes().items() for node in every if isinstance(node, ast.Global)
     ]
     assert found == []
 
@@ -102,9 +117,9 @@ def test_no_file_has_a_name_that_accepts_anything() -> None:
     assert [str(path) for path in FILES if path.name in FORBIDDEN_NAMES] == []
 
 
-def caught(tree: ast.Module) -> set[str]:
+def caught(every: list[ast.AST]) -> set[str]:
     names = set()
-    for node in ast.walk(tree):
+    for node in every:
         if isinstance(node, ast.ExceptHandler):
             kinds = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
             names |= {kind.id for kind in kinds if isinstance(kind, ast.Name)} | (
@@ -114,12 +129,12 @@ def caught(tree: ast.Module) -> set[str]:
 
 
 def test_everything_is_caught_only_at_listed_process_edges() -> None:
-    broad = {name for name, tree in trees() if caught(tree) & {"Exception", "everything"}}
+    broad = {name for name, every in nodes().items() if caught(every) & {"Exception", "everything"}}
     assert broad <= set(BROAD_HANDLERS)
 
 
 def test_base_exceptions_are_caught_only_where_something_is_given_back() -> None:
-    assert {name for name, tree in trees() if "BaseException" in caught(tree)} <= set(RELEASING_HANDLERS)
+    assert {name for name, every in nodes().items() if "BaseException" in caught(every)} <= set(RELEASING_HANDLERS)
 
 
 @pytest.mark.parametrize("word", ["sync_to_async", "async_to_sync", "database_sync_to_async"])
@@ -129,5 +144,5 @@ def test_no_hidden_thread_hops(word: str) -> None:
 
 
 def test_every_module_opens_with_a_line_that_says_what_lives_there() -> None:
-    silent = [name for name, tree in trees() if not ast.get_docstring(tree)]
+    silent = [name for name, tree in trees().items() if not ast.get_docstring(tree)]
     assert silent == []

@@ -19,6 +19,8 @@ CODE = sorted(path for top in ("apps", "crun") for path in (ROOT / top).rglob("*
 VARIABLE = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)*")
 MAPPINGS = {"environ", "environment"}
 """Names under which the code holds an environment."""
+MENTION = re.compile(r"env|_number")
+"""Without one of these in its text no file reads a variable: all that `_variables` looks for has one in its name."""
 INTERNAL = {
     MARK: "set by the supervisor in its children, to know them again",
     "DJANGO_SETTINGS_MODULE": "Django's own; every entry point sets it",
@@ -33,8 +35,11 @@ ROWS = {
 def read_by_code() -> dict[str, object]:
     """Variable -> its default where that is a plain value, else None."""
     found: dict[str, object] = dict.fromkeys([*SECRET_NAMES, *VENDOR_KEYS.values()])
-    for path in CODE:
-        for name, default in _variables(ast.parse(path.read_text(encoding="utf-8"))):
+    texts = [path.read_text(encoding="utf-8") for path in CODE]
+    for text in texts:
+        if not MENTION.search(text):
+            continue  # most of the code; parsing it takes seconds
+        for name, default in _variables(ast.parse(text)):
             if found.get(name) is None:
                 found[name] = default
     return {name: default for name, default in found.items() if name not in INTERNAL}

@@ -48,6 +48,10 @@ def operator(db: None) -> User:
 
 @pytest.fixture
 def customer(db: None) -> User:
+    return made_customer()
+
+
+def made_customer() -> User:
     return User.objects.create_user("ada@acme.example", first_name="Ada")
 
 
@@ -61,6 +65,10 @@ def console(operator: User) -> Client:
 
 @pytest.fixture
 def rows(customer: User) -> Rows:
+    return made_rows(customer)
+
+
+def made_rows(customer: User) -> Rows:
     organization = create_organization("Acme", owner=customer)
     project = default_project(organization)
     key = create_key(project, name="Production", created_by=customer).key

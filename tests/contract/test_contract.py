@@ -13,9 +13,11 @@ from schemathesis.core.parameters import ParameterLocation
 
 from apps.gateway.openapi.document import FILE
 from tests.acceptance.installing import Installation
+from tests.acceptance.scale import sized
 
 pytestmark = pytest.mark.installation
-EXAMPLES = 60
+EXAMPLES = sized(30, 300)
+"""Of each operation and kind; the seeds are fixed."""
 CHAT = "POST /chat/completions"
 OWN_MODEL = "truth-echo"
 MODEL_OF = {

@@ -1,7 +1,7 @@
 """A gateway process as the store sees it: it takes many requests at once, and says what became of them.
 
-`python -m tests.gateway.storming_process ORGANIZATION FOLDER`, a JSON object of what to do on standard input, once the
-line `ready` was answered."""
+`python -m tests.gateway.storming_process ORGANIZATION`. A line of standard input is one storm, a JSON object; when the
+worker that has its journal in `folder` is there, the line `ready` is answered, and any line lets it begin."""
 
 import asyncio
 import random
@@ -24,10 +24,10 @@ from tests.gateway.conftest import make_rich  # noqa: E402 - Django first
 from tests.gateway.storms import Worker, demand, running_worker  # noqa: E402 - Django first
 
 
-async def storm(organization_id: str, folder: Path) -> None:
-    async with running_worker(folder, make_states=make_rich) as worker:
+async def storm(organization_id: str, orders: dict[str, Any]) -> None:
+    async with running_worker(Path(orders["folder"]), make_states=make_rich) as worker:
         print("ready", flush=True)
-        orders = orjson.loads(await asyncio.to_thread(sys.stdin.readline))
+        await asyncio.to_thread(sys.stdin.readline)
         limits = {name: Limits(**values) for name, values in orders["limits"].items()}
         work = _grow if orders["grows"] else _ask
         answers = await asyncio.gather(
@@ -35,7 +35,7 @@ async def storm(organization_id: str, folder: Path) -> None:
         )
         await worker.reservations.drain(20)
         told = {"answers": answers, "unsettled": worker.reservations.unsettled_requests}
-        print(orjson.dumps(told).decode(), flush=True)
+    print(orjson.dumps(told).decode(), flush=True)
 
 
 async def _ask(worker: Worker, wanted: Any) -> dict[str, Any]:
@@ -77,4 +77,5 @@ async def _reserve(reservations: Reservations, wanted: Any) -> Admitted | Refuse
 
 
 if __name__ == "__main__":
-    asyncio.run(storm(sys.argv[1], Path(sys.argv[2])))
+    for line in iter(sys.stdin.readline, ""):
+        asyncio.run(storm(sys.argv[1], orjson.loads(line)))

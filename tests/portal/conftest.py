@@ -47,6 +47,10 @@ class Cast:
 
 @pytest.fixture
 def cast(db: None) -> Cast:
+    return made_cast()
+
+
+def made_cast() -> Cast:
     people = {name: User.objects.create_user(f"{name}@example.com") for name in [*Role, "stranger"]}
     organization = create_organization("Acme", owner=people["owner"])
     for role in (Role.DEVELOPER, Role.FINANCE, Role.VIEWER):
@@ -109,6 +113,10 @@ def owner(client_of: Callable[[str], Client]) -> Client:
 
 @pytest.fixture
 def price(db: None) -> PriceVersion:
+    return made_price()
+
+
+def made_price() -> PriceVersion:
     """A model whose prices make a cost of less than a nano-dollar visible."""
     return offered_model(
         "swift-1",
@@ -121,6 +129,10 @@ def price(db: None) -> PriceVersion:
 
 @pytest.fixture
 def request_id(cast: Cast, price: PriceVersion) -> str:
+    return made_request(cast, price)
+
+
+def made_request(cast: Cast, price: PriceVersion) -> str:
     """One request of the organization a minute ago: 100 input, 7 cached and 3 output tokens."""
     tokens = TokenCounts(input=100, cache_read=7, output=3)
     return store([closed(cast.key, price, at=timezone.now() - timedelta(minutes=1), tokens=tokens)])[0]

@@ -1,11 +1,14 @@
 """Who may open what: every route of the URLconf against owner, developer, finance, viewer, stranger and nobody."""
 
 from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from django.test import Client
 from django.urls import reverse
+from pytest_django import DjangoDbBlocker
 
 from apps.accounts.models import Organization, User
 from apps.accounts.roles import CAPABILITIES, Capability, Role
@@ -13,7 +16,7 @@ from apps.billing.invoices import printing
 from apps.portal.access import OrganizationPage
 from apps.portal.urls import urlpatterns
 from tests.portal import paper
-from tests.portal.conftest import Cast
+from tests.portal.conftest import Cast, made_cast, made_price, made_request
 
 OUTSIDE_ORGANIZATIONS = {"start", "create_organization"}
 REQUIRED = {
@@ -74,11 +77,34 @@ def quick_pdf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(printing, "PROCESS", paper.stand_in(tmp_path, paper.QUICK_PDF))
 
 
-def url_of(name: str, cast: Cast, request_id: str, organization: Organization | None = None) -> str:
+@dataclass(frozen=True)
+class World:
+    """The cast, with a request and documents of its organization."""
+
+    cast: Cast
+    request_id: str
+    document_ids: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def world(module_db: DjangoDbBlocker) -> World:
+    """Made once: it takes longer than asking for a page, and no page changes it for the next test."""
+    with module_db.unblock():
+        cast = made_cast()
+        return World(cast, made_request(cast, made_price()), paper.document_ids(cast.organization))
+
+
+@pytest.fixture
+def cast(world: World, db: None) -> Cast:
+    return deepcopy(world.cast)
+
+
+def url_of(name: str, world: World, organization: Organization | None = None) -> str:
+    cast = world.cast
     known = {
         "slug": (organization or cast.organization).slug,
         "key_id": cast.key.id,
-        "request_id": request_id,
+        "request_id": world.request_id,
         "alert_id": cast.alert.id,
         "credential_id": cast.credential.pk,
         "endpoint_id": cast.endpoint.id,
@@ -87,7 +113,7 @@ def url_of(name: str, cast: Cast, request_id: str, organization: Organization | 
         "message_id": cast.message.id,
         "payment_id": cast.payment.id,
         "card_id": cast.card.id,
-        **paper.document_ids(cast.organization),
+        **world.document_ids,
     }
     pattern = next(pattern for pattern in urlpatterns if pattern.name == name)
     return reverse(f"portal:{name}", kwargs={word: known[word] for word in pattern.pattern.converters})
@@ -112,18 +138,16 @@ def test_every_route_below_an_organization_resolves_access() -> None:
 @pytest.mark.parametrize("role", list(Role))
 @pytest.mark.parametrize(("name", "method"), EVERY_METHOD)
 def test_a_member_may_what_the_role_allows(
-    name: str, method: str, role: Role, cast: Cast, request_id: str, client_of: Callable[[str], Client]
+    name: str, method: str, role: Role, world: World, client_of: Callable[[str], Client]
 ) -> None:
-    response = client_of(role).generic(method, url_of(name, cast, request_id))
+    response = client_of(role).generic(method, url_of(name, world))
     allowed = REQUIRED[name][method] in CAPABILITIES[role]
     assert response.status_code in ((200, 302, 422) if allowed else (403,))
 
 
 @pytest.mark.parametrize(("name", "method"), EVERY_METHOD)
-def test_a_stranger_finds_nothing(
-    name: str, method: str, cast: Cast, request_id: str, client_of: Callable[[str], Client]
-) -> None:
-    assert client_of("stranger").generic(method, url_of(name, cast, request_id)).status_code == 404
+def test_a_stranger_finds_nothing(name: str, method: str, world: World, client_of: Callable[[str], Client]) -> None:
+    assert client_of("stranger").generic(method, url_of(name, world)).status_code == 404
 
 
 @pytest.mark.parametrize(
@@ -140,9 +164,9 @@ def test_a_stranger_finds_nothing(
     ],
 )
 def test_a_strangers_own_organization_does_not_open_our_objects(
-    name: str, cast: Cast, request_id: str, client_of: Callable[[str], Client]
+    name: str, cast: Cast, world: World, client_of: Callable[[str], Client]
 ) -> None:
-    url = url_of(name, cast, request_id, cast.stranger_organization)
+    url = url_of(name, world, cast.stranger_organization)
     client = client_of("stranger")
     assert client.get(url).status_code == 404
     assert client.post(url).status_code in (404, 405)
@@ -151,10 +175,8 @@ def test_a_strangers_own_organization_does_not_open_our_objects(
 
 
 @pytest.mark.parametrize(("name", "method"), EVERY_METHOD)
-def test_nobody_is_sent_to_the_login(
-    name: str, method: str, cast: Cast, request_id: str, client_of: Callable[[str], Client]
-) -> None:
-    response = client_of("anonymous").generic(method, url_of(name, cast, request_id))
+def test_nobody_is_sent_to_the_login(name: str, method: str, world: World, client_of: Callable[[str], Client]) -> None:
+    response = client_of("anonymous").generic(method, url_of(name, world))
     assert response.status_code == 302
     assert response["Location"].startswith(f"{reverse('account_login')}?next=/o/acme/")
 
@@ -172,10 +194,10 @@ def test_staff_are_strangers_too(cast: Cast) -> None:
 
 
 @pytest.mark.parametrize(("name", "method"), [pair for pair in EVERY_METHOD if pair[1] == "POST"])
-def test_a_post_without_its_token_is_refused(name: str, method: str, cast: Cast, request_id: str) -> None:
+def test_a_post_without_its_token_is_refused(name: str, method: str, cast: Cast, world: World) -> None:
     client = Client(enforce_csrf_checks=True)
     client.force_login(cast.people["owner"], backend="django.contrib.auth.backends.ModelBackend")
-    response = client.generic(method, url_of(name, cast, request_id))
+    response = client.generic(method, url_of(name, world))
     assert response.status_code == 403
     assert "This form has expired" in response.content.decode()
     cast.key.refresh_from_db()
@@ -183,8 +205,8 @@ def test_a_post_without_its_token_is_refused(name: str, method: str, cast: Cast,
 
 
 @pytest.mark.parametrize("name", list(REQUIRED))
-def test_other_methods_are_refused(name: str, cast: Cast, request_id: str, owner: Client) -> None:
-    response = owner.delete(url_of(name, cast, request_id))
+def test_other_methods_are_refused(name: str, world: World, owner: Client) -> None:
+    response = owner.delete(url_of(name, world))
     assert response.status_code == 405
     assert set(response["Allow"].split(", ")) == set(REQUIRED[name])
 

@@ -6,16 +6,19 @@ from django.core import mail
 from django.db import DatabaseError
 from django.test import Client
 from django.urls import reverse
+from pytest_django import Settings
 
 from apps.accounts.models import Membership, Organization, Project, User
 from apps.portal import signup
+from crun import settings as shipped
 from tests.portal.conftest import PASSWORD
 
 SIGN_UP = {"email": "Ada@Example.com", "password1": PASSWORD, "organization_name": "Analytical Engines"}
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("own_rate_limits")]
 
 
-def test_signing_up_makes_user_organization_and_default_project(client: Client) -> None:
+def test_signing_up_makes_user_organization_and_default_project(client: Client, settings: Settings) -> None:
+    settings.PASSWORD_HASHERS = shipped.PASSWORD_HASHERS
     response = client.post(reverse("account_signup"), SIGN_UP, follow=True)
     assert response.redirect_chain[-1][0] == "/o/analytical-engines/"
     user = User.objects.get()
