@@ -6,14 +6,10 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
+from tests.conformance.said import OPENAI_USAGE
 from tests.upstream import anthropic_shapes, bedrock_shapes, gemini_shapes
 from tests.upstream.eventstream import exception
 from tests.upstream.scripted import UPSTREAM_MODEL, sse
-
-OPENAI_USAGE: Final = {
-    "prompt_tokens": 12, "completion_tokens": 9, "total_tokens": 21, "prompt_tokens_details": {"cached_tokens": 4},
-    "completion_tokens_details": {"reasoning_tokens": 5},
-}  # fmt: skip
 
 
 class Script(NamedTuple):

@@ -1,7 +1,7 @@
 """The matrix of docs/conformance.md: what becomes of each feature in each dialect, as seen from both sides of the
 gateway over sockets."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -13,6 +13,8 @@ from apps.gateway.providers import PROVIDERS
 from tests.conformance.answered import ANSWERS, PLAIN, Script
 from tests.conformance.asked import FEATURES, Feature, body_of
 from tests.conformance.callers import CALLERS
+from tests.conformance.crossing import Crossing
+from tests.conformance.notes import Notes
 from tests.factories import PRICE
 from tests.gateway.conftest import Bench, Call
 from tests.upstream.bedrock_shapes import CREDENTIAL
@@ -90,21 +92,10 @@ async def document(bench: Bench, upstream: ScriptedUpstream) -> str:
         ]
         names = [feature.name for feature in features]
         sections.append(_table(f"What callers of {caller} ask", [kind.heading for kind in KINDS], names, columns))
+    sections.append((Path(__file__).with_name("crossing.md")).read_text(encoding="utf-8"))
+    sections += await Crossing(stage, notes).tables()
     sections.append("## Why it is refused\n\n" + "\n".join(notes.lines()) + "\n")
     return "\n".join(sections)
-
-
-class Notes:
-    """The sentences of refusals, each with its number."""
-
-    def __init__(self) -> None:
-        self._numbers: dict[str, int] = {}
-
-    def number(self, sentence: str) -> int:
-        return self._numbers.setdefault(sentence, len(self._numbers) + 1)
-
-    def lines(self) -> Iterator[str]:
-        return (f"{number}. {sentence}" for sentence, number in self._numbers.items())
 
 
 async def _asked(stage: Stage, kind: Kind, feature: Feature, notes: Notes) -> str:

@@ -33,6 +33,16 @@ ID: Final = REQUEST.removeprefix("req_")
 USAGE: Final = TokenCounts(input=3, output=4)
 
 
+OPENAI_USAGE: Final = {
+    "prompt_tokens": 12, "completion_tokens": 9, "total_tokens": 21, "prompt_tokens_details": {"cached_tokens": 4},
+    "completion_tokens_details": {"reasoning_tokens": 5},
+}  # fmt: skip
+_ANTHROPIC_USAGE: Final = {
+    **anthropic_shapes.USAGE, "cache_read_input_tokens": 3, "cache_creation_input_tokens": 2,
+    "cache_creation": {"ephemeral_5m_input_tokens": 1, "ephemeral_1h_input_tokens": 1},
+}  # fmt: skip
+
+
 class Part(NamedTuple):
     """A thought, a text or a call of an answer."""
 
@@ -60,7 +70,8 @@ def _openai_message(answer: Answer) -> dict[str, Any]:
 
 def _openai_whole(answer: Answer, reason: str) -> bytes:
     choice = {"index": 0, "message": _openai_message(answer), "finish_reason": reason}
-    return orjson.dumps({"id": "chatcmpl-up", "created": 1, "model": UPSTREAM_MODEL, "choices": [choice]})
+    head = {"id": "chatcmpl-up", "object": "chat.completion", "created": 1, "model": UPSTREAM_MODEL}
+    return orjson.dumps({**head, "choices": [choice], "usage": OPENAI_USAGE})
 
 
 def _openai_stream(answer: Answer, reason: str, cut: int) -> bytes:
@@ -77,6 +88,7 @@ def _openai_stream(answer: Answer, reason: str, cut: int) -> bytes:
     head = {"id": "chatcmpl-up", "object": "chat.completion.chunk", "created": 1, "model": UPSTREAM_MODEL}
     chunks = [{**head, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
     chunks.append({**head, "choices": [{"index": 0, "delta": {}, "finish_reason": reason}]})
+    chunks.append({**head, "choices": [], "usage": OPENAI_USAGE})
     return b"".join(sse(*chunks, "[DONE]"))
 
 
@@ -93,12 +105,14 @@ def _anthropic_blocks(answer: Answer) -> list[dict[str, Any]]:
 
 
 def _anthropic_whole(answer: Answer, reason: str) -> bytes:
-    return anthropic_shapes.message(*_anthropic_blocks(answer), stop_reason=_ANTHROPIC_REASONS[reason])
+    blocks = _anthropic_blocks(answer)
+    return anthropic_shapes.message(*blocks, stop_reason=_ANTHROPIC_REASONS[reason], usage=_ANTHROPIC_USAGE)
 
 
 def _anthropic_stream(answer: Answer, reason: str, cut: int) -> bytes:
     blocks = _anthropic_blocks(answer)
-    return b"".join(anthropic_shapes.streamed(*blocks, stop_reason=_ANTHROPIC_REASONS[reason], cut=cut))
+    opened = {**_ANTHROPIC_USAGE, "output_tokens": 1}
+    return b"".join(anthropic_shapes.streamed(*blocks, stop_reason=_ANTHROPIC_REASONS[reason], opened=opened, cut=cut))
 
 
 _GEMINI_REASONS: Final = {"stop": "STOP", "length": "MAX_TOKENS", "tool_calls": "STOP"}
@@ -164,6 +178,7 @@ def _cut(text: str, size: int) -> list[str]:
 
 UPSTREAMS: Final[dict[str, tuple[Callable[[Answer, str], bytes], Callable[[Answer, str, int], bytes]]]] = {
     "openai": (_openai_whole, _openai_stream),
+    "azure": (_openai_whole, _openai_stream),
     "anthropic": (_anthropic_whole, _anthropic_stream),
     "gemini": (_gemini_whole, _gemini_stream),
     "bedrock": (_bedrock_whole, _bedrock_stream),

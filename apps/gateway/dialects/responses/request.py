@@ -28,7 +28,7 @@ from apps.gateway.errors import BAD_REQUEST, GatewayError, bad_field
 ENCRYPTED: Final = "reasoning.encrypted_content"
 _LOGPROBS: Final = "message.output_text.logprobs"
 _SAME: Final = (
-    "models", "provider", "session_id", "sandbox", "stream", "temperature", "top_p", "parallel_tool_calls",
+    "models", "provider", "session_id", "sandbox", "stream", "stop", "temperature", "top_p", "parallel_tool_calls",
     "service_tier", "safety_identifier", "prompt_cache_key", "metadata",
 )  # fmt: skip
 _KNOWN: Final = frozenset({
