@@ -70,7 +70,6 @@ METRICS_TOKEN = env.str("CRUN_METRICS_TOKEN", default="")
 
 # --- the gateway: every wait has a bound ----------------------------------------------------------------------------
 PRIVATE_UPSTREAMS = private_networks(env.str("CRUN_PRIVATE_UPSTREAMS", default="on"))
-ENTRA_AUTHORITY = env.str("CRUN_ENTRA_AUTHORITY", default="").rstrip("/")
 UPSTREAM_CONNECT_TIMEOUT_S = env.float("CRUN_UPSTREAM_CONNECT_TIMEOUT_S", default=5.0)
 UPSTREAM_FIRST_BYTE_TIMEOUT_S = env.float("CRUN_UPSTREAM_FIRST_BYTE_TIMEOUT_S", default=60.0)
 UPSTREAM_IDLE_TIMEOUT_S = env.float("CRUN_UPSTREAM_IDLE_TIMEOUT_S", default=60.0)
@@ -100,6 +99,11 @@ CACHE_MAX_BYTES = env.int("CRUN_CACHE_MAX_BYTES", default=1 << 18)
 ANSWERS_URL = env.str("CRUN_ANSWERS_URL", default="") or REDIS_URL
 ANSWERS_BYTES = env.int("CRUN_ANSWERS_BYTES", default=1 << 28)
 ANSWERS_ORGANIZATION_BYTES = env.int("CRUN_ANSWERS_ORGANIZATION_BYTES", default=1 << 26)
+
+# --- stored responses: kept, encrypted, in PostgreSQL for requests of /responses that may go on from them -------------
+RESPONSES_DAYS = env.int("CRUN_RESPONSES_DAYS", default=30)  # 0: none are stored
+RESPONSES_MAX_BYTES = env.int("CRUN_RESPONSES_MAX_BYTES", default=8 << 20)
+RESPONSES_ORGANIZATION_BYTES = env.int("CRUN_RESPONSES_ORGANIZATION_BYTES", default=1 << 30)
 
 # --- payments: without a key there are none by card -----------------------------------------------------------------
 STRIPE_SECRET_KEY = env.str("CRUN_STRIPE_SECRET_KEY", default="").strip()
@@ -137,6 +141,7 @@ INSTALLED_APPS = [
     "apps.policies",
     "apps.keys",
     "apps.catalog",
+    "apps.responses",
     "apps.usage",
     "apps.billing",
     "apps.gateway",
@@ -247,6 +252,7 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": 3600.0,
         "options": {"expires": 600},
     },
+    "forget responses": {"task": "responses.forget", "schedule": 600.0, "options": {"expires": 500}},
     "auto top-up": {"task": "billing.auto_top_up", "schedule": 60.0, "options": {"expires": 50}},
     "follow payments": {"task": "billing.follow_payments", "schedule": 60.0, "options": {"expires": 50}},
     "evaluate alerts": {"task": "alerts.evaluate", "schedule": 60.0, "options": {"expires": 50}},

@@ -76,7 +76,11 @@ class DataPolicyInline(OperatorPermissions, StackedInline):
     """Where the organization lets its prompts go."""
 
     model = DataPolicy
-    fields = ("regions", ("denies_collection", "requires_zero_retention", "forbids_copies"), "denied_providers")
+    fields = (
+        "regions",
+        ("denies_collection", "requires_zero_retention", "forbids_copies", "forbids_storage"),
+        "denied_providers",
+    )
     extra = 0
     can_delete = False
     verbose_name_plural = "Where prompts may go"

@@ -39,6 +39,7 @@ from apps.gateway.routing.health import Upstreams
 from apps.gateway.routing.own_credentials import OwnKeys
 from apps.gateway.server.bridge import DatabaseBridge
 from apps.gateway.shadows import Shadows
+from apps.gateway.stored.room import ResponseRoom
 from apps.keys.lookup import KeyLookup
 from apps.keys.reading import read_grant
 from apps.usage.forgetting import pause_ms
@@ -58,9 +59,7 @@ class Runtime:
         self.catalog = CatalogFeed(self.bridge)
         self.keys = KeyLookup(lambda digests: self.bridge.read(partial(read_grant, digests)), settings.KEY_PEPPERS)
         self.transport = Transport(
-            connect_timeout_s=settings.UPSTREAM_CONNECT_TIMEOUT_S,
-            private=settings.PRIVATE_UPSTREAMS,
-            entra_authority=settings.ENTRA_AUTHORITY,
+            connect_timeout_s=settings.UPSTREAM_CONNECT_TIMEOUT_S, private=settings.PRIVATE_UPSTREAMS
         )
         self.upstreams = Upstreams(secret=next(iter(settings.KEY_PEPPERS.values())))
         self.own_keys = OwnKeys()
@@ -90,6 +89,7 @@ class Runtime:
             [*IDEMPOTENCY_SCRIPTS, *CACHE_SCRIPTS], url=settings.ANSWERS_URL, named="kept answers"
         )
         self.cached_answers = CachedAnswers(self.memory)
+        self.stored = ResponseRoom()
         self.claims = Claims(self.memory, self.reservations)
         self.idempotency_keys = IdempotencyKeys(
             self.claims,
@@ -137,6 +137,7 @@ class Runtime:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.transport.close()
         self.bridge.close()
+        self.stored.close()
         self.journal.close()
 
     async def _watch_journal(self) -> None:

@@ -13,6 +13,7 @@ from apps.gateway.views.key import Key
 from apps.gateway.views.messages import CountTokens, Messages
 from apps.gateway.views.models import ModelDetail, ModelEndpoints, Models
 from apps.gateway.views.responses import Responses
+from apps.gateway.views.stored_responses import CancelResponse, InputItems, StoredResponse
 
 app_name = "gateway"
 
@@ -23,6 +24,9 @@ urlpatterns = [
     path("messages/count_tokens", CountTokens.as_view(), name="count-tokens"),
     path("messages", Messages.as_view(), name="messages"),
     path("responses", Responses.as_view(), name="responses"),
+    path("responses/<str:response_id>", StoredResponse.as_view(), name="response"),
+    path("responses/<str:response_id>/input_items", InputItems.as_view(), name="response-input-items"),
+    path("responses/<str:response_id>/cancel", CancelResponse.as_view(), name="response-cancel"),
     path("models", Models.as_view(), name="models"),
     path("models/<path:model_id>/endpoints", ModelEndpoints.as_view(), name="model-endpoints"),
     path("models/<path:model_id>", ModelDetail.as_view(), name="model"),

@@ -35,6 +35,8 @@ class DataRules(msgspec.Struct, frozen=True):
     denied_providers: tuple[str, ...] = ()
     forbids_copies: bool = False
     """The operator may not send copies of requests elsewhere to compare answers."""
+    forbids_storage: bool = False
+    """No responses are stored for it. Nor are they where it wants zero retention."""
 
     def permits(self, place: Place) -> bool:
         """Whether a prompt may go there. A place whose region is not known is in none."""

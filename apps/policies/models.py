@@ -126,6 +126,9 @@ class DataPolicy(OrganizationScoped):
     forbids_copies = models.BooleanField(
         "forbid copies", default=False, help_text="No copies of requests go elsewhere to compare answers."
     )
+    forbids_storage = models.BooleanField(
+        "forbid storage", default=False, help_text="No responses are stored here to go on from."
+    )
     changed_at = models.DateTimeField(auto_now=True)
     changed_by = models.ForeignKey(
         "accounts.User", null=True, blank=True, on_delete=models.SET_NULL, related_name="+", editable=False

@@ -45,6 +45,7 @@ def read_data_rules(organization_id: str) -> DataRules | None:
         requires_zero_retention=row.requires_zero_retention,
         denied_providers=tuple(row.denied_providers),
         forbids_copies=row.forbids_copies,
+        forbids_storage=row.forbids_storage,
     )
     return rules if rules != DataRules() else None
 

@@ -7,7 +7,7 @@ from django.http import QueryDict
 from apps.catalog.models import Provider
 from apps.policies.models import DataPolicy
 
-_FLAGS = ("denies_collection", "requires_zero_retention", "forbids_copies")
+_FLAGS = ("denies_collection", "requires_zero_retention", "forbids_copies", "forbids_storage")
 
 
 class DataPolicyForm(forms.Form):
@@ -20,6 +20,11 @@ class DataPolicyForm(forms.Form):
         label="Only to providers that keep nothing of a request once it is answered", required=False
     )
     forbids_copies = forms.BooleanField(label="No copies elsewhere, to compare answers", required=False)
+    forbids_storage = forms.BooleanField(
+        label="No responses stored here, to go on from",
+        required=False,
+        help_text="Those that are stored already stay until they are deleted, or their time is over.",
+    )
 
     def __init__(self, organization_id: str, data: QueryDict | None = None, *, prefix: str) -> None:
         self._policy: DataPolicy = DataPolicy.objects.for_organization(organization_id).first() or DataPolicy(

@@ -60,6 +60,7 @@ urlpatterns = [
     path("o/<slug:slug>/alerts/settings/", alerts.alert_settings, name="alert_settings"),
     path("o/<slug:slug>/alerts/acknowledge/", alerts.acknowledge_all, name="acknowledge_all_alerts"),
     path("o/<slug:slug>/alerts/<alert_id:alert_id>/acknowledge/", alerts.acknowledge, name="acknowledge_alert"),
+    path("o/<slug:slug>/settings/responses/erase/", settings.erase_responses, name="erase_responses"),
     path("o/<slug:slug>/webhooks/", webhooks.webhooks, name="webhooks"),
     path("o/<slug:slug>/webhooks/<endpoint_id:endpoint_id>/", webhooks.webhook, name="webhook"),
     path("o/<slug:slug>/webhooks/<endpoint_id:endpoint_id>/secret/", webhooks.rotate_webhook, name="rotate_webhook"),

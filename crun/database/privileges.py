@@ -1,9 +1,10 @@
 """What each process may do with each table. Whoever adds a table says it here: a table that is missing fails a test.
 
-Nobody but the owner may change or empty what the books consist of; the gateway writes nothing at all; the web cannot
-touch usage records; the worker reads no password. Functions that act as their owner (migrations 0008 and 0009 of
-apps/billing) keep balances, links of the chain and partitions, so no role needs the right to. Triggers run without
-anybody's right to execute their function: who has that right may hang the function on a table of its own."""
+Nobody but the owner may change or empty what the books consist of; the gateway writes nothing but the responses that
+its callers have stored, which the worker may not read; the web cannot touch usage records; the worker reads no
+password. Functions that act as their owner (migrations 0008 and 0009 of apps/billing) keep balances, links of the
+chain and partitions, so no role needs the right to. Triggers run without anybody's right to execute their function:
+who has that right may hang the function on a table of its own."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -85,6 +86,13 @@ _USAGE: Final = {
     "usage_shadowrecord": Privileges(worker=APPEND, web=READ),
     "usage_usagereview": Privileges(worker=APPEND, web=KEEP),
 }
+_RESPONSES: Final = {
+    # What callers of the gateway had stored. The worker deletes it unread; the web may be the gateway as well.
+    "responses_responsechain": Privileges(EVERYTHING, EVERYTHING, EVERYTHING),
+    "responses_storedresponse": Privileges(
+        ("SELECT", "INSERT", "DELETE"), ("SELECT (id, chain_id)", "DELETE"), ("SELECT", "INSERT", "DELETE")
+    ),
+}
 _BOOKS: Final = {
     "billing_ledgertransaction": Privileges(worker=APPEND, web=APPEND),
     "billing_ledgerline": Privileges(worker=APPEND, web=APPEND),
@@ -136,7 +144,7 @@ _ALERTS: Final = {
     "billing_alertemail": Privileges(worker=EVERYTHING, web=APPEND),
 }
 TABLES: Final[dict[str, Privileges]] = {
-    **_PEOPLE, **_DECISIONS, **_OFFER, **_USAGE, **_BOOKS, **_PAYMENTS, **_INVOICES, **_ALERTS,
+    **_PEOPLE, **_DECISIONS, **_OFFER, **_USAGE, **_RESPONSES, **_BOOKS, **_PAYMENTS, **_INVOICES, **_ALERTS,
 }  # fmt: skip
 """Every table of the schema but the partitions, which are reached through their table."""
 FUNCTIONS: Final[dict[str, tuple[ProcessRole, ...]]] = {

@@ -22,6 +22,7 @@ BROAD_HANDLERS = {
     "apps/gateway/providers/connection.py": "edge of the event loop: who reads an answer is told what broke as it came",
     "apps/gateway/server/http.py": "process edge: a bug becomes a 500 that tells nothing but its request id",
     "apps/billing/alerts/apart.py": "process edge: what one customer's rows bring about must not stop the others",
+    "apps/gateway/stored/room.py": "process edge: an answer that is paid for is given, whether or not it can be stored",
     "apps/billing/rebuilding.py": "process edge: one organization that cannot be rebuilt must not stop the others",
     "apps/gateway/admission/reservations.py": "process edge: who waits for a rebuild gets an answer, whatever breaks",
     "apps/billing/one_by_one.py": "process edge: one odd row of periodic work must not stop the work on the others",

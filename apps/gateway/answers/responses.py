@@ -1,6 +1,7 @@
 """Answers of Chat Completions on their way to a client of the Responses API."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Any
 
 from apps.gateway.answers import relay
@@ -12,32 +13,82 @@ from apps.gateway.dialects.responses.answer import (
     responses_usage,
     whole_output,
 )
+from apps.gateway.dialects.responses.output import Output
 from apps.gateway.dialects.responses.request import ResponsesRequest
 from apps.gateway.dialects.vendor_json import write_json
 from apps.gateway.dispatch import Exchange
 from apps.usage.contracts import RequestClosed
 
+Keep = Callable[[Exchange, dict[str, Any], dict[str, str]], Awaitable[bool]]
+"""Stores an answer, with what its vendor wants back with its items; whether it is stored."""
+
+
+class WholeAnswer:
+    """What is left to be done with a whole answer that is to be stored, once it is billed."""
+
+    def __init__(self, keep: Keep) -> None:
+        self._keep = keep
+        self._answered: tuple[Exchange, dict[str, Any], dict[str, str]] | None = None
+
+    def give(self, exchange: Exchange, body: bytes) -> tuple[bytes, RequestClosed]:
+        """A response under our names, as `give_response`."""
+        answer, output, closed = _answer(exchange, body)
+        self._answered = exchange, answer, output.carried
+        return write_json(answer), closed
+
+    async def stored(self, content: bytes) -> bytes:
+        """The answer to be sent: as it was given, or saying that it is not stored."""
+        if self._answered is None or await self._keep(*self._answered):
+            return content
+        return write_json({**self._answered[1], "store": False})
+
 
 def give_response(exchange: Exchange, body: bytes) -> tuple[bytes, RequestClosed]:
     """A response under our names."""
+    answer, _, closed = _answer(exchange, body)
+    return write_json(answer), closed
+
+
+def _answer(exchange: Exchange, body: bytes) -> tuple[dict[str, Any], Output, RequestClosed]:
     answer, closed = relay.close_chat(exchange, body)
     asked, request_id = _asked(exchange), exchange.admission.request_id
     output = output_of(asked, request_id)
     whole_output(answer, output)
     begun = begun_response(asked, request_id=request_id, model=exchange.admission.model.id)
-    return write_json(ended(begun, output, _usage(closed), service_tier=closed.service_tier)), closed
+    return ended(begun, output, _usage(closed), service_tier=closed.service_tier), output, closed
 
 
-def stream(exchange: Exchange) -> AsyncGenerator[bytes, None]:
-    """The answer as server-sent events, as `relay.stream` but for their shape."""
+def stream(exchange: Exchange, keep: Keep | None = None) -> AsyncGenerator[bytes, None]:
+    """The answer as server-sent events, as `relay.stream` but for their shape; stored before its end is told."""
     asked, request_id = _asked(exchange), exchange.admission.request_id
+    output = output_of(asked, request_id)
     translation = ResponsesStream(
         begun_response(asked, request_id=request_id, model=exchange.admission.model.id),
-        output_of(asked, request_id),
+        output,
         usage=lambda: _usage(_closed(exchange)),
         service_tier=lambda: _closed(exchange).service_tier,
     )
-    return relay.rendered(exchange, relay.stream(exchange), translation.feed)
+    events = relay.rendered(exchange, relay.stream(exchange), translation.feed)
+    if keep is None:
+        return events
+    return _stored(events, translation, lambda answer: keep(exchange, answer, output.carried))
+
+
+async def _stored(
+    events: AsyncGenerator[bytes, None],
+    translation: ResponsesStream,
+    keep: Callable[[dict[str, Any]], Awaitable[bool]],
+) -> AsyncGenerator[bytes, None]:
+    """The same events. The last one waits until the answer is stored, and says so if it could not be."""
+    is_over = False
+    async with aclosing(events):
+        async for block in events:
+            if translation.answer is not None and not is_over:
+                is_over, last = True, translation.last
+                if not await keep(translation.answer):
+                    yield block.removesuffix(last) + translation.not_stored()
+                    continue
+            yield block
 
 
 def _asked(exchange: Exchange) -> ResponsesRequest:

@@ -59,6 +59,8 @@ class ChatRequest:
     """What each choice may have at most, where the caller set no bound and we had to."""
     guarding: Guarding | None = None
     """What guards it and its answer; None where its organization has no guardrails."""
+    pinned: tuple[str, str] | None = None
+    """Provider and upstream model of the route that answered the turn before, where that is known."""
     asked_output: int | None = field(init=False)
     """The output tokens that the caller allows each choice; None when it set no bound."""
     asked_tier: str = field(init=False)

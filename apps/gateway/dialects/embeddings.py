@@ -56,6 +56,7 @@ class EmbeddingsRequest:
     choices: ClassVar[int] = 1
     asked_output: ClassVar[int | None] = 0
     images: ClassVar[int] = 0
+    pinned: ClassVar[tuple[str, str] | None] = None
     content_field: ClassVar[str] = "input"
     endpoint: ClassVar[str] = "embeddings"
 

@@ -22,6 +22,10 @@ class ModelRequest(Protocol):
     """What guards it and its answer; None where its organization has no guardrails."""
 
     @property
+    def pinned(self) -> tuple[str, str] | None:
+        """Provider and upstream model of the route that answered the turn before, where that is known."""
+
+    @property
     def stream(self) -> bool: ...
 
     @property

@@ -229,6 +229,10 @@ _RESPONSES: Final = _asking(
         EVENTS: ("ResponsesEvent", responses.STREAM_EXAMPLE),
     },
 )
+_RESPONSE_ID: Final = _parameter(
+    "response_id", "path", text(pattern="^[^/]{1,100}$"), "Of an answer that was stored.", required=True,
+    example="resp_01a2047828c0e179f1fcfbc952417224",
+)  # fmt: skip
 _COMPLETIONS: Final = _asking(
     "createCompletion",
     "A text that goes on from a prompt, whole or as a stream (legacy)",
@@ -255,6 +259,32 @@ _EMBEDDINGS: Final = _asking(
 OPERATIONS: Final[dict[tuple[str, str], Schema]] = {
     ("/chat/completions", "post"): _CHAT,
     ("/responses", "post"): _RESPONSES,
+    ("/responses/{response_id}", "get"): _operation(
+        "getResponse", "A stored answer", tag="Responses",
+        parameters=[
+            _RESPONSE_ID,
+            _parameter("stream", "query", text(enum=["false"]), "It is given in one piece."),
+        ],
+        answers={"200": _good("The answer.", ref("StoredResponse")), **_errors(404)},
+    ),
+    ("/responses/{response_id}", "delete"): _operation(
+        "deleteResponse", "Delete a stored answer", tag="Responses", parameters=[_RESPONSE_ID],
+        answers={"200": _good("It is deleted.", ref("DeletedResponse")), **_errors(404)},
+    ),
+    ("/responses/{response_id}/input_items", "get"): _operation(
+        "listInputItems", "What a stored answer was made of", tag="Responses",
+        parameters=[
+            _RESPONSE_ID,
+            _parameter("limit", "query", integer(minimum=1, maximum=100), "Of a page; 20 unless it is said."),
+            _parameter("order", "query", text(enum=["asc", "desc"]), "The latest first unless it is said."),
+            _parameter("after", "query", text(), "The page after this item."),
+        ],
+        answers={"200": _good("A page of items.", ref("InputItems")), **_errors(404)},
+    ),
+    ("/responses/{response_id}/cancel", "post"): _operation(
+        "cancelResponse", "Always refused: no answer is made in the background", tag="Responses",
+        parameters=[_RESPONSE_ID], answers=_errors(404),
+    ),
     ("/messages", "post"): _MESSAGES,
     ("/messages/count_tokens", "post"): _COUNT,
     ("/completions", "post"): _COMPLETIONS,

@@ -61,7 +61,8 @@ REQUEST: Final = chat.MODEL_OR_MODELS | taken(
     text=nullable(taken("`format` and `verbosity`.")),
     reasoning=nullable(taken("`effort` and `summary`.")),
     include=nullable(listing(text())),
-    store=nullable(boolean()),
+    store=nullable(boolean("Store the answer, so that another can go on from it. Yes, unless it is forbidden.")),
+    previous_response_id=nullable(text("The stored answer to go on from: all that was said is put before `input`.")),
     top_logprobs=nullable(integer(minimum=0, maximum=20)),
     truncation=nullable(text()),
     stream_options=nullable(taken()),
@@ -100,6 +101,27 @@ ANSWER: Final = taken(
     output_text=text("All text of the output."),
     usage=ref("ResponsesUsage"),
 )
+STORED: Final = taken(
+    "A stored answer, as it was given. One that failed has no usage.",
+    required=("id", "object", "status", "model", "output"),
+    id=text(),
+    object={"const": "response"},
+    status=one_of("completed", "incomplete", "failed"),
+    model=text(),
+    output=listing(taken(required=("type", "id"), type=text(), id=text())),
+)
+DELETED: Final = taken(
+    required=("id", "object", "deleted"), id=text(), object={"const": "response"}, deleted={"const": True}
+)
+INPUT_ITEMS: Final = taken(
+    "A page of items: of the earlier turns, and of the request itself.",
+    required=("object", "data", "first_id", "last_id", "has_more"),
+    object={"const": "list"},
+    data=listing(taken(required=("type", "id"), type=text(), id=text())),
+    first_id=nullable(text()),
+    last_id=nullable(text()),
+    has_more=boolean(),
+)
 EVENT: Final = named_event(
     "One server-sent event, numbered by `sequence_number`. The last one is response.completed, response.incomplete or"
     " response.failed."
@@ -111,6 +133,9 @@ SCHEMAS: Final[dict[str, Schema]] = {
     "ResponsesUsage": USAGE,
     "ResponsesAnswer": ANSWER,
     "ResponsesEvent": EVENT,
+    "StoredResponse": STORED,
+    "DeletedResponse": DELETED,
+    "InputItems": INPUT_ITEMS,
 }
 REQUEST_EXAMPLE: Final[dict[str, Any]] = {"model": "sandbox-echo", "input": "one two three"}
 ANSWER_EXAMPLE: Final[dict[str, Any]] = {

@@ -7,6 +7,7 @@ from django.conf import settings
 
 from apps.catalog.contracts import NO_CACHE_TERMS
 from apps.gateway.dialects.model_request import ModelRequest
+from apps.gateway.kept.permission import forbids_keeping
 from apps.gateway.response_cache.answers import CachedAnswer
 from apps.gateway.response_cache.keeping import Keeping
 from apps.gateway.response_cache.naming import name_of
@@ -36,7 +37,7 @@ class Turn:
         """Where the answer will be kept; None when it will not."""
         self.headers = {STATUS: "BYPASS"}
         self._name = ""
-        is_allowed = settings.CACHE and not _forbids_keeping(grant, asked)
+        is_allowed = settings.CACHE and not forbids_keeping(grant, asked.body)
         if self._wish.keeps and is_allowed and asked.body_bytes <= MAX_BODY_BYTES:
             self._name = name_of(grant, path, asked, runtime.snapshot, ring=settings.ENCRYPTION_KEYS)
             owner = grant.organization_id
@@ -62,12 +63,3 @@ class Turn:
     def _is_too_old(self, answer: CachedAnswer) -> bool:
         most = self._wish.most_age_s
         return most is not None and age_s(answer) >= most
-
-
-def _forbids_keeping(grant: KeyGrant, asked: ModelRequest) -> bool:
-    """Whether the organization, or the request itself, lets the prompt go only to those who keep nothing: nor is its
-    answer kept, then."""
-    data = None if grant.policy is None else grant.policy.data
-    wanted = asked.body.get("provider")
-    asks_for_none = isinstance(wanted, dict) and wanted.get("zdr") is True
-    return asks_for_none or (data is not None and data.requires_zero_retention)

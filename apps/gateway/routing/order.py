@@ -29,7 +29,15 @@ def in_order(
         return in_turn
     session = upstreams.affinity.session_of(asked, organization_id)
     targets = _weighted(in_turn, session)
-    return usable_first(targets, upstreams, is_sticky=session is not None) if upstreams.troubled else targets
+    if asked.pinned is not None:
+        _put_first(targets, asked.pinned)
+    is_sticky = session is not None or asked.pinned is not None
+    return usable_first(targets, upstreams, is_sticky=is_sticky) if upstreams.troubled else targets
+
+
+def _put_first(targets: list[Target], pinned: tuple[str, str]) -> None:
+    """The route that has what was said before, if it is still among them, before all others."""
+    targets.sort(key=lambda target: (target.provider, target.upstream_model) != pinned)
 
 
 def usable_first(targets: list[Target], upstreams: Upstreams, *, is_sticky: bool) -> list[Target]:
@@ -82,6 +90,8 @@ def chosen(
         targets = _staying(_measured(targets, preferences, upstreams), session, upstreams)
     elif upstreams.troubled:
         targets = usable_first(targets, upstreams, is_sticky=session is not None)
+    if asked.pinned is not None and not preferences.order:
+        _put_first(targets, asked.pinned)
     targets.sort(key=lambda target: upstreams.of(target).is_resting)
     return targets if preferences.allow_fallbacks or preferences.order else targets[:1]
 

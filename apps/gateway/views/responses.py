@@ -1,12 +1,14 @@
 """POST /responses."""
 
 from apps.gateway.answers import responses as responses_answer
-from apps.gateway.dialects.responses.request import ResponsesRequest, parse_responses
+from apps.gateway.dialects.responses.request import ResponsesRequest, read_responses, responses_request
 from apps.gateway.dispatch import Exchange
 from apps.gateway.errors import GatewayError
 from apps.gateway.idempotency.guard import idempotent
 from apps.gateway.server.answer import EventStream, Response
 from apps.gateway.server.lean_request import LeanRequest
+from apps.gateway.stored.recalling import recall
+from apps.gateway.stored.storing import Storing
 from apps.gateway.views.asking import AsksModel
 
 
@@ -17,13 +19,29 @@ class Responses(AsksModel):
 
     @idempotent
     async def post(self, request: LeanRequest) -> Response:
-        asked = parse_responses(request.take_body())
+        body = request.take_body()
+        size, told = len(body), read_responses(body)
+        del body
+        recalled = await recall(told, self.grant, self.runtime.stored, size=size)
+        asked = responses_request(told, size=size, earlier=recalled.earlier)
+        asked.is_stored, asked.pinned = recalled.is_stored, recalled.pinned
         exchange = await self._exchange(asked)
-        if asked.stream:
-            response: Response = EventStream(responses_answer.stream(exchange), exchange)
+        if asked.is_stored:
+            storing = Storing(self.runtime.stored, asked, recalled)
+            response = await self._stored(exchange, storing, is_stream=asked.stream)
+        elif asked.stream:
+            response = EventStream(responses_answer.stream(exchange), exchange)
         else:
             response = await self.whole(exchange, responses_answer.give_response)
         return self.naming_dropped(response, exchange)
+
+    async def _stored(self, exchange: Exchange, storing: Storing, *, is_stream: bool) -> Response:
+        if is_stream:
+            return EventStream(responses_answer.stream(exchange, storing.keep), exchange)
+        whole = responses_answer.WholeAnswer(storing.keep)
+        response = await self.whole(exchange, whole.give)
+        response.content = await whole.stored(response.content)
+        return response
 
     async def _exchange(self, asked: ResponsesRequest) -> Exchange:
         try:

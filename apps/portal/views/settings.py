@@ -1,5 +1,6 @@
 """An organization's name, members and projects."""
 
+from django.conf import settings as installation
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
@@ -12,6 +13,7 @@ from apps.portal.access import Access, organization_page
 from apps.portal.data_forms import DataPolicyForm
 from apps.portal.forms import OrganizationForm, ProjectForm
 from apps.portal.pages import render_page
+from apps.responses.forgetting import erase, kept_by
 
 ROLE_WORDS = {
     Capability.VIEW_USAGE: "see usage and models",
@@ -58,6 +60,17 @@ def data_policy(request: HttpRequest, access: Access) -> HttpResponse:
     return redirect("portal:settings", slug=access.organization.slug)
 
 
+@organization_page(get=Capability.MANAGE_ORGANIZATION, post=Capability.MANAGE_ORGANIZATION)
+def erase_responses(request: HttpRequest, access: Access) -> HttpResponse:
+    """Asks, then deletes all responses that the organization has stored."""
+    if request.method == "POST":
+        count = erase(access.organization.id)
+        messages.success(request, f"Deleted: {count} stored response{'' if count == 1 else 's'}. Nothing is left.")
+        return redirect("portal:settings", slug=access.organization.slug)
+    kept = kept_by(access.organization.id)
+    return render_page(request, access, "portal/erase_responses.html", {"kept": kept, "section": "settings"})
+
+
 def _page(
     request: HttpRequest,
     access: Access,
@@ -73,6 +86,8 @@ def _page(
         "rename_form": rename or OrganizationForm(initial={"name": organization.name}, prefix="organization"),
         "data_form": data or DataPolicyForm(organization.id, prefix="data"),
         "data_rules": read_data_rules(organization.id),
+        "kept": kept_by(organization.id),
+        "kept_days": installation.RESPONSES_DAYS,
         "project_form": project or ProjectForm(organization, prefix="project"),
         "members": members,
         "projects": Project.objects.for_organization(organization.id).order_by("created_at"),

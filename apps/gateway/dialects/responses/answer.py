@@ -43,6 +43,7 @@ def output_of(asked: ResponsesRequest, request_id: str) -> Output:
         shows_thoughts=asked.shows_thoughts,
         wants_encrypted=asked.wants_encrypted,
         custom_tools=asked.custom_tools,
+        is_stored=asked.is_stored,
     )
 
 
@@ -83,7 +84,7 @@ def begun_response(asked: ResponsesRequest, *, request_id: str, model: str) -> d
         "reasoning": {"effort": reasoning.get("effort"), "summary": reasoning.get("summary")},
         "safety_identifier": told.get("safety_identifier"),
         "service_tier": "default",
-        "store": False,
+        "store": asked.is_stored,
         "temperature": told.get("temperature"),
         "text": {"format": _format(text.get("format"))} | _if_given("verbosity", text.get("verbosity")),
         "tool_choice": told.get("tool_choice") or "auto",
@@ -142,7 +143,9 @@ class ResponsesStream:
         self._is_begun = False
         self._is_over = False
         self.answer: dict[str, Any] | None = None
-        """The whole answer, when it is over."""
+        """The whole answer, when it is over; one that failed too."""
+        self.last = b""
+        """The event that told it."""
 
     def feed(self, block: bytes) -> bytes:
         """The events that stand for these whole ones; b"" where nothing is to be said."""
@@ -182,14 +185,24 @@ class ResponsesStream:
         self._is_over = True
         told = b"".join(map(self._written, self._output.end()))
         self.answer = ended(self._begun, self._output, self._usage(), service_tier=self._service_tier())
-        return told + self._written({"type": f"response.{self.answer['status']}", "response": self.answer})
+        return told + self._tell_end(self.answer)
+
+    def not_stored(self) -> bytes:
+        """The last event in place of `last`, for an answer that could not be stored."""
+        self._number -= 1
+        return self._tell_end({**(self.answer or self._begun), "store": False})
+
+    def _tell_end(self, answer: dict[str, Any]) -> bytes:
+        self.answer = answer
+        self.last = self._written({"type": f"response.{answer['status']}", "response": answer})
+        return self.last
 
     def _fail(self, error: dict[str, Any]) -> bytes:
         self._is_over = True
         code = _CODES.get(str(error.get("type")), "server_error")
         told = {"code": code, "message": error.get("message"), "type": error.get("code")}
         failed = {**self._begun, "status": "failed", "error": told, "output": self._output.items}
-        return self._written({"type": "response.failed", "response": failed})
+        return self._tell_end(failed)
 
     def _written(self, event: Event) -> bytes:
         kind, number = event["type"], self._number

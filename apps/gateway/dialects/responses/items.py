@@ -35,7 +35,7 @@ class Conversation:
             raise bad_field(place, "An input item must be an object.")
         kind = item.get("type", "message")
         if kind == "item_reference" or (kind is None and "role" not in item):
-            raise bad_field(place, "An item that is only named must have been stored; send it whole.")
+            raise bad_field(place, "This item is not stored here, or not for this key: send it whole.")
         if type(kind) is not str and kind is not None:
             raise bad_field(f"{place}.type", "The type of an input item must be a string.")
         take = _OF_KIND.get(kind or "message")
@@ -104,12 +104,15 @@ class Conversation:
         self.messages.append({"role": "tool", "tool_call_id": item["call_id"], "content": output})
 
     def _reasoning(self, item: Item, place: str) -> None:
-        answer = self._begun(after=("content", "refusal"))
         sealed = item.get("encrypted_content")
-        unsigned = [each for name in ("content", "summary") for each in _dicts(item.get(name))]
-        if is_packed(sealed):
-            carried = unpack(str(sealed))
+        carried = unpack(str(sealed)) if is_packed(sealed) else None
+        if carried is not None:
             self._extras |= carried.extras
+            if not carried.details:
+                return  # what goes with a call is no thought: the call stays in the answer that is being put together
+        answer = self._begun(after=("content", "refusal"))
+        unsigned = [each for name in ("content", "summary") for each in _dicts(item.get(name))]
+        if carried is not None:
             unsigned = [entry for entry in carried.details if "format" not in entry]
             self._add("reasoning_details", [entry for entry in carried.details if "format" in entry])
         elif sealed:

@@ -24,13 +24,17 @@ class Output(PutTogether):
         shows_thoughts: bool,
         wants_encrypted: bool,
         custom_tools: frozenset[str] = frozenset(),
+        is_stored: bool = False,
     ) -> None:
         """Thoughts are told as a summary with `shows_thoughts`, and as what the next request sends back with
-        `wants_encrypted`."""
+        `wants_encrypted`. Who stores the answer finds the latter in `carried` in any case."""
         self._answer_id = answer_id
         self._shows_thoughts = shows_thoughts
         self._wants_encrypted = wants_encrypted
         self._custom_tools = custom_tools
+        self._is_stored = is_stored
+        self.carried: dict[str, str] = {}
+        """What vendors want back with an item, by its id: packed, as it stands in encrypted reasoning."""
         super().__init__(f"call_{answer_id}")
         self.items: list[dict[str, Any]] = []
         self._open: dict[str, Any] | None = None
@@ -123,6 +127,8 @@ class Output(PutTogether):
                 self._begin_reasoning()  # what a vendor signed its call with goes with a thought before it
                 self._close("completed", extras={call.id: call.extra})
             self._begin(self._call_item(call))
+            if call.extra is not None and self._is_stored and not self._wants_encrypted and self._open is not None:
+                self.carried[self._open["id"]] = pack([], {call.id: call.extra})
         elif turn.ends:
             self._end_call(call)
         elif call.name not in self._custom_tools and self._open is not None:
@@ -195,12 +201,14 @@ class Output(PutTogether):
             part["text"] = "".join(self._thought)
             self._tell("response.reasoning_summary_text.done", **place, text=part["text"])
             self._tell("response.reasoning_summary_part.done", **place, part=part)
-        if self._wants_encrypted:
+        if self._wants_encrypted or self._is_stored:
             thought = "".join(self._thought)
             unsigned = [{"type": "reasoning.text", "text": thought}] if thought else []
             carried = [entry for entry in self._details if "format" in entry] or unsigned
             if sealed := pack(carried, extras):
-                item["encrypted_content"] = sealed
+                self.carried[item["id"]] = sealed
+                if self._wants_encrypted:
+                    item["encrypted_content"] = sealed
         self._thought, self._details = [], []
 
     def _id(self, kind: str) -> str:

@@ -23,7 +23,7 @@ from apps.gateway.dialects.large_body import Body
 from apps.gateway.dialects.responses.items import CUSTOM_FIELD, Conversation
 from apps.gateway.dialects.strict_json import MAX_TEXT_BYTES, read_object, too_much_text
 from apps.gateway.dialects.translated_chat import TranslatedChat, is_strict
-from apps.gateway.errors import BAD_REQUEST, GatewayError, bad_field
+from apps.gateway.errors import bad_field
 
 ENCRYPTED: Final = "reasoning.encrypted_content"
 _LOGPROBS: Final = "message.output_text.logprobs"
@@ -38,7 +38,7 @@ _KNOWN: Final = frozenset({
 _SAID_BY_SILENCE: Final[dict[str, tuple[object, ...]]] = {"background": (False,), "truncation": ("disabled",)}
 _STATE: Final = {
     "background": "Answers are not made in the background here: ask with stream.",
-    "conversation": "Conversations are not kept here: send the whole input.",
+    "conversation": "Conversations are not kept here: go on with previous_response_id, or send the whole input.",
     "prompt": "Prompts are not stored here: send the input itself.",
 }
 _MOVED: Final = {
@@ -49,7 +49,6 @@ _MOVED: Final = {
     "response_format": "text.format",
 }
 """Fields of Chat Completions, which would change the answer, and where they stand here."""
-NO_PREVIOUS: Final = "previous_response_not_found"
 
 
 @dataclass(slots=True)
@@ -60,6 +59,14 @@ class ResponsesRequest(TranslatedChat):
     """The request as it came: answers repeat its settings."""
     custom_tools: frozenset[str] = frozenset()
     """Names of tools whose input is a text."""
+    is_stored: bool = False
+    """Whether the answer will be stored, so that another request can go on from it."""
+    earlier: int = 0
+    """So many of its first input items come from stored responses."""
+    earlier_messages: int = 0
+    """So many of the chat's first messages are not of this turn's input: the instructions, and what came before."""
+    is_redacted: bool = False
+    """Whether a guardrail took something out of the chat that still stands in `told`."""
 
     content_field: ClassVar[str] = "input"
     endpoint: ClassVar[str] = "responses"
@@ -75,31 +82,52 @@ class ResponsesRequest(TranslatedChat):
         """Whether reasoning is to come with what the next request needs of it."""
         return ENCRYPTED in (self.told.get("include") or ())
 
+    def texts_changed(self) -> None:
+        """Texts were put in place of others."""
+        TranslatedChat.texts_changed(self)
+        self.is_redacted = True
+
 
 def parse_responses(raw: Body) -> ResponsesRequest:
-    """Check a request body. Raises GatewayError (400, 413) naming the first field that is wrong."""
+    """Check a request body that goes on from nothing. Raises GatewayError (400, 413) naming the first field that is
+    wrong."""
+    return responses_request(read_responses(raw), size=len(raw))
+
+
+def read_responses(raw: Body) -> dict[str, Any]:
+    """The object of a request body, its fields checked each by itself. Raises GatewayError (400, 413)."""
     told = read_object(raw)
     name_model(told)
     for name, value in told.items():
         if value is not None and (check := _CHECKS.get(name)) is not None:
             check(name, value)
     _refuse(told)
+    return told
+
+
+def responses_request(told: dict[str, Any], *, size: int, earlier: int = 0) -> ResponsesRequest:
+    """The request of an object that was read from so many bytes; so many of its first input items were put there from
+    stored responses. Raises GatewayError (400, 413) naming the first field that is wrong."""
     lost = [name for name, value in told.items() if name not in _KNOWN and not _says_nothing(name, value)]
     tools = _Tools(told, lost)
-    chat = _chat(told, tools, lost)
-    if len(raw) > MAX_TEXT_BYTES and len(raw) - media_length(chat["messages"]) > MAX_TEXT_BYTES:
+    chat, earlier_messages = _chat(told, tools, lost, earlier=earlier)
+    if size > MAX_TEXT_BYTES and size - media_length(chat["messages"]) > MAX_TEXT_BYTES:
         raise too_much_text()
     asked = ResponsesRequest(
         model=told["model"],
         stream=told.get("stream") is True,
         choices=1,
         body=chat,
-        body_bytes=len(raw),
+        body_bytes=size,
         lost=tuple(dict.fromkeys(lost)),
         told=told,
         custom_tools=frozenset(tools.custom),
+        earlier=earlier,
+        earlier_messages=earlier_messages,
     )
     asked.grow_as_written()
+    if earlier and asked.text_bytes > MAX_TEXT_BYTES:
+        raise too_much_text()
     return asked
 
 
@@ -115,12 +143,10 @@ def _refuse(told: dict[str, Any]) -> None:
     for name, place in _MOVED.items():
         if told.get(name) is not None:
             raise bad_field(name, f"{name} is a field of Chat Completions: here it is {place}.")
-    if told.get("previous_response_id") is not None:
-        message = "Earlier answers are not kept here: send the whole input, with store set to false."
-        raise GatewayError(BAD_REQUEST, message, param="previous_response_id", code=NO_PREVIOUS)
 
 
-def _chat(told: dict[str, Any], tools: "_Tools", lost: list[str]) -> dict[str, Any]:
+def _chat(told: dict[str, Any], tools: "_Tools", lost: list[str], *, earlier: int) -> tuple[dict[str, Any], int]:
+    """The chat, and how many of its first messages are not of this turn's input."""
     chat: dict[str, Any] = {name: told[name] for name in _SAME if told.get(name) is not None}
     chat["model"] = told["model"]
     if told.get("max_output_tokens") is not None:
@@ -133,26 +159,29 @@ def _chat(told: dict[str, Any], tools: "_Tools", lost: list[str]) -> dict[str, A
     chat |= _text(told.get("text") or {})
     chat |= tools.chat
     check_fields(chat)
-    chat["messages"] = _messages(told, lost)
-    return chat
+    chat["messages"], earlier_messages = _messages(told, lost, earlier=earlier)
+    return chat, earlier_messages
 
 
-def _messages(told: dict[str, Any], lost: list[str]) -> list[dict[str, Any]]:
+def _messages(told: dict[str, Any], lost: list[str], *, earlier: int) -> tuple[list[dict[str, Any]], int]:
     given = told.get("input")
     conversation = Conversation(lost)
     if told.get("instructions"):
         conversation.add({"role": "system", "content": told["instructions"]}, "instructions")
+    began = len(conversation.messages)
     if type(given) is str:
         conversation.add({"role": "user", "content": given}, "input")
-    elif type(given) is list and given:
+    elif type(given) is list and len(given) > earlier:
         for index, item in enumerate(given):
-            conversation.add(item, f"input[{index}]")
+            if index == earlier:
+                began = len(conversation.end())
+            conversation.add(item, f"input[{index - earlier}]")
     else:
         raise bad_field("input", "input must be a string or a list of at least one item.")
     messages = conversation.end()
     if not messages:
         raise bad_field("input", "None of these items can be passed on to a model.")
-    return messages
+    return messages, began
 
 
 def _reasoning(reasoning: dict[str, Any], lost: list[str]) -> dict[str, Any]:

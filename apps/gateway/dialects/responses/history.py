@@ -1,0 +1,207 @@
+"""What of a response is stored, and what a later request goes on from. Pure."""
+
+import re
+from collections.abc import Iterable
+from typing import Any, Final
+
+import msgspec
+
+from apps.gateway.dialects.order import in_order
+from apps.gateway.dialects.responses.items import CUSTOM_FIELD
+from apps.gateway.dialects.thoughts import pack
+from apps.gateway.dialects.vendor_json import read_json, write_json
+
+Item = dict[str, Any]
+_PREFIXES: Final = {
+    "message": "msg",
+    "reasoning": "rs",
+    "function_call": "fc",
+    "function_call_output": "fco",
+    "custom_tool_call": "ctc",
+    "custom_tool_call_output": "ctco",
+}
+_WITHOUT_STATUS: Final = frozenset(("reasoning", "custom_tool_call_output"))
+_OURS: Final = re.compile(r"[a-z]{2,8}_([0-9a-f]{32})i?[0-9a-f]{2,8}")
+"""Ids of items, made here: in them stands the response that has the item, with an `i` before the place in its input."""
+
+
+class Turn(msgspec.Struct):
+    """A stored response: all that there is to be known of it."""
+
+    response: dict[str, Any]
+    """As it was told."""
+    input: list[Item]
+    """What this turn brought, each item with its id."""
+    carried: dict[str, str]
+    """What vendors want back with an item of the output, by its id."""
+    route: tuple[str, str] | None
+    """Provider and upstream model that answered."""
+
+    def written(self) -> bytes:
+        """As bytes, to be stored."""
+        return write_json(msgspec.structs.asdict(self))
+
+    @property
+    def output(self) -> list[Item]:
+        """Its output as input of the next turn: with what vendors want back."""
+        return [each for item in self.response["output"] for each in _with_carried(item, self.carried)]
+
+
+def read_turn(content: bytes) -> Turn:
+    """What was written."""
+    told = read_json(content)
+    route = told["route"]
+    return Turn(told["response"], told["input"], told["carried"], None if route is None else (route[0], route[1]))
+
+
+def items_of(turns: Iterable[Turn]) -> list[Item]:
+    """All that was said, in its order."""
+    return [item for turn in turns for item in (*turn.input, *turn.output)]
+
+
+def holder_of(item_id: object) -> str | None:
+    """The id of the response that has an item of this id; None for an id that was not made here."""
+    match = _OURS.fullmatch(item_id) if isinstance(item_id, str) else None
+    return None if match is None else f"resp_{match.group(1)}"
+
+
+def is_reference(item: object) -> bool:
+    """Whether an input item is only named."""
+    if not isinstance(item, dict):
+        return False
+    kind = item.get("type")
+    return kind == "item_reference" or (kind is None and "role" not in item and isinstance(item.get("id"), str))
+
+
+def referred(item_id: str, turn: Turn) -> list[Item]:
+    """The item of this id as input, with what its vendor wants back; none if the turn has no such item."""
+    for item in turn.input:
+        if item.get("id") == item_id:
+            return [item]
+    for item in turn.response["output"]:
+        if item.get("id") == item_id:
+            return _with_carried(item, turn.carried)
+    return []
+
+
+def kept_input(given: str | list[Item], answer_id: str) -> list[Item]:
+    """This turn's input as items with ids, in the shape in which the API lists them."""
+    items = [{"role": "user", "content": given}] if isinstance(given, str) else given
+    return [_kept(item, answer_id, index) for index, item in enumerate(items)]
+
+
+def items_that_left(messages: list[dict[str, Any]], custom_tools: frozenset[str]) -> list[Item]:
+    """Messages of a chat as input items: for a chat in which something was put in place of what came."""
+    return [item for message in messages for item in _items(message, custom_tools)]
+
+
+def as_left(response: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
+    """A response that repeats nothing of its request but what stands in the chat that left."""
+    made = dict(response)
+    if made.get("instructions"):
+        made["instructions"] = body["messages"][0]["content"]
+    named = {each["function"]["name"]: each["function"] for each in body.get("tools") or ()}
+    made["tools"] = [_tool_that_left(tool, named) for tool in made["tools"] if tool.get("name") in named]
+    schema = (body.get("response_format") or {}).get("json_schema")
+    if schema:
+        made["text"] = {**made["text"], "format": {"type": "json_schema", **schema}}
+    return made | {name: body.get(name) for name in ("user", "safety_identifier", "prompt_cache_key")}
+
+
+def _tool_that_left(tool: Item, named: dict[str, Item]) -> Item:
+    left = named[tool["name"]]
+    made: Item = {"type": tool["type"], "name": tool["name"], "description": left.get("description")}
+    if tool["type"] == "function":
+        made |= {"parameters": left.get("parameters"), "strict": tool["strict"]}
+    return made
+
+
+def _with_carried(item: Item, carried: dict[str, str]) -> list[Item]:
+    sealed = carried.get(item["id"])
+    if sealed is None:
+        return [item]
+    if item["type"] == "reasoning":
+        return [{**item, "encrypted_content": sealed}]
+    return [{"type": "reasoning", "summary": [], "encrypted_content": sealed}, item]
+
+
+def _kept(item: Item, answer_id: str, index: int) -> Item:
+    kind = item.get("type") or "message"
+    made: Item = {**item, "type": kind}
+    if not (isinstance(item.get("id"), str) and item["id"]):
+        made["id"] = f"{_PREFIXES.get(kind, 'item')}_{answer_id}i{index:02x}"
+    if kind == "message":
+        is_answer = item.get("role") == "assistant"
+        content = item.get("content")
+        parts = [{"type": "input_text", "text": content}] if isinstance(content, str) else content or []
+        made["content"] = [_part(part, is_answer=is_answer) for part in parts]
+    if kind in _PREFIXES and kind not in _WITHOUT_STATUS and not made.get("status"):
+        made["status"] = "completed"
+    return made
+
+
+def _part(part: Item, *, is_answer: bool) -> Item:
+    kind = part.get("type")
+    if kind in ("input_text", "output_text", "text"):
+        said = {"type": "output_text" if is_answer else "input_text", "text": part["text"]}
+        return said | ({"annotations": part.get("annotations") or []} if is_answer else {})
+    return {"detail": "auto", **part} if kind == "input_image" else part
+
+
+def _items(message: dict[str, Any], custom_tools: frozenset[str]) -> list[Item]:
+    role: str = message["role"]
+    content: Any = message.get("content")
+    if role == "tool":
+        output = content if isinstance(content, str) else list(map(_input_part, content))
+        return [{"type": "function_call_output", "call_id": message["tool_call_id"], "output": output}]
+    if role != "assistant":
+        parts = content if isinstance(content, str) else list(map(_input_part, content))
+        return [{"type": "message", "role": role, "content": parts}]
+    return [item for piece in in_order(message) for item in _said(piece, custom_tools)]
+
+
+def _said(message: dict[str, Any], custom_tools: frozenset[str]) -> list[Item]:
+    """A message of the assistant, or a piece of it."""
+    items: list[Item] = []
+    content = message.get("content")
+    calls = message.get("tool_calls") or []
+    extras = {call["id"]: call["extra_content"] for call in calls if "extra_content" in call}
+    thought = message.get("reasoning_content")
+    details = [
+        *(message.get("reasoning_details") or ()),
+        *([{"type": "reasoning.text", "text": thought}] if thought else ()),
+    ]
+    if sealed := pack(details, extras):
+        items.append({"type": "reasoning", "summary": [], "encrypted_content": sealed})
+    parts = [{"type": "output_text", "text": content}] if content else []
+    if message.get("refusal"):
+        parts.append({"type": "refusal", "refusal": message["refusal"]})
+    if parts:
+        items.append({"type": "message", "role": "assistant", "content": parts})
+    return items + [_call(call, custom_tools) for call in calls]
+
+
+def _call(call: dict[str, Any], custom_tools: frozenset[str]) -> Item:
+    name, arguments = call["function"]["name"], call["function"]["arguments"]
+    made = {"call_id": call["id"], "name": name}
+    if name not in custom_tools:
+        return {"type": "function_call", **made, "arguments": arguments}
+    try:
+        given = read_json(arguments.encode("utf-8", "surrogatepass"))[CUSTOM_FIELD]
+    except (ValueError, KeyError, TypeError):
+        given = arguments
+    return {"type": "custom_tool_call", **made, "input": given}
+
+
+def _input_part(part: dict[str, Any]) -> Item:
+    kind = part["type"]
+    if kind == "text":
+        return {"type": "input_text", "text": part["text"]}
+    if kind == "image_url":
+        image = part["image_url"]
+        return {"type": "input_image", "image_url": image["url"], "detail": image.get("detail", "auto")}
+    if kind == "file":
+        file = part["file"]
+        where = "file_data" if file["file_data"][:5].lower() == "data:" else "file_url"
+        return {"type": "input_file", where: file["file_data"], "filename": file["filename"]}
+    return part

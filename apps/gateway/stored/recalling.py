@@ -1,0 +1,129 @@
+"""What a request wants of stored responses: whether it is to be stored itself, and what it goes on from."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from django.conf import settings
+
+from apps.gateway.dialects.responses.history import holder_of, is_reference, items_of, referred
+from apps.gateway.errors import (
+    BAD_REQUEST,
+    BODY_TOO_LARGE,
+    PREVIOUS_NOT_FOUND,
+    STORAGE_FORBIDDEN,
+    GatewayError,
+    bad_field,
+)
+from apps.gateway.kept.permission import forbids_keeping
+from apps.gateway.stored.room import ResponseRoom, owner_of
+from apps.keys.contracts import KeyGrant
+from apps.responses.contracts import ChainTooLong
+
+MAX_REFERENCES: Final = 100
+"""Responses that the references of one request may lead to."""
+_PREVIOUS: Final = "previous_response_id"
+
+
+@dataclass(slots=True)
+class Recalled:
+    """What became of it. With an empty `chain_id` the answer begins a conversation of its own."""
+
+    is_stored: bool
+    chain_id: str = ""
+    previous_id: str = ""
+    earlier: int = 0
+    """So many items were put before the input."""
+    pinned: tuple[str, str] | None = None
+
+
+async def recall(told: dict[str, Any], grant: KeyGrant, room: ResponseRoom, *, size: int) -> Recalled:
+    """Put what the request goes on from before its input. The database is asked only where there is something.
+
+    Raises GatewayError (400) for what is not there, may not be stored, or is too large for it; Unavailable."""
+    recalled = Recalled(_is_stored(told, grant, size))
+    given = told.get("input")
+    previous_id = told.get(_PREVIOUS)
+    items: list[Any] = given if type(given) is list else []
+    references = list(filter(is_reference, items))
+    if previous_id is None and not references:
+        return recalled
+    if _forbids_storage(grant, told):
+        raise _forbidden(_PREVIOUS if previous_id is not None else "input")
+    if references:
+        told["input"] = await _resolved(items, references, grant, room)
+    if previous_id is not None:
+        await _go_on(told, recalled, grant, room)
+    return recalled
+
+
+def _is_stored(told: dict[str, Any], grant: KeyGrant, size: int) -> bool:
+    """Whether the answer is to be stored. Who needs that gets an error where it cannot be, before anybody is asked."""
+    wanted = told.get("store")
+    if wanted is False:
+        return False
+    if _forbids_storage(grant, told):
+        if wanted:
+            raise _forbidden("store")
+        return False
+    if size <= settings.RESPONSES_MAX_BYTES:
+        return True
+    if wanted or told.get(_PREVIOUS) is not None:
+        most = f"{settings.RESPONSES_MAX_BYTES / (1 << 20):g} MB"
+        message = f"A request whose answer is stored may have {most}: send this one with store set to false."
+        raise GatewayError(BODY_TOO_LARGE, message, param="store")
+    return False
+
+
+def _forbids_storage(grant: KeyGrant, told: dict[str, Any]) -> bool:
+    data = None if grant.policy is None else grant.policy.data
+    return not settings.RESPONSES_DAYS or forbids_keeping(grant, told) or (data is not None and data.forbids_storage)
+
+
+def _forbidden(param: str) -> GatewayError:
+    if not settings.RESPONSES_DAYS:
+        message = "This installation stores no responses: send the whole input, with store set to false."
+    else:
+        message = (
+            "Your organization, or the provider field of the request, does not let responses be stored here:"
+            " send the whole input, with store set to false."
+        )
+    return GatewayError(STORAGE_FORBIDDEN, message, param=param)
+
+
+async def _resolved(given: list[Any], references: list[Any], grant: KeyGrant, room: ResponseRoom) -> list[Any]:
+    """The input with the items themselves where they were only named. What is not found stays, and is refused."""
+    holders = {holder for item in references if (holder := holder_of(item.get("id"))) is not None}
+    if len(holders) > MAX_REFERENCES:
+        raise bad_field("input", f"Items of more than {MAX_REFERENCES} responses are referred to.")
+    turns = await room.find(owner_of(grant), sorted(holders)) if holders else {}
+    made: list[Any] = []
+    for item in given:
+        turn = turns.get(holder_of(item.get("id")) or "") if is_reference(item) else None
+        made += (referred(item["id"], turn) if turn is not None else []) or [item]
+    return made
+
+
+async def _go_on(told: dict[str, Any], recalled: Recalled, grant: KeyGrant, room: ResponseRoom) -> None:
+    previous_id = told[_PREVIOUS]
+    try:
+        chain = await room.chain(owner_of(grant), previous_id)
+    except ChainTooLong:
+        message = "The conversation is too long to go on from: begin another one with what matters of it."
+        raise GatewayError(BAD_REQUEST, message, param=_PREVIOUS) from None
+    if not chain.is_whole:
+        message = f"There is no stored response '{previous_id[:100]}' to go on from."
+        if chain.turns:
+            message = f"A response before '{previous_id[:100]}' is deleted, so nothing can go on from it."
+        raise GatewayError(PREVIOUS_NOT_FOUND, message, param=_PREVIOUS)
+    last = chain.turns[-1]
+    if last.response["status"] == "failed":
+        message = "The response failed: go on from the one before it, or send the whole input."
+        raise GatewayError(BAD_REQUEST, message, param=_PREVIOUS)
+    given = told.get("input")
+    if not given or type(given) not in (str, list):
+        return  # it is refused for that
+    now = [{"role": "user", "content": given}] if type(given) is str else given
+    earlier = items_of(chain.turns)
+    told["input"] = [*earlier, *now]
+    recalled.chain_id, recalled.previous_id = chain.chain_id, previous_id
+    recalled.earlier, recalled.pinned = len(earlier), last.route

@@ -1,0 +1,139 @@
+"""Stored responses in PostgreSQL, for one worker. All that takes long, or waits, is done in threads."""
+
+import asyncio
+import logging
+import re
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from django.conf import settings
+
+from apps.core.errors import ConfigurationError, Unavailable
+from apps.gateway.dialects.responses.history import Turn, read_turn
+from apps.gateway.server.bridge import LastingBridge
+from apps.keys.contracts import KeyGrant
+from apps.responses import keeping
+from apps.responses.contracts import OpenedResponse, ResponseOwner
+from apps.responses.forgetting import evict
+
+MAX_CHAIN_BYTES: Final = 20 << 20
+"""Of a conversation with its media, as of a body: one that is larger could not be sent whole either."""
+LOOKS_PER_ROOM: Final = 16
+"""An organization's room is looked after whenever this worker has filled a sixteenth of it."""
+MAX_OWNERS: Final = 10_000
+"""Organizations whose writing is counted; beyond that counting begins anew."""
+_ID: Final = re.compile(r"resp_[0-9a-f]{32}")
+log = logging.getLogger(__name__)
+
+
+class ResponseRoom:
+    """Finds and keeps stored responses."""
+
+    def __init__(self) -> None:
+        self._bridge = LastingBridge()
+        self._written: Counter[str] = Counter()
+        self._evictions: set[asyncio.Task[None]] = set()
+
+    async def find(self, owner: ResponseOwner, ids: list[str]) -> dict[str, Turn]:
+        """Those of these responses that are the owner's. Raises Unavailable."""
+        possible = list(filter(_ID.fullmatch, ids))  # others are in no database, and some cannot even be asked for
+        return await self._bridge.run(partial(_find, owner, possible)) if possible else {}
+
+    async def chain(self, owner: ResponseOwner, response_id: str) -> "ReadChain":
+        """A response and what it goes on from. Raises Unavailable, ChainTooLong."""
+        if not _ID.fullmatch(response_id):
+            return ReadChain("", [], is_whole=False)
+        return await self._bridge.run(partial(_chain, owner, response_id))
+
+    async def keep(
+        self, owner: ResponseOwner, response_id: str, make: Callable[[], Turn], *, chain_id: str, previous_id: str
+    ) -> bool:
+        """Store a response; whether it is on disk now. Nobody loses an answer because it is not."""
+        write = partial(_keep, owner, response_id, make, chain_id=chain_id, previous_id=previous_id)
+        try:
+            written = await self._bridge.run(write)
+        except Unavailable as error:
+            log.warning("a response was not stored: %s", error, extra={"response_id": response_id})
+            return False
+        except Exception:  # process edge: an answer that is paid for is given, whatever goes wrong with storing it
+            log.exception("bug while storing a response", extra={"response_id": response_id})
+            return False
+        self._look_after(owner.organization_id, written)
+        return True
+
+    async def delete(self, owner: ResponseOwner, response_id: str) -> bool:
+        """Delete a response; whether there was one. Raises Unavailable."""
+        is_possible = _ID.fullmatch(response_id) is not None
+        return is_possible and await self._bridge.run(partial(keeping.delete, owner, response_id))
+
+    def close(self) -> None:
+        """No more calls."""
+        for task in self._evictions:
+            task.cancel()
+        self._bridge.close()
+
+    def _look_after(self, organization_id: str, written: int) -> None:
+        """See that an organization stays within its room. The periodic task does so too, but a flood is faster."""
+        if len(self._written) >= MAX_OWNERS:
+            self._written.clear()
+        self._written[organization_id] += written
+        if self._written[organization_id] * LOOKS_PER_ROOM < settings.RESPONSES_ORGANIZATION_BYTES:
+            return
+        del self._written[organization_id]
+        task = asyncio.create_task(self._evict(organization_id), name="evict stored responses")
+        self._evictions.add(task)
+        task.add_done_callback(self._evictions.discard)
+
+    async def _evict(self, organization_id: str) -> None:
+        try:
+            await self._bridge.run(partial(evict, organization_id, settings.RESPONSES_ORGANIZATION_BYTES))
+        except Unavailable as error:
+            log.warning("stored responses could not be looked after: %s", error)
+
+
+class ReadChain:
+    """The turns of a conversation, the oldest first."""
+
+    def __init__(self, chain_id: str, turns: list[Turn], *, is_whole: bool) -> None:
+        self.chain_id = chain_id
+        self.turns = turns
+        self.is_whole = is_whole
+        """False where a turn in between is gone: what is left cannot be gone on from."""
+
+
+def owner_of(grant: KeyGrant) -> ResponseOwner:
+    """Whose responses a key stores and finds: those of its project, on its side."""
+    return ResponseOwner(grant.organization_id, grant.project_id, grant.sandbox)
+
+
+def _find(owner: ResponseOwner, ids: list[str]) -> dict[str, Turn]:
+    try:
+        found = keeping.find(owner, ids, ring=settings.ENCRYPTION_KEYS)
+    except ConfigurationError as error:
+        log.error("a stored response cannot be opened: %s", error)
+        return {}
+    return {name: read_turn(response.content) for name, response in found.items()}
+
+
+def _chain(owner: ResponseOwner, response_id: str) -> ReadChain:
+    try:
+        found, is_whole = keeping.read_chain(
+            owner, response_id, most_bytes=MAX_CHAIN_BYTES, ring=settings.ENCRYPTION_KEYS
+        )
+    except ConfigurationError as error:
+        log.error("a stored response cannot be opened: %s", error)
+        found, is_whole = [], False
+    chain_id = found[0].chain_id if found else ""
+    return ReadChain(chain_id, [read_turn(response.content) for response in found], is_whole=is_whole)
+
+
+def _keep(owner: ResponseOwner, response_id: str, make: Callable[[], Turn], *, chain_id: str, previous_id: str) -> int:
+    return keeping.keep(
+        owner,
+        OpenedResponse(response_id, chain_id, make().written()),
+        previous_id=previous_id,
+        days=settings.RESPONSES_DAYS,
+        ring=settings.ENCRYPTION_KEYS,
+    )

@@ -1,0 +1,49 @@
+"""Storing the answer of one request: after it is whole and billed, before its client is told that it is over."""
+
+from functools import partial
+from typing import Any
+
+from apps.gateway.dialects.responses.answer import response_id
+from apps.gateway.dialects.responses.history import Turn, as_left, items_that_left, kept_input
+from apps.gateway.dialects.responses.request import ResponsesRequest
+from apps.gateway.dispatch import Exchange
+from apps.gateway.stored.recalling import Recalled
+from apps.gateway.stored.room import ResponseRoom, owner_of
+from apps.usage.contracts import RESPONSE_CACHE
+
+
+class Storing:
+    """Made for a request that is to be stored."""
+
+    def __init__(self, room: ResponseRoom, asked: ResponsesRequest, recalled: Recalled) -> None:
+        self._room = room
+        self._asked = asked
+        self._recalled = recalled
+
+    async def keep(self, exchange: Exchange, answer: dict[str, Any], carried: dict[str, str]) -> bool:
+        """Store the answer, with what its vendor wants back; whether the next request can go on from it."""
+        admission, recalled = exchange.admission, self._recalled
+        target = exchange.target
+        is_cached = target.provider == RESPONSE_CACHE
+        route = recalled.pinned if is_cached else (target.provider, target.upstream_model)
+        name = response_id(admission.request_id)
+        return await self._room.keep(
+            owner_of(admission.grant),
+            name,
+            partial(_turn, self._asked, answer, carried, route),
+            chain_id=recalled.chain_id or name,
+            previous_id=recalled.previous_id,
+        )
+
+
+def _turn(
+    asked: ResponsesRequest, answer: dict[str, Any], carried: dict[str, str], route: tuple[str, str] | None
+) -> Turn:
+    """What is stored: what left, where that is not what came."""
+    given: Any = asked.told["input"]
+    if asked.is_redacted:
+        answer = as_left(answer, asked.body)
+        given = items_that_left(asked.body["messages"][asked.earlier_messages :], asked.custom_tools)
+    elif asked.earlier:
+        given = given[asked.earlier :]
+    return Turn(answer, kept_input(given, answer["id"].partition("_")[2]), carried, route)

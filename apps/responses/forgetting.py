@@ -1,0 +1,86 @@
+"""Stored responses that go: when their time is over, when an organization has too many, or when it wants that."""
+
+from typing import Final, NamedTuple
+
+from django.db import connection, transaction
+from django.db.models import Count, Sum
+
+from apps.responses.models import ResponseChain, StoredResponse
+
+BATCH: Final = 200
+"""Conversations that are deleted in one transaction, so that none takes long."""
+MAX_BATCHES: Final = 500
+"""Of one pass; the next one goes on."""
+_EXPIRED: Final = """
+SELECT id FROM responses_responsechain WHERE expires_at <= now()
+ORDER BY expires_at LIMIT %s FOR UPDATE SKIP LOCKED
+"""
+_BEYOND: Final = """
+SELECT chain.id FROM responses_responsechain chain JOIN (
+    SELECT id, sum(bytes) OVER (ORDER BY expires_at DESC, id DESC) AS so_far
+    FROM responses_responsechain WHERE organization_id = %s
+) ranked ON ranked.id = chain.id
+WHERE so_far > %s ORDER BY expires_at LIMIT %s FOR UPDATE OF chain SKIP LOCKED
+"""
+
+
+class Kept(NamedTuple):
+    """How much an organization has stored."""
+
+    responses: int
+    bytes: int
+
+
+def purge_expired() -> int:
+    """Delete conversations whose time is over, a bounded number of them; how many. Raises django.db.Error."""
+    return _in_batches(_EXPIRED, ())
+
+
+def evict(organization_id: str, most_bytes: int) -> int:
+    """Delete the conversations that rested longest until no more than `most_bytes` of the organization's are left; how
+    many. Raises django.db.Error."""
+    return _in_batches(_BEYOND, (organization_id, most_bytes))
+
+
+def evict_all(most_bytes: int) -> int:
+    """The same for every organization that has more."""
+    larger = (
+        ResponseChain.objects.order_by()
+        .values("organization_id")
+        .annotate(total=Sum("bytes"))
+        .filter(total__gt=most_bytes)
+        .values_list("organization_id", flat=True)
+    )
+    return sum(evict(organization_id, most_bytes) for organization_id in larger)
+
+
+def erase(organization_id: str) -> int:
+    """Delete all that an organization has stored, at once; how many responses. Raises django.db.Error."""
+    chains = ResponseChain.objects.for_organization(organization_id)
+    with transaction.atomic():
+        responses = StoredResponse.objects.filter(chain__in=chains)
+        count = int(responses._raw_delete(responses.db))  # the web may not read what is in them
+        chains._raw_delete(chains.db)
+    return count
+
+
+def kept_by(organization_id: str) -> Kept:
+    """How much an organization has stored that can still be read or waits to be deleted."""
+    chains = ResponseChain.objects.for_organization(organization_id)
+    total = chains.aggregate(total=Sum("bytes"))["total"] or 0
+    count = StoredResponse.objects.filter(chain__in=chains).aggregate(count=Count("id"))["count"]
+    return Kept(count, total)
+
+
+def _in_batches(which: str, values: tuple[str | int, ...]) -> int:
+    total = 0
+    for _ in range(MAX_BATCHES):
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute(which, (*values, BATCH))
+            ids = [row[0] for row in cursor.fetchall()]
+            cursor.execute("DELETE FROM responses_storedresponse WHERE chain_id = ANY(%s)", (ids,))
+            cursor.execute("DELETE FROM responses_responsechain WHERE id = ANY(%s)", (ids,))
+        total += len(ids)
+        if len(ids) < BATCH:
+            break
+    return total

@@ -1,0 +1,347 @@
+"""Stored responses: kept before their end is told, gone on from anywhere, found by nobody else."""
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import httpx
+import msgspec
+import orjson
+import pytest
+import pytest_asyncio
+from django.conf import LazySettings
+from openai import AsyncOpenAI
+from openai.types.responses import Response, ResponseItemList
+from pydantic import TypeAdapter
+
+from apps.accounts.models import Organization, Project
+from apps.gateway.dialects.responses.items import Conversation
+from apps.gateway.dialects.thoughts import CLAUDE
+from apps.gateway.stored.room import ResponseRoom, owner_of
+from apps.policies.contracts import Policy
+from apps.policies.data_rules import DataRules
+from apps.responses.models import ResponseChain, StoredResponse
+from apps.usage.contracts import Outcome
+from tests.gateway.conftest import Bench, Call
+from tests.gateway.test_money import short_connections
+from tests.policies.rules import personal, policy
+from tests.upstream.conftest import upstream
+from tests.upstream.scripted import PUBLIC_MODEL, ScriptedUpstream, sse
+
+__all__ = ["short_connections", "upstream"]
+pytestmark = [pytest.mark.asyncio, pytest.mark.django_db(transaction=True)]
+PATH = "/api/v1/responses"
+WEATHER: Any = {"type": "function", "name": "weather", "parameters": {"type": "object", "properties": {}}}
+SIGNED = {"type": "reasoning.text", "text": "hm", "signature": "proof", "format": CLAUDE, "index": 0}
+MAIL = "ann@example.com"
+
+
+@pytest.fixture
+def owners(short_connections: None, transactional_db: None) -> None:
+    """The rows behind the key of the bench, another project of its organization, and another organization."""
+    for organization, projects in (("org_1", ("proj_1", "proj_2")), ("org_2", ("proj_3",))):
+        row = Organization.objects.create(id=organization, name=organization, slug=organization.replace("_", "-"))
+        for project in projects:
+            Project.objects.create(id=project, organization=row, name=project, slug=project.replace("_", "-"))
+
+
+@pytest_asyncio.fixture
+async def kept(owners: None, bench: Bench) -> AsyncIterator[Bench]:
+    for name in ("echo", "tools", "fault-cut-2"):
+        bench.offer(f"sandbox-{name}")
+    yield bench
+
+
+async def ask(bench: Bench, given: Any = "one two three", model: str = "sandbox-echo", **fields: Any) -> Call:
+    headers = fields.pop("headers", {})
+    key = {"authorization": f"Bearer {bench.key}"}
+    return await bench.call(PATH, {"model": model, "input": given, **fields}, headers=key | headers)
+
+
+def events(call: Call) -> list[Any]:
+    return [orjson.loads(block.partition(b"data: ")[2]) for block in call.body.split(b"\n\n")[:-1]]
+
+
+async def stored(bench: Bench, work: Callable[[], Any]) -> Any:
+    return await bench.runtime.bridge.read(work)
+
+
+def error(call: Call) -> tuple[int, str, str | None]:
+    return call.status, call.json["error"]["code"], call.json["error"]["param"]
+
+
+async def test_openais_sdk_goes_on_from_stored_responses(kept: Bench) -> None:
+    transport = httpx.ASGITransport(app=kept.app)  # type: ignore[arg-type]  # its scope is a plain dict
+    async with httpx.AsyncClient(transport=transport) as http:
+        client = AsyncOpenAI(base_url="http://crun/api/v1", api_key=kept.key, http_client=http, max_retries=0)
+        first = await client.responses.create(
+            model="sandbox-tools", input="weather?", instructions="Be brief.", tools=[WEATHER], metadata={"a": "b"}
+        )
+        (call,) = first.output
+        assert call.type == "function_call" and first.store is True
+        kept.runtime.stored.close()
+        kept.runtime.stored = ResponseRoom()  # as on another worker: nothing is remembered
+        second = await client.responses.create(
+            model="sandbox-tools",
+            previous_response_id=first.id,
+            tools=[WEATHER],
+            input=[{"type": "function_call_output", "call_id": call.call_id, "output": "sunny"}],
+        )
+        assert second.output_text == 'The tool answered: "sunny"' and second.instructions is None
+        async with client.responses.stream(
+            model="sandbox-echo", previous_response_id=second.id, input="and now?"
+        ) as stream:
+            third = await stream.get_final_response()
+        assert (third.output_text, third.previous_response_id, third.store) == ("and now?", second.id, True)
+
+        again = await client.responses.retrieve(first.id, include=["reasoning.encrypted_content"])
+        assert again.model_dump() == first.model_dump()
+        page = await client.responses.input_items.list(third.id, limit=2)
+        assert [item.type for item in page.data] == ["message", "message"]
+        listed = [item async for item in client.responses.input_items.list(third.id, limit=2, order="asc")]
+        assert [item.type for item in listed] == [
+            "message", "function_call", "function_call_output", "message", "message",
+        ]  # fmt: skip
+        assert len({item.id for item in listed}) == 5
+        named = await client.responses.create(
+            model="sandbox-echo", input=[{"type": "item_reference", "id": str(listed[-1].id)}]
+        )
+        assert named.output_text == "and now?"
+        await client.responses.delete(second.id)
+
+    gone = await kept.call(f"{PATH}/{second.id}")
+    assert error(gone) == (404, "response_not_found", None)
+    assert (await kept.call(f"{PATH}/{third.id}")).json["output_text"] == "and now?"
+    assert error(await ask(kept, previous_response_id=third.id)) == (
+        400, "previous_response_not_found", "previous_response_id",
+    )  # fmt: skip
+    left = await kept.call(f"{PATH}/{third.id}/input_items")
+    assert [item["role"] for item in left.json["data"]] == ["user"]
+
+
+async def test_what_is_listed_and_given_again_has_the_published_shapes(kept: Bench) -> None:
+    given = [
+        {"role": "developer", "content": "Be brief."},
+        {"role": "user", "content": [{"type": "input_text", "text": "one"}]},
+        {"role": "assistant", "content": "two"},
+        {"type": "function_call", "call_id": "c", "name": "weather", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "c", "output": "sunny"},
+        {"role": "user", "content": "one two three"},
+    ]
+    call = await ask(kept, given)
+    name = call.json["id"]
+    TypeAdapter(Response).validate_python((await kept.call(f"{PATH}/{name}")).json, strict=True)
+    page = (await kept.call(f"{PATH}/{name}/input_items", query="order=asc")).json
+    TypeAdapter(ResponseItemList).validate_python(page, strict=True)
+    assert (page["has_more"], page["first_id"], page["last_id"]) == (
+        False, page["data"][0]["id"], page["data"][-1]["id"],
+    )  # fmt: skip
+    rest = await kept.call(f"{PATH}/{name}/input_items", query=f"order=asc&limit=1&after={page['data'][3]['id']}")
+    assert rest.json["data"] == [page["data"][4]] and rest.json["has_more"] is True
+    for odd in ("resp_%00", "resp_" + "x" * 32, "a" * 300):
+        assert (await kept.call(f"{PATH}/{odd}")).status == (await kept.call(f"{PATH}/{odd}/input_items")).status == 404
+    for query in ("limit=0", "limit=101", "limit=x", "order=up", "after=msg_no"):
+        assert (await kept.call(f"{PATH}/{name}/input_items", query=query)).status == 400
+    assert (await kept.call(f"{PATH}/{name}", query="stream=true")).json["error"]["param"] == "stream"
+    assert (await kept.call(f"{PATH}/{name}/cancel", {})).status == 400
+    assert error(await kept.call(f"{PATH}/resp_no/cancel", {})) == (404, "response_not_found", None)
+
+
+async def test_nobody_else_finds_it_and_cannot_tell_that_it_is_there(kept: Bench) -> None:
+    mine = (await ask(kept)).json
+    name, item = mine["id"], mine["output"][0]["id"]
+    owner = kept.grant
+    others = (
+        {"organization_id": "org_2", "project_id": "proj_3"},
+        {"project_id": "proj_2"},
+        {"sandbox": True},
+    )
+    for other in others:
+        kept.limit(**other)
+        for method, path in (
+            ("GET", name),
+            ("DELETE", name),
+            ("GET", f"{name}/input_items"),
+            ("POST", f"{name}/cancel"),
+        ):
+            call = await kept.call(f"{PATH}/{path}", method=method)
+            unknown = await kept.call(f"{PATH}/{path.replace(name, 'resp_' + '0' * 32)}", method=method)
+            assert call.status == unknown.status == 404
+            assert call.body == unknown.body.replace(b"0" * 32, name[5:].encode())
+        assert error(await ask(kept, previous_response_id=name))[1] == "previous_response_not_found"
+        assert error(await ask(kept, [{"type": "item_reference", "id": item}]))[2] == "input[0]"
+        kept.limit(**{field: getattr(owner, field) for field in other})
+    assert (await kept.call(f"{PATH}/{name}")).json == mine
+
+    # Nor is a row readable that came to another owner by whatever way: what is in it is bound to its own.
+    await stored(kept, lambda: ResponseChain.objects.update(organization_id="org_2", project_id="proj_3"))
+    kept.limit(**others[0])
+    assert (await kept.call(f"{PATH}/{name}")).status == 404
+    sealed = await stored(kept, lambda: bytes(StoredResponse.objects.get().sealed))
+    assert b"one two" not in sealed
+    kept.limit(revoked_at=1.0)
+    assert (await kept.call(f"{PATH}/{name}")).status == 401
+
+
+async def test_who_does_not_want_it_stored_pays_nothing_for_it(kept: Bench) -> None:
+    for stream in (False, True):
+        call = await ask(kept, store=False, stream=stream)
+        assert call.status == 200 and b'"store":false' in call.body and b'"store":true' not in call.body
+    assert await stored(kept, ResponseChain.objects.count) == 0
+    assert not kept.runtime.stored._bridge._threads._threads
+
+
+@pytest.mark.parametrize(
+    ("rules", "fields", "days"),
+    [
+        (DataRules(forbids_storage=True), {}, 30),
+        (DataRules(requires_zero_retention=True), {}, 30),
+        (None, {"provider": {"zdr": True}}, 30),
+        (None, {}, 0),
+    ],
+)
+async def test_storage_can_be_forbidden(
+    kept: Bench, settings: LazySettings, rules: DataRules | None, fields: Any, days: int
+) -> None:
+    earlier = (await ask(kept)).json["id"]
+    zero = msgspec.structs.replace(kept.target("sandbox-echo"), zero_retention=True)
+    kept.models["sandbox-echo"] = msgspec.structs.replace(kept.models["sandbox-echo"], targets=(zero,))
+    kept.runtime.catalog.snapshot = msgspec.structs.replace(
+        kept.runtime.catalog.snapshot, models={**kept.runtime.catalog.snapshot.models, **kept.models}
+    )
+    settings.RESPONSES_DAYS = days
+    if rules is not None:
+        kept.limit(policy=Policy(data=rules))
+    call = await ask(kept, **fields)
+    assert (call.status, call.json["store"]) == (200, False)
+    assert error(await ask(kept, store=True, **fields)) == (400, "storage_forbidden", "store")
+    for store in (None, False):
+        refused = await ask(kept, previous_response_id=earlier, store=store, **fields)
+        assert error(refused) == (400, "storage_forbidden", "previous_response_id")
+    reference = await ask(kept, [{"type": "item_reference", "id": "msg_1"}], **fields)
+    assert error(reference) == (400, "storage_forbidden", "input")
+    assert await stored(kept, StoredResponse.objects.count) == 1
+    assert len(kept.truth()) == 2  # nobody was asked, and paid, for what was refused
+
+
+async def test_what_is_too_large_to_be_stored_is_refused_before_anybody_is_asked(
+    kept: Bench, settings: LazySettings
+) -> None:
+    first = (await ask(kept)).json["id"]
+    settings.RESPONSES_MAX_BYTES = 40
+    assert (await ask(kept)).json["store"] is False
+    for fields in ({"store": True}, {"previous_response_id": first}):
+        assert error(await ask(kept, **fields)) == (413, "request_too_large", "store")
+    assert len(kept.truth()) == 2
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_that_cannot_be_stored_is_given_and_billed_and_says_so(kept: Bench, stream: bool) -> None:
+    kept.limit(project_id="proj_of_nobody")  # so PostgreSQL refuses the row
+    call = await ask(kept, stream=stream)
+    end = kept.record(call)
+    assert (end.outcome, end.cost_nanos > 0) == (Outcome.COMPLETED, True)
+    told = events(call)[-1]["response"] if stream else call.json
+    assert (told["status"], told["output_text"], told["store"]) == ("completed", "one two three", False)
+    if stream:
+        numbers = [event["sequence_number"] for event in events(call)]
+        assert numbers == list(range(len(numbers))) and events(call)[-1]["type"] == "response.completed"
+    kept.limit(project_id="proj_1")
+    assert (await kept.call(f"{PATH}/{told['id']}")).status == 404
+
+
+async def test_a_response_that_failed_is_stored_and_one_whose_client_left_is_not(kept: Bench) -> None:
+    broken = await ask(kept, model="sandbox-fault-cut-2", stream=True)
+    failed = events(broken)[-1]
+    assert (failed["type"], failed["response"]["store"]) == ("response.failed", True)
+    name = failed["response"]["id"]
+    assert (await kept.call(f"{PATH}/{name}")).json == failed["response"]
+    assert error(await ask(kept, previous_response_id=name)) == (400, None, "previous_response_id")
+
+    body = {"model": "sandbox-echo", "input": "one two three", "stream": True, "sandbox": {"chunk_delay_ms": 200}}
+    left = kept.start(PATH, body)
+    await left.until(lambda call: b"output_text.delta" in call.body)
+    left.leave()
+    assert left.task is not None
+    await left.task
+    assert kept.record(left).outcome is Outcome.CANCELLED
+    assert await stored(kept, StoredResponse.objects.count) == 1
+
+
+async def test_what_vendors_want_back_goes_back_though_nobody_asked_for_it(
+    kept: Bench, upstream: ScriptedUpstream
+) -> None:
+    target = upstream.offer(kept, "openai")
+    call = {"id": "c1", "index": 0, "type": "function", "function": {"name": "weather", "arguments": "{}"}}
+    signed = {"google": {"thought_signature": "seal"}}
+    delta = {"reasoning_details": [SIGNED], "tool_calls": [{**call, "extra_content": signed}]}
+    chunk = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+    usage = {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4}
+    ended = {"index": 0, "delta": {}, "finish_reason": "tool_calls"}
+    pieces = ({**chunk, "choices": [{"index": 0, "delta": delta}]}, {**chunk, "choices": [ended], "usage": usage})
+    upstream.answer(*sse(*pieces, "[DONE]"))
+    first = await ask(kept, "weather?", PUBLIC_MODEL, tools=[WEATHER], stream=True)
+    assert b"proof" not in first.body and b"encrypted_content" not in first.body
+    name = events(first)[-1]["response"]["id"]
+    (turn,) = (await kept.runtime.stored.chain(owner_of(kept.grant), name)).turns
+    assert turn.route == (target.provider, target.upstream_model)
+    assert [item["type"] for item in turn.output] == ["reasoning", "reasoning", "function_call"]
+    output = {"type": "function_call_output", "call_id": "c1", "output": "sunny"}
+    await ask(kept, [output], PUBLIC_MODEL, tools=[WEATHER], stream=True, previous_response_id=name)
+    sent = upstream.requests[-1].json["messages"]
+    assert [message["role"] for message in sent] == ["user", "assistant", "tool"]
+    conversation = Conversation([])
+    for item in turn.output:
+        conversation.add(item, "input")
+    (message,) = conversation.end()
+    assert message["reasoning_details"] == [SIGNED] and message["tool_calls"][0]["extra_content"] == signed
+
+
+async def test_what_is_stored_is_what_left(kept: Bench, upstream: ScriptedUpstream) -> None:
+    kept.limit(policy=policy(personal("email", direction="input")))
+    upstream.offer(kept, "openai")
+    message = {"role": "assistant", "content": "yes"}
+    upstream.answer(
+        orjson.dumps({
+            "id": "x", "object": "chat.completion", "created": 1, "model": "m",
+            "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+            "usage": {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4},
+        })
+    )  # fmt: skip
+    custom = {"type": "custom", "name": "send", "description": f"as {MAIL}"}
+    given = [
+        {"role": "user", "content": [{"type": "input_text", "text": f"to {MAIL}"}]},
+        {"type": "custom_tool_call", "call_id": "c1", "name": "send", "input": f"mail {MAIL}"},
+        {"type": "custom_tool_call_output", "call_id": "c1", "output": f"sent to {MAIL}"},
+        {
+            "role": "assistant",
+            "content": [{"type": "output_text", "text": "a "}, {"type": "output_text", "text": MAIL}],
+        },
+        {"role": "user", "content": f"and {MAIL}"},
+    ]
+    fields: Any = {"instructions": f"You are {MAIL}.", "tools": [custom], "safety_identifier": MAIL}
+    first = (await ask(kept, given, PUBLIC_MODEL, **fields)).json
+    assert first["store"] is True
+    for path in (first["id"], f"{first['id']}/input_items"):
+        seen = await kept.call(f"{PATH}/{path}", query="order=asc" if "items" in path else "")
+        assert seen.status == 200 and b"example.com" not in seen.body and b"[EMAIL_1]" in seen.body
+    assert [item["type"] for item in seen.json["data"]] == [
+        "message", "custom_tool_call", "function_call_output", "message", "message",
+    ]  # fmt: skip
+    before = upstream.requests[-1].json["messages"]
+    await ask(kept, f"then {MAIL}", PUBLIC_MODEL, previous_response_id=first["id"], **fields)
+    after = upstream.requests[-1].json["messages"]
+    assert after[: len(before)] == before
+    assert after[len(before) :] == [message, {"role": "user", "content": "then [EMAIL_1]"}]
+
+
+async def test_a_repeated_request_is_stored_once_and_can_be_gone_on_from(kept: Bench) -> None:
+    headers = {"idempotency-key": "one"}
+    first, again = [await ask(kept, headers=headers) for _ in range(2)]
+    assert first.body == again.body and again.headers["x-crun-idempotent-replay"] == "true"
+    assert await stored(kept, StoredResponse.objects.count) == 1
+    cached = [await ask(kept, headers={"x-crun-cache": "on"}) for _ in range(2)]
+    assert [call.headers["x-crun-cache-status"] for call in cached] == ["MISS", "HIT"]
+    names = [call.json["id"] for call in (again, *cached)]
+    assert len(set(names)) == 3
+    for name in names:
+        assert (await ask(kept, "four", previous_response_id=name)).json["output_text"] == "four"
