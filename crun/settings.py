@@ -70,6 +70,7 @@ METRICS_TOKEN = env.str("CRUN_METRICS_TOKEN", default="")
 
 # --- the gateway: every wait has a bound ----------------------------------------------------------------------------
 PRIVATE_UPSTREAMS = private_networks(env.str("CRUN_PRIVATE_UPSTREAMS", default="on"))
+ENTRA_AUTHORITY = env.str("CRUN_ENTRA_AUTHORITY", default="").rstrip("/")
 UPSTREAM_CONNECT_TIMEOUT_S = env.float("CRUN_UPSTREAM_CONNECT_TIMEOUT_S", default=5.0)
 UPSTREAM_FIRST_BYTE_TIMEOUT_S = env.float("CRUN_UPSTREAM_FIRST_BYTE_TIMEOUT_S", default=60.0)
 UPSTREAM_IDLE_TIMEOUT_S = env.float("CRUN_UPSTREAM_IDLE_TIMEOUT_S", default=60.0)

@@ -29,7 +29,8 @@ OPTIONS: dict[str, dict[str, Option]] = {
             "v1, or a dated version such as 2024-10-21",
             "v1",
         ),
-        "auth": _one_of("api-key", "entra"),
+        "auth": _one_of("api-key", "entra", "entra-client"),
+        "cloud": _one_of("public", "us-government", "china"),
     },
     "anthropic": {
         "version": Option(re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}"), "a date such as 2023-06-01", "2023-06-01"),
@@ -44,7 +45,11 @@ OPTIONS: dict[str, dict[str, Option]] = {
         "region": Option(
             re.compile(r"[a-z]{2,4}(-[a-z]+)+-[0-9]{1,2}"), "an AWS region such as eu-central-1", required=True
         ),
-        "auth": _one_of("sigv4", "bearer"),
+        "auth": _one_of("sigv4", "bearer", "role"),
+        "role_arn": Option(
+            re.compile(r"arn:aws[a-z-]*:iam::[0-9]{12}:role/[A-Za-z0-9+=,.@_/-]{1,128}"),
+            "the ARN of a role, such as arn:aws:iam::123456789012:role/crun",
+        ),
     },
 }
 """Dialect -> its options by name. A route's `upstream_model` is what the provider calls the model: at Azure the name of

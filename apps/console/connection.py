@@ -68,11 +68,14 @@ UNTESTED = {
 
 def asked_address(provider: Provider) -> str:
     """The address that the connection test asks; "" where there is no test."""
-    return _QUESTIONS[Dialect(provider.dialect)](provider, "").address if provider.dialect in _QUESTIONS else ""
+    is_tested = provider.dialect in _QUESTIONS and not _renews(provider)
+    return _QUESTIONS[Dialect(provider.dialect)](provider, "").address if is_tested else ""
 
 
 def untested(provider: Provider) -> str:
     """What to do where there is no test; "" where there is one, or no advice."""
+    if _renews(provider):
+        return "Its credential is got when a request needs it: send a request to one of its models instead."
     return UNTESTED.get(Dialect(provider.dialect), "") if provider.dialect in Dialect else ""
 
 
@@ -81,8 +84,8 @@ def check_connection(provider: Provider) -> ConnectionReport:
 
     As in the gateway, no proxy of the environment is used. No redirect is followed: the API key goes to the
     stored host only."""
-    if provider.dialect not in _QUESTIONS:
-        headline = "There is no connection test for this dialect; nothing was sent."
+    if not asked_address(provider):
+        headline = "There is no connection test for this provider; nothing was sent."
         return ConnectionReport("warning", headline, untested(provider))
     try:
         api_key = open_credential(provider)
@@ -140,6 +143,11 @@ class Question:
     address: str
     headers: dict[str, str]
     parameters: dict[str, str] | None = None
+
+
+def _renews(provider: Provider) -> bool:
+    """Whether its credential is one that renews itself, which only gateways get."""
+    return with_defaults(provider.dialect, provider.options).get("auth") in ("entra-client", "role")
 
 
 def _base(provider: Provider) -> str:

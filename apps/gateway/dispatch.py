@@ -27,11 +27,13 @@ from apps.gateway.metering.record import Meter
 from apps.gateway.providers import PROVIDERS, upstream_request
 from apps.gateway.providers.transport import (
     MAX_ERROR_BYTES,
+    CredentialRefused,
     Transport,
     UpstreamBroken,
     UpstreamResponse,
     UpstreamUnreachable,
 )
+from apps.gateway.providers.vendor_errors import credential_refused
 from apps.gateway.routing.health import RouteHealth, Upstreams
 from apps.gateway.routing.order import in_order
 from apps.gateway.routing.own_credentials import MAX_OWN_CALLS, MAX_SHARED_CALLS, own_first, told_of_own
@@ -319,6 +321,9 @@ class _Call:
         health.begin()
         try:
             response = await self._transport.post(request, on_send=self.meter.note_sent)
+        except CredentialRefused as error:
+            health.failed()
+            raise _TryNext(_told(credential_refused(), target)) from error
         except UpstreamUnreachable as error:
             health.failed()
             raise _TryNext(GatewayError(UPSTREAM_FAILED, "The upstream cannot be reached.")) from error
@@ -339,8 +344,14 @@ class _Call:
         )
         if failure.kind in _NOT_THE_CALLERS_FAULT:
             health.failed(failure)
-            raise _TryNext(told_of_own(failure, target) if target.credential_id else failure)
+            if failure.kind is UPSTREAM_UNAUTHORIZED:
+                self._transport.refused(request)
+            raise _TryNext(_told(failure, target))
         health.answered()
         if failure.code == CONTEXT_TOO_LONG.code:
             raise _TryNext(failure, is_for_all=True)
         raise failure
+
+
+def _told(failure: GatewayError, target: Target) -> GatewayError:
+    return told_of_own(failure, target) if target.credential_id else failure

@@ -59,7 +59,9 @@ class Runtime:
         self.catalog = CatalogFeed(self.bridge)
         self.keys = KeyLookup(lambda digests: self.bridge.read(partial(read_grant, digests)), settings.KEY_PEPPERS)
         self.transport = Transport(
-            connect_timeout_s=settings.UPSTREAM_CONNECT_TIMEOUT_S, private=settings.PRIVATE_UPSTREAMS
+            connect_timeout_s=settings.UPSTREAM_CONNECT_TIMEOUT_S,
+            private=settings.PRIVATE_UPSTREAMS,
+            entra_authority=settings.ENTRA_AUTHORITY,
         )
         self.upstreams = Upstreams(secret=next(iter(settings.KEY_PEPPERS.values())))
         self.own_keys = OwnKeys()

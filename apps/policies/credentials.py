@@ -14,7 +14,7 @@ from apps.core.errors import Conflict, InvalidInput
 from apps.core.names import check_name
 from apps.policies.changing import announce_policy
 from apps.policies.models import ProviderCredential
-from apps.policies.own_credentials import SETTABLE_OPTIONS, binding
+from apps.policies.own_credentials import OWN_KINDS, SETTABLE_OPTIONS, binding, kind_of
 
 MOST_KEYS: Final = 100
 """Of one organization: a grant carries those that its key may use."""
@@ -27,7 +27,18 @@ SHOWN: Final = 4
 LEAST_TO_SHOW: Final = 16
 """Of a shorter key the last characters would tell too much."""
 _SENDABLE: Final = re.compile(r"[!-~]+")
-_AWS: Final = re.compile(r"[A-Z0-9]{16,128}:[^:]{16,}(:.+)?")
+_ANY_FORM: Final = (re.compile(r".+"), "the key must not be empty")
+_FORMS: Final = {
+    "sigv4": (
+        re.compile(r"[A-Z0-9]{16,128}:[^:]{16,}(:.+)?"),
+        "a key of AWS is ACCESS_KEY_ID:SECRET_ACCESS_KEY, perhaps with :SESSION_TOKEN",
+    ),
+    "entra-client": (
+        re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,127}:[A-Za-z0-9-]{1,64}:.+"),
+        "a client of Entra is TENANT:CLIENT_ID:CLIENT_SECRET",
+    ),
+}
+"""Kind of a key -> how it is written, and what is told of one that is not."""
 
 
 class Host(Protocol):
@@ -114,9 +125,9 @@ def _seal_into(row: Any, provider: Host, secret: str, options: Mapping[str, str]
         raise InvalidInput(
             f"the key must have {LEAST_CHARACTERS} to {MOST_CHARACTERS} letters, digits and signs, without spaces"
         )
-    auth = options.get("auth") or dict(provider.options).get("auth", "sigv4")
-    if provider.dialect == "bedrock" and auth == "sigv4" and not _AWS.fullmatch(secret):
-        raise InvalidInput("a key of AWS is ACCESS_KEY_ID:SECRET_ACCESS_KEY, perhaps with :SESSION_TOKEN")
+    form, told = _FORMS.get(kind_of(provider.dialect, options, dict(provider.options)), _ANY_FORM)
+    if not form.fullmatch(secret):
+        raise InvalidInput(told)
     bound_to = binding(row.id, row.organization_id, provider_id=provider.id, base_url=provider.base_url)
     row.secret = seal(secret, bound_to=bound_to, ring=settings.ENCRYPTION_KEYS)
     row.last_four = secret[-SHOWN:] if len(secret) >= LEAST_TO_SHOW else ""
@@ -128,6 +139,8 @@ def _apply(row: Any, provider: Host, terms: Terms) -> None:
         raise InvalidInput(f"a provider key names at most {MOST_LISTED} models and {MOST_LISTED} API keys")
     if unknown := set(terms.options) - set(SETTABLE_OPTIONS.get(provider.dialect, ())):
         raise InvalidInput(f"{', '.join(sorted(unknown))} is the operator's to say")
+    if terms.options.get("auth", "") not in ("", *OWN_KINDS.get(provider.dialect, ())):
+        raise InvalidInput("auth must be a kind of key that an organization can have")
     row.order, row.is_exclusive = terms.order, terms.is_exclusive
     row.model_ids, row.key_ids = sorted(set(terms.model_ids)), sorted(set(terms.key_ids))
     row.options = dict(terms.options)

@@ -1,5 +1,6 @@
 """An organization's own key at a provider as the data path gets it: sealed. Pure."""
 
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 import msgspec
@@ -31,8 +32,25 @@ class OwnCredential(msgspec.Struct, frozen=True):
         return f"OwnCredential({self.id!r}, {self.provider!r})"
 
 
+OWN_KINDS: dict[str, tuple[str, ...]] = {
+    "azure": ("api-key", "entra", "entra-client"),
+    "bedrock": ("sigv4", "bearer"),
+}
+"""Dialect -> the kinds of key that an organization can bring, the usual one first: never the role of the operator's
+machine."""
 SETTABLE_OPTIONS: dict[str, tuple[str, ...]] = {"azure": ("auth",), "bedrock": ("auth",)}
 """Dialect -> the options that belong to a key and not to the address. Everything else is the operator's to say."""
+
+
+def kind_of(dialect: str, options: Mapping[str, str], operators: Mapping[str, str]) -> str:
+    """The kind of a key with these options, at a provider with the operator's; "" where there is but one.
+
+    What an organization does not say is as the operator's, unless no organization can have such a key."""
+    known = OWN_KINDS.get(dialect)
+    if known is None:
+        return ""
+    auth = options.get("auth") or operators.get("auth", "")
+    return auth if auth in known else known[0]
 
 
 def binding(credential_id: str, organization_id: str, *, provider_id: str, base_url: str) -> str:

@@ -12,11 +12,9 @@ from apps.core.name_fields import NameFormField
 from apps.keys.models import ApiKey
 from apps.policies.credentials import MOST_CHARACTERS, MOST_LISTED, Terms
 from apps.policies.models import ProviderCredential
-from apps.policies.own_credentials import SETTABLE_OPTIONS
+from apps.policies.own_credentials import OWN_KINDS, SETTABLE_OPTIONS
 
 MOST_ORDER: Final = 1_000
-KINDS: Final = {"azure": ("api-key", "entra"), "bedrock": ("sigv4", "bearer")}
-"""Dialect -> the kinds of key that it knows."""
 
 
 def usable_providers() -> list[Provider]:
@@ -33,7 +31,8 @@ class SecretForm(forms.Form):
         label="Key",
         max_length=MOST_CHARACTERS,
         widget=forms.PasswordInput(attrs={"autocomplete": "off", "spellcheck": "false"}),
-        help_text="Sealed at once and never shown again. At AWS: ACCESS_KEY_ID:SECRET_ACCESS_KEY.",
+        help_text="Sealed at once and never shown again. At AWS: ACCESS_KEY_ID:SECRET_ACCESS_KEY."
+        " For a client of Entra: TENANT:CLIENT_ID:CLIENT_SECRET.",
     )
 
 
@@ -77,8 +76,8 @@ class TermsForm(forms.Form):
             *((key.id, f"{key.name} ···{key.last_four}") for key in keys.order_by("name", "id")),
             *((key_id, f"{key_id} (ended)") for key_id in named if not keys.filter(pk=key_id).exists()),
         ]
-        dialects = {provider.dialect for provider in self.providers.values()} & KINDS.keys()
-        kinds = [kind for dialect in sorted(dialects) for kind in KINDS[dialect]]
+        dialects = {provider.dialect for provider in self.providers.values()} & OWN_KINDS.keys()
+        kinds = [kind for dialect in sorted(dialects) for kind in OWN_KINDS[dialect]]
         kind_field.choices = [("", "Usual"), *((kind, kind) for kind in kinds)]  # type: ignore[attr-defined]  # as above
         if not kinds:
             del self.fields["kind"]
@@ -108,7 +107,7 @@ class TermsForm(forms.Form):
     def check_kind(self, provider: Provider) -> bool:
         """Whether the chosen kind of key is one of the provider's; the form says so when it is not."""
         kind = self.cleaned_data.get("kind", "")
-        if kind and (provider.dialect not in SETTABLE_OPTIONS or kind not in KINDS[provider.dialect]):
+        if kind and (provider.dialect not in SETTABLE_OPTIONS or kind not in OWN_KINDS[provider.dialect]):
             self.add_error("kind", f"{provider.name} has no keys of this kind.")
             return False
         return True

@@ -37,9 +37,9 @@ def test_options_reach_the_gateway_with_their_defaults_and_come_out_as_they_were
     import_catalog(parse_catalog(DOCUMENT, source="test"))
     assert {target.provider: target.options for target in load_snapshot().models["all"].targets} == {
         "plain": {},
-        "azure": {"api_version": "2024-10-21", "auth": "api-key"},
+        "azure": {"api_version": "2024-10-21", "auth": "api-key", "cloud": "public"},
         "claude": {"version": "2023-06-01", "beta": "", "thinking": "auto"},
-        "aws": {"region": "eu-central-1", "auth": "bearer"},
+        "aws": {"region": "eu-central-1", "auth": "bearer", "role_arn": ""},
     }
     exported = export_catalog()
     assert {entry.id: entry.options for entry in exported.providers} == {
@@ -69,7 +69,7 @@ def test_options_reach_the_gateway_with_their_defaults_and_come_out_as_they_were
         ),
         (
             "dialect: azure\n    options:\n      auth: api-key\n      version: 3",
-            "7: providers[0].options.version: is no option of the dialect azure (known: api_version, auth)",
+            "7: providers[0].options.version: is no option of the dialect azure (known: api_version, auth, cloud)",
         ),
         (
             "dialect: openai\n    options: {region: eu-central-1}",

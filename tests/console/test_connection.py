@@ -96,7 +96,7 @@ def test_the_page_of_a_provider_without_a_test_has_no_button(console: Client, pr
     provider.dialect, provider.options = Dialect.BEDROCK, {"region": "eu-central-1"}
     provider.save()
     page = console.get("/console/catalog/provider/local/change/").content.decode()
-    assert "There is no connection test for this dialect." in page
+    assert "There is no connection test for this provider." in page
     assert "Test connection" not in page
 
 
@@ -105,7 +105,7 @@ def test_a_dialect_without_a_list_is_not_asked(provider: Provider, listing: List
     provider.dialect = dialect
     report = check_connection(aim(provider, listing.base_url("200")))
     assert (report.level, listing.seen) == ("warning", [])
-    assert report.headline == "There is no connection test for this dialect; nothing was sent."
+    assert report.headline == "There is no connection test for this provider; nothing was sent."
 
 
 def test_a_provider_without_a_key_gets_none(provider: Provider, listing: ListingServer) -> None:

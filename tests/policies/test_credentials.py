@@ -186,3 +186,19 @@ def test_uses_are_noted() -> None:
     credentials.note_uses({row.id: ""})
     row.refresh_from_db()
     assert (row.last_error, row.last_error_at is not None) == ("", True)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "operators", "options", "secret"),
+    [
+        ("bedrock", {"region": "eu-central-1"}, {"auth": "role"}, "AKIA0123456789ABCDEF:0123456789abcdef"),
+        ("bedrock", {"region": "eu-central-1", "auth": "role"}, {}, "no-key-of-aws"),
+        ("azure", {}, {"auth": "entra-client"}, "acme:only-two-parts"),
+    ],
+)
+def test_an_organization_brings_what_it_uses(
+    dialect: str, operators: dict[str, str], options: dict[str, str], secret: str
+) -> None:
+    host = provider(dialect=dialect, options=operators)
+    with pytest.raises(InvalidInput):
+        add(issued(), host, secret, options=options)

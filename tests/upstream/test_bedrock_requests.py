@@ -53,9 +53,7 @@ async def test_a_bearer_key_is_not_signed_with(bench: Bench, upstream: ScriptedU
 
 
 def test_a_wrong_signature_is_seen_by_this_test() -> None:
-    headers = signed_headers(
-        "http://h/model/a%3A0/converse", sha256(b"{}").hexdigest(), credential=CREDENTIAL, region="us-east-1"
-    )
+    headers = signed_headers("http://h/model/a%3A0/converse", sha256(b"{}").hexdigest(), CREDENTIAL, region="us-east-1")
     request = Received("POST", "/model/a%3A0/converse", {**headers, "host": "h"}, b"{}")
     verify(request, region="us-east-1")
     for changed in (

@@ -2,6 +2,7 @@
 
 Source: the REST reference of Azure OpenAI, and its pages on content filtering and content streaming."""
 
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
@@ -14,6 +15,7 @@ from apps.gateway.errors import UPSTREAM_MISCONFIGURED, GatewayError
 from apps.gateway.providers.base import StreamTranslator, UpstreamRequest
 from apps.gateway.providers.event_translation import FAILED, FILTERED, EventTranslator
 from apps.gateway.providers.openai import OpenAI
+from apps.gateway.providers.short_lived import Source
 from apps.gateway.providers.vendor_errors import error_object, prompt_filtered
 
 _REPORTS = ("content_filter_results", "content_filter_result", "content_filter_offsets", "content_filter_raw")
@@ -33,6 +35,8 @@ class Azure(OpenAI):
         return UpstreamRequest(
             url=_address(target, "chat/completions"),
             headers=_headers(target, request_id, stream=chat.stream),
+            sign=_sign(target),
+            credential=_source(target),
             body=body_for_upstream(chat, model, target.upstream_model, output_limit_field=target.output_limit_field),
             dropped=dropped_options(chat, target.upstream_model),
         )
@@ -41,6 +45,8 @@ class Azure(OpenAI):
         return UpstreamRequest(
             url=_address(target, "embeddings"),
             headers=_headers(target, request_id, stream=False),
+            sign=_sign(target),
+            credential=_source(target),
             body=asked.for_upstream(target.upstream_model),
         )
 
@@ -108,9 +114,21 @@ def _headers(target: Target, request_id: str, *, stream: bool) -> dict[str, str]
     }
     if target.options["auth"] == "entra":
         headers["authorization"] = f"Bearer {target.api_key}"
-    else:
+    elif target.options["auth"] == "api-key":
         headers["api-key"] = target.api_key
     return headers
+
+
+def _sign(target: Target) -> Callable[[str, str], dict[str, str]] | None:
+    return _with_token if target.options["auth"] == "entra-client" else None
+
+
+def _with_token(body_sha256: str, token: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {token}"}
+
+
+def _source(target: Target) -> str | Source:
+    return Source("entra", target.api_key, target.options["cloud"]) if target.options["auth"] == "entra-client" else ""
 
 
 def _address(target: Target, endpoint: str) -> str:

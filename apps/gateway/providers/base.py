@@ -10,6 +10,7 @@ from apps.gateway.dialects.chat import ChatRequest
 from apps.gateway.dialects.embeddings import EmbeddingsRequest
 from apps.gateway.dialects.large_content import Content
 from apps.gateway.errors import GatewayError
+from apps.gateway.providers.short_lived import Source
 
 
 class UpstreamRequest(msgspec.Struct, frozen=True):
@@ -20,8 +21,10 @@ class UpstreamRequest(msgspec.Struct, frozen=True):
     body: Content
     dropped: tuple[str, ...] = ()
     """Fields of the caller's request that this dialect cannot express, or not as they were written."""
-    sign: Callable[[str], dict[str, str]] | None = None
-    """Makes the headers that go beside these, of the SHA-256 of a body that was too large to be signed at once."""
+    sign: Callable[[str, str], dict[str, str]] | None = None
+    """Makes the headers that go beside these: of the SHA-256 of the body, in hex, and of the credential."""
+    credential: str | Source = ""
+    """What it is signed with, or what that is got with."""
 
 
 class StreamTranslator(Protocol):

@@ -2,7 +2,6 @@
 
 import re
 from functools import partial
-from hashlib import sha256
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -15,6 +14,7 @@ from apps.gateway.providers.base import StreamTranslator, UpstreamRequest
 from apps.gateway.providers.bedrock_answer import BedrockStream, whole_answer
 from apps.gateway.providers.bedrock_request import converse_request
 from apps.gateway.providers.bedrock_signing import signed_headers
+from apps.gateway.providers.short_lived import Source
 from apps.gateway.providers.vendor_errors import by_status, presentable, prompt_too_long, seconds
 
 _TOO_LONG: Final = re.compile(r"input is too long|prompt is too long|context (window|length)", re.IGNORECASE)
@@ -42,14 +42,13 @@ class Bedrock:
             "accept": "application/vnd.amazon.eventstream" if chat.stream else "application/json",
             "accept-encoding": "identity",
         }
-        sign = None
         if target.options["auth"] == "bearer":
             headers |= {"content-type": "application/json", "authorization": f"Bearer {target.api_key}"}
-        else:
-            sign = partial(signed_headers, url, credential=target.api_key, region=target.options["region"])
-            if isinstance(body, bytes):
-                headers, sign = headers | sign(sha256(body).hexdigest()), None
-        return UpstreamRequest(url=url, headers=headers, body=body, dropped=lost, sign=sign)
+            return UpstreamRequest(url=url, headers=headers, body=body, dropped=lost)
+        sign = partial(signed_headers, url, region=target.options["region"])
+        return UpstreamRequest(
+            url=url, headers=headers, body=body, dropped=lost, sign=sign, credential=_credential(target)
+        )
 
     def whole_answer(self, body: bytes) -> dict[str, Any]:
         return whole_answer(body)
@@ -70,6 +69,13 @@ class Bedrock:
             return GatewayError(UPSTREAM_MISCONFIGURED, message)
         message = presentable(told, target=target, model=model)
         return GatewayError(BAD_REQUEST, message or "The upstream refused the request as invalid.")
+
+
+def _credential(target: Target) -> str | Source:
+    """A role is the operator's: an organization's own key is what it brought."""
+    if target.options["auth"] != "role" or target.credential_id:
+        return target.api_key
+    return Source("aws", target.api_key, target.options["region"], target.options["role_arn"])
 
 
 def _told(body: bytes) -> str:

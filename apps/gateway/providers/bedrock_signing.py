@@ -27,7 +27,7 @@ class _Signer(SigV4Auth):  # type: ignore[misc]  # botocore has no types
         return str(request.context["body_sha256"])
 
 
-def signed_headers(url: str, body_sha256: str, *, credential: str, region: str) -> dict[str, str]:
+def signed_headers(url: str, body_sha256: str, credential: str, *, region: str) -> dict[str, str]:
     """The headers that a POST of JSON with this digest (in hex) must have. `credential` is
     ACCESS_KEY_ID:SECRET_ACCESS_KEY[:SESSION_TOKEN].
 

@@ -5,7 +5,7 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import sha256
 from typing import Final, NamedTuple
 from urllib.parse import quote, urlsplit
@@ -13,9 +13,12 @@ from urllib.parse import quote, urlsplit
 import msgspec
 
 from apps.core.addresses import ANY_PRIVATE, AddressRefused, Network, Reach, check_addresses, reach_of_host
-from apps.gateway.dialects.large_content import LargeContent
+from apps.gateway.dialects.large_content import Content, LargeContent
+from apps.gateway.providers.aws_roles import role_credential
 from apps.gateway.providers.base import UpstreamRequest
 from apps.gateway.providers.connection import Connection, UpstreamBroken, UpstreamResponse
+from apps.gateway.providers.entra import entra_token
+from apps.gateway.providers.short_lived import Granted, NoCredential, ShortLivedCredentials, Source
 
 KEEP_ALIVE_S: Final = 15.0
 """Shorter than most servers keep theirs, so that a request rarely meets a connection that is just closing."""
@@ -29,6 +32,10 @@ class UpstreamUnreachable(Exception):
     """No connection, or none that took the whole request: nothing can have been charged."""
 
 
+class CredentialRefused(UpstreamUnreachable):
+    """What the request's short-lived credential is got with is not taken."""
+
+
 class _Origin(NamedTuple):
     """Where connections lead."""
 
@@ -40,8 +47,11 @@ class _Origin(NamedTuple):
 class Transport:
     """One pool of connections for all upstreams of a worker."""
 
-    def __init__(self, *, connect_timeout_s: float, private: Sequence[Network] = ANY_PRIVATE) -> None:
-        """`private` are the networks that upstreams may be in beside the public internet."""
+    def __init__(
+        self, *, connect_timeout_s: float, private: Sequence[Network] = ANY_PRIVATE, entra_authority: str = ""
+    ) -> None:
+        """`private` are the networks that upstreams may be in beside the public internet. `entra_authority` stands in
+        place of Microsoft's."""
         self._private = private
         self._loop = asyncio.get_running_loop()
         self._connect_timeout_s = connect_timeout_s
@@ -49,6 +59,8 @@ class Transport:
         self._all: dict[Connection, _Origin] = {}
         self._sweep: asyncio.TimerHandle | None = None
         self._tls = _tls_context()
+        self._authority = entra_authority
+        self._short_lived = ShortLivedCredentials({"entra": self._entra_token, "aws": role_credential})
 
     @property
     def open_connections(self) -> int:
@@ -60,8 +72,8 @@ class Transport:
 
         `on_send` is called when a connection takes the request: from then on it may be charged. Redirects are not
         followed, proxies of the environment are not used. Raises UpstreamUnreachable or UpstreamBroken."""
-        if isinstance(request.body, LargeContent):
-            request = await _weighed(request, request.body)
+        if request.sign is not None or isinstance(request.body, LargeContent):
+            request = await self._made_ready(request)
         try:
             origin, line = _target_of(request.url)
             head = _head_of(line, request)
@@ -71,13 +83,41 @@ class Transport:
         on_send()
         return await connection.ask(head, request.body)
 
+    def refused(self, request: UpstreamRequest) -> None:
+        """The upstream did not take the credential of this request."""
+        if isinstance(request.credential, Source):
+            self._short_lived.refused(request.credential)
+
     async def close(self) -> None:
         """Close all connections. Waits one turn of the loop so that transports are really gone."""
+        self._short_lived.close()
         if self._sweep is not None:
             self._sweep.cancel()
         for connection in list(self._all):
             connection.abort("this process stops")
         await asyncio.sleep(0)
+
+    async def _made_ready(self, request: UpstreamRequest) -> UpstreamRequest:
+        """The request with what can only be known with some patience. Raises UpstreamUnreachable."""
+        if request.sign is None:
+            for _ in request.body.weigh() if isinstance(request.body, LargeContent) else ():
+                await asyncio.sleep(0)
+            return request
+        credential = request.credential
+        if isinstance(credential, Source):
+            try:
+                credential = await self._short_lived.get(credential)
+            except NoCredential as error:
+                raise (CredentialRefused if error.is_refused else UpstreamUnreachable)("NoCredential") from None
+        headers = request.headers | request.sign(await _digest_of(request.body), credential)
+        return msgspec.structs.replace(request, headers=headers)
+
+    async def _entra_token(self, source: Source) -> Granted:
+        """Over these connections, so that what holds for the addresses of upstreams holds for this one."""
+        try:
+            return await entra_token(partial(self.post, on_send=_nobody_is_told), source, authority=self._authority)
+        except UpstreamUnreachable as error:
+            raise NoCredential("Entra's token endpoint cannot be reached") from error
 
     def _free_connection(self, origin: _Origin) -> Connection | None:
         """The one that was used last: those that are not needed grow old."""
@@ -173,14 +213,19 @@ def _target_of(url: str) -> tuple[_Origin, bytes]:
     return _Origin(host, port, parts.scheme == "https"), line.encode()
 
 
-async def _weighed(request: UpstreamRequest, body: LargeContent) -> UpstreamRequest:
-    """The request once the length of its large body is known, and its signature where it needs one."""
-    digest = None if request.sign is None else sha256()
-    for _ in body.weigh(None if digest is None else digest.update):
-        await asyncio.sleep(0)
-    if request.sign is None or digest is None:
-        return request
-    return msgspec.structs.replace(request, headers=request.headers | request.sign(digest.hexdigest()))
+async def _digest_of(body: Content) -> str:
+    """The SHA-256 of a body, in hex. Of a large one the length is known then."""
+    digest = sha256()
+    if isinstance(body, LargeContent):
+        for _ in body.weigh(digest.update):
+            await asyncio.sleep(0)
+    else:
+        digest.update(body)
+    return digest.hexdigest()
+
+
+def _nobody_is_told() -> None:
+    """A token is no request that is charged."""
 
 
 def _head_of(line: bytes, request: UpstreamRequest) -> bytes:
@@ -200,4 +245,11 @@ def _tls_context() -> ssl.SSLContext:
     return context
 
 
-__all__ = ["MAX_ERROR_BYTES", "Transport", "UpstreamBroken", "UpstreamResponse", "UpstreamUnreachable"]
+__all__ = [
+    "MAX_ERROR_BYTES",
+    "CredentialRefused",
+    "Transport",
+    "UpstreamBroken",
+    "UpstreamResponse",
+    "UpstreamUnreachable",
+]

@@ -26,7 +26,7 @@ from apps.gateway.routing.order import chosen, in_order, usable_first
 from apps.gateway.routing.wishes import Preferences
 from apps.keys.contracts import KeyGrant
 from apps.policies.contracts import Policy
-from apps.policies.own_credentials import OwnCredential
+from apps.policies.own_credentials import OwnCredential, kind_of
 
 MAX_OWN_CALLS: Final = 2
 """Of one model, before the operator's credential is tried: a caller does not wait for a row of keys that all fail."""
@@ -98,6 +98,8 @@ class OwnKeys:
         if secret is None:
             return None
         options = {**target.options, **credential.options} if credential.options else target.options
+        if kind := kind_of(target.dialect, credential.options, target.options):
+            options = {**options, "auth": kind}  # what the operator's machine may do is nobody else's
         return msgspec.structs.replace(target, api_key=secret, credential_id=credential.id, options=options)
 
 
