@@ -28,6 +28,7 @@ from apps.usage.contracts import JournalEntry, RequestClosed
 from apps.usage.journal import read_entries
 from crun.sandbox.server import Options, Sandbox
 from crun.sandbox.truth import TruthEntry, read_truth
+from tests.dialects.typed import is_published
 from tests.factories import TARGET, offered, snapshot
 
 UPSTREAM_KEY = "sk-upstream-canary-0123456789"
@@ -167,11 +168,13 @@ class Bench:
         return call
 
     async def call(self, path: str, body: Any = None, **kwargs: Any) -> Call:
-        """Send a request and wait for its whole answer."""
+        """Send a request and wait for its whole answer, which must be what the SDKs' types say."""
         call = self.start(path, body, **kwargs)
         assert call.task is not None
         async with asyncio.timeout(20):
             await call.task
+        if call.sent:
+            is_published(path, call.status, call.headers, call.body)
         return call
 
     async def chat(self, model: str, text: str = "one two three", *, sandbox: Any = None, **fields: Any) -> Call:

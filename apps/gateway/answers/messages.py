@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from apps.gateway.answers import relay
-from apps.gateway.dialects.messages.answer import MessagesStream, messages_usage, whole_message
+from apps.gateway.dialects.messages.answer import MessagesStream, messages_counts, messages_usage, whole_message
 from apps.gateway.dialects.messages.blocks import Blocks
 from apps.gateway.dialects.messages.native import NativeStream, native_message
 from apps.gateway.dialects.messages.request import MessagesRequest
@@ -23,7 +23,8 @@ def give_message(exchange: Exchange, body: bytes) -> tuple[bytes, RequestClosed]
     names = {"request_id": exchange.admission.request_id, "model": exchange.admission.model.id}
     blocks = _blocks(exchange)
     ours = native_message(read_json(body), **names) if is_native else whole_message(answer, blocks, **names)
-    return write_json({**ours, "usage": _usage(closed)}), closed
+    usage = {**messages_usage(closed.tokens, closed.service_tier), **relay.cost_for_client(closed)}
+    return write_json({**ours, "usage": usage}), closed
 
 
 def stream(exchange: Exchange) -> AsyncGenerator[bytes, None]:
@@ -38,7 +39,7 @@ def _native(exchange: Exchange) -> tuple[AsyncGenerator[bytes, None], Callable[[
         AnthropicStream(),
         request_id=admission.request_id,
         model=admission.model.id,
-        usage=lambda: _usage(exchange.meter.closed),
+        usage=lambda: _last_usage(exchange.meter.closed),
     )
     return relay.RelayedStream(exchange, native), native.passed
 
@@ -50,7 +51,7 @@ def _translated(exchange: Exchange) -> tuple[AsyncGenerator[bytes, None], Callab
         request_id=admission.request_id,
         model=admission.model.id,
         opening=messages_usage(TokenCounts(input=admission.asked.input_estimate())),
-        usage=lambda: _usage(exchange.meter.closed),
+        usage=lambda: _last_usage(exchange.meter.closed),
     )
     return relay.stream(exchange), translation.feed
 
@@ -60,11 +61,11 @@ def _is_native(exchange: Exchange) -> bool:
     return passes_as_it_came(exchange.admission.asked, exchange.target)
 
 
-def _usage(closed: RequestClosed | None) -> dict[str, Any]:
-    """What the record says; the record of an answer that is whole is closed before its end is told."""
+def _last_usage(closed: RequestClosed | None) -> dict[str, Any]:
+    """What the end of a stream says of the record; that of an answer that is whole is closed before its end is told."""
     if closed is None:
         raise ValueError("a record that is still open")
-    return {**messages_usage(closed.tokens, closed.service_tier), **relay.cost_for_client(closed)}
+    return {**messages_counts(closed.tokens), **relay.cost_for_client(closed)}
 
 
 def _blocks(exchange: Exchange) -> Blocks:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
@@ -348,6 +349,8 @@ def _parse_answer(exchange: Exchange, body: bytes) -> dict[str, Any]:
 def _as_ours(answer: dict[str, Any], exchange: Exchange, closed: RequestClosed) -> bytes:
     """The answer under our names: nothing that tells which upstream it came from."""
     ours = {name: answer[name] for name in PUBLIC_FIELDS if name in answer and name != "system_fingerprint"}
+    ours["object"] = "chat.completion"
+    ours.setdefault("created", int(time.time()))
     ours["id"] = completion_id(exchange.admission.request_id)
     ours["model"] = exchange.admission.model.id
     ours["usage"] = usage_for_client(closed)

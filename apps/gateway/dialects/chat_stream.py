@@ -7,6 +7,7 @@ piece of text (`pass_on`).
 """
 
 import re
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -32,6 +33,7 @@ _PLAIN_TAIL = re.compile(
     rb',"finish_reason":null\}\](?:,"usage":null)?(?:,"obfuscation":"\w*")?\}\n\n'
 )
 _DONE = b"[DONE]"
+_REQUIRED = frozenset(("id", "object", "created", "model"))
 _DICT_OR_NONE = (dict, type(None))
 _PUBLIC_FIELDS = frozenset((*PUBLIC_FIELDS, "usage", "obfuscation"))
 OUTPUT_FIELDS = ("content", "tool_calls", "function_call", "reasoning_content", "reasoning", "refusal")
@@ -127,7 +129,7 @@ class ChatStream:
         chunk: dict[str, Any] = {
             "id": self._ours["id"],
             "object": "chat.completion.chunk",
-            "created": self._created,
+            "created": self._created or int(time.time()),
             "model": self._ours["model"],
             "choices": [],
             "usage": usage,
@@ -164,6 +166,8 @@ class ChatStream:
         event = _DATA + payload + b"\n\n"
         head, border, tail = event.partition(_CHOICES)
         if self._their_head != head + border or _FINGERPRINT in tail:
+            if chunk.get("choices") is None:
+                return b""  # it says nothing
             if not (border and b'"id"' in head and b'"model"' in head) or _FINGERPRINT in tail:
                 return self._rename(event, chunk)
             self._their_head, self._our_head = head + border, self._rename(head, chunk) + border
@@ -178,7 +182,15 @@ class ChatStream:
                     ours = b'"' + name.encode() + b'":' + write_json(self._ours[name])
                     part = part.replace(found.group(), ours)
                     break
-        return part
+        return part if chunk.keys() >= _REQUIRED else self._complete(part, chunk)
+
+    def _complete(self, part: bytes, chunk: dict[str, Any]) -> bytes:
+        """The part with the fields that a chunk must have, and this one does not."""
+        self._created = self._created or int(time.time())
+        ours = {**self._ours, "object": "chat.completion.chunk", "created": self._created}
+        missing = {name: ours[name] for name in sorted(_REQUIRED - chunk.keys())}
+        before, _, rest = part.partition(b"{")
+        return before + write_json(missing)[:-1] + b"," + rest
 
     @property
     def is_finished(self) -> bool:

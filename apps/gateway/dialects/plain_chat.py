@@ -19,6 +19,8 @@ _REASONS: Final = re.compile(
 _ONLY_ELSEWHERE: Final = ("top_k", "cache_control")
 _ONLY_ELSEWHERE_IN_MESSAGES: Final = ("cache_control", "is_error", ORDER)
 _SAID: Final = ("content", "refusal", "tool_calls")
+_GOOGLES: Final = "gemini"
+"""In the names of models that take back what Google signed its calls with, in Google's own words."""
 
 
 def takes_effort(upstream_model: str) -> bool:
@@ -30,6 +32,7 @@ def plain_chat(body: dict[str, Any], upstream_model: str) -> tuple[dict[str, Any
     """(the chat in OpenAI's own fields, what is lost by that). Raises GatewayError (400) for a forced tool that is none
     of its functions."""
     lost: set[str] = {name for name in _ONLY_ELSEWHERE if name in body}
+    takes_signatures = _GOOGLES in upstream_model.lower()
     plain = {name: value for name, value in body.items() if name not in _ONLY_ELSEWHERE}
     if "reasoning_effort" in plain and not takes_effort(upstream_model):
         del plain["reasoning_effort"]
@@ -46,7 +49,10 @@ def plain_chat(body: dict[str, Any], upstream_model: str) -> tuple[dict[str, Any
             made.append({"role": "user", "content": shown})
             shown = []
         if message["role"] != "assistant" or any(message.get(name) is not None for name in _SAID):
-            made.append(_plain_message(message, lost, shown, is_running=place > turn))
+            plain_message = _plain_message(message, lost, shown, is_running=place > turn)
+            if "tool_calls" in plain_message and not takes_signatures:
+                plain_message["tool_calls"] = [_unsigned(call, lost) for call in plain_message["tool_calls"]]
+            made.append(plain_message)
     if shown:
         made.append({"role": "user", "content": shown})
     return plain, tuple(sorted(lost))
@@ -91,6 +97,13 @@ def _without_mark(holder: dict[str, Any], lost: set[str]) -> dict[str, Any]:
         return holder
     lost.add("cache_control")
     return {name: value for name, value in holder.items() if name != "cache_control"}
+
+
+def _unsigned(call: dict[str, Any], lost: set[str]) -> dict[str, Any]:
+    if "extra_content" not in call:
+        return call
+    lost.add("thinking")
+    return {name: value for name, value in call.items() if name != "extra_content"}
 
 
 def _as_text(parts: list[dict[str, Any]], role: str) -> Any:

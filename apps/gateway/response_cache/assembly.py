@@ -180,9 +180,13 @@ def as_stream(answer: dict[str, Any]) -> bytes:
 def _deltas(message: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """A whole message, or the pieces of one that names an order."""
     made = 0
+    role: dict[str, Any] = {"role": "assistant"}
     for piece in in_order(message):
-        delta = {"role": "assistant", **piece}
+        delta = {**role, **{name: value for name, value in piece.items() if name not in ("role", "annotations")}}
+        if piece.get("annotations"):
+            delta["annotations"] = piece["annotations"]
         if isinstance(calls := piece.get("tool_calls"), list):
             delta["tool_calls"] = [{"index": place, **call} for place, call in enumerate(calls, start=made)]
             made += len(calls)
+        role = {}
         yield delta

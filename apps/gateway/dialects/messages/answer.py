@@ -28,23 +28,28 @@ def message_id(request_id: str) -> str:
     return f"msg_{request_id.partition('_')[2]}"
 
 
-def messages_usage(tokens: TokenCounts, service_tier: str = "") -> dict[str, Any]:
-    """The buckets as Anthropic's `Usage`, whose input does not have the caches' part in it."""
+def messages_counts(tokens: TokenCounts) -> dict[str, Any]:
+    """The buckets as Anthropic's `MessageDeltaUsage`, whose input does not have the caches' part in it."""
     written = tokens.cache_write + tokens.cache_write_1h
-    usage: dict[str, Any] = {
+    counts: dict[str, Any] = {
         "input_tokens": tokens.all_input - tokens.cache_read - written,
         "cache_creation_input_tokens": written,
         "cache_read_input_tokens": tokens.cache_read,
         "output_tokens": tokens.all_output,
-        "service_tier": service_tier if service_tier == "priority" else "standard",
     }
-    if written:
+    if tokens.reasoning:
+        counts["output_tokens_details"] = {"thinking_tokens": tokens.reasoning}
+    return counts
+
+
+def messages_usage(tokens: TokenCounts, service_tier: str = "") -> dict[str, Any]:
+    """The same as Anthropic's `Usage`, which says more."""
+    usage = {**messages_counts(tokens), "service_tier": service_tier if service_tier == "priority" else "standard"}
+    if tokens.cache_write or tokens.cache_write_1h:
         usage["cache_creation"] = {
             "ephemeral_5m_input_tokens": tokens.cache_write,
             "ephemeral_1h_input_tokens": tokens.cache_write_1h,
         }
-    if tokens.reasoning:
-        usage["output_tokens_details"] = {"thinking_tokens": tokens.reasoning}
     return usage
 
 

@@ -12,6 +12,8 @@ _OF_END: Final = ("stop_reason", "stop_sequence", "stop_details")
 _PASSED: Final = ("content_block_start", "content_block_delta", "content_block_stop", "ping")
 _DONE: Final = b"data: [DONE]\n\n"
 _FAILED: Final = b'data: {"error":'
+_NOTHING: Final = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":null}]}\n\n'
+"""A piece of a chat that says nothing: what was kept back may go with it."""
 
 
 class Translator(Protocol):
@@ -42,13 +44,16 @@ class NativeStream:
         self._splitter = EventSplitter()
         self._ready: list[bytes] = []
         self._ending: dict[str, Any] = {"stop_reason": None, "stop_sequence": None}
+        self._has_ping = False
         self._is_over = False
 
     def feed(self, received: bytes) -> bytes:
-        """The chat's events, which the relay looks at."""
+        """The chat's events, which the relay looks at. A ping is to go on at once, while the model says nothing."""
         for event in events(self._splitter.feed(received)):
             self._take(event)
-        return self._inner.feed(received)
+        chat, has_ping = self._inner.feed(received), self._has_ping
+        self._has_ping = False
+        return chat or (_NOTHING if has_ping else b"")
 
     def end(self) -> bytes:
         """What the chat's translator still has to say."""
@@ -76,6 +81,7 @@ class NativeStream:
             return  # the chat's translator tells what becomes of garbage
         kind = told.get("type") if isinstance(told, dict) else None
         if kind in _PASSED:
+            self._has_ping |= kind == "ping"
             self._ready.append(b"event: %b\ndata: %b\n\n" % (kind.encode(), payload))
         elif kind == "message_start" and isinstance(told.get("message"), dict):
             message = native_message(told["message"], request_id=self._request_id, model=self._model)

@@ -44,6 +44,7 @@ def output_of(asked: ResponsesRequest, request_id: str) -> Output:
         wants_encrypted=asked.wants_encrypted,
         custom_tools=asked.custom_tools,
         is_stored=asked.is_stored,
+        members=asked.members,
     )
 
 

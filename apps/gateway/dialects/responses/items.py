@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from apps.gateway.dialects.order import Step, note_order
+from apps.gateway.dialects.responses.namespaces import flat_name
 from apps.gateway.dialects.thoughts import is_packed, unpack
 from apps.gateway.dialects.vendor_json import write_json
 from apps.gateway.errors import bad_field
@@ -91,6 +92,8 @@ class Conversation:
         call_id, name = item.get("call_id"), item.get("name")
         if type(call_id) is not str or type(name) is not str or not name:
             raise bad_field(place, "A call must have a call_id and a name.")
+        if type(item.get("namespace")) is str:
+            name = flat_name(item["namespace"], name)
         call = {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
         if call_id in self._extras:
             call["extra_content"] = self._extras[call_id]

@@ -2,14 +2,18 @@
 
 The whole answer is what the events of its stream leave behind: there is one reading of an answer, not two."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 from apps.gateway.dialects.chat_pieces import Call, Turn, text_in, thought_in
 from apps.gateway.dialects.put_together import PutTogether
 from apps.gateway.dialects.responses.items import CUSTOM_FIELD
+from apps.gateway.dialects.responses.namespaces import Member
 from apps.gateway.dialects.thoughts import add_pieces, pack
 from apps.gateway.dialects.vendor_json import read_json
 
+NO_MEMBERS: Final[Mapping[str, Member]] = MappingProxyType({})
 _INCOMPLETE: Final = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
 
@@ -24,10 +28,12 @@ class Output(PutTogether):
         shows_thoughts: bool,
         wants_encrypted: bool,
         custom_tools: frozenset[str] = frozenset(),
+        members: Mapping[str, Member] = NO_MEMBERS,
         is_stored: bool = False,
     ) -> None:
         """Thoughts are told as a summary with `shows_thoughts`, and as what the next request sends back with
-        `wants_encrypted`. Who stores the answer finds the latter in `carried` in any case."""
+        `wants_encrypted`. Who stores the answer finds the latter in `carried` in any case. `members` are functions that
+        stand for tools of namespaces."""
         self._answer_id = answer_id
         self._shows_thoughts = shows_thoughts
         self._wants_encrypted = wants_encrypted
@@ -35,6 +41,7 @@ class Output(PutTogether):
         self._is_stored = is_stored
         self.carried: dict[str, str] = {}
         """What vendors want back with an item, by its id: packed, as it stands in encrypted reasoning."""
+        self._members = members
         super().__init__(f"call_{answer_id}")
         self.items: list[dict[str, Any]] = []
         self._open: dict[str, Any] | None = None
@@ -137,10 +144,12 @@ class Output(PutTogether):
             self._tell("response.function_call_arguments.delta", **place, delta=turn.piece)
 
     def _call_item(self, call: Call) -> dict[str, Any]:
+        member = self._members.get(call.name)
+        named = {"name": call.name} if member is None else {"name": member.name, "namespace": member.namespace}
         if call.name in self._custom_tools:
-            item = {"type": "custom_tool_call", "id": self._id("ctc"), "call_id": call.id, "name": call.name}
+            item = {"type": "custom_tool_call", "id": self._id("ctc"), "call_id": call.id, **named}
             return item | {"input": "", "status": "in_progress"}
-        item = {"type": "function_call", "id": self._id("fc"), "call_id": call.id, "name": call.name}
+        item = {"type": "function_call", "id": self._id("fc"), "call_id": call.id, **named}
         return item | {"arguments": "", "status": "in_progress"}
 
     def _end_call(self, call: Call) -> None:

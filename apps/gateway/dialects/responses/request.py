@@ -21,6 +21,7 @@ from apps.gateway.dialects.chat_fields import (
 )
 from apps.gateway.dialects.large_body import Body
 from apps.gateway.dialects.responses.items import CUSTOM_FIELD, Conversation
+from apps.gateway.dialects.responses.namespaces import Member, flat_name, members_of
 from apps.gateway.dialects.strict_json import MAX_TEXT_BYTES, read_object, too_much_text
 from apps.gateway.dialects.translated_chat import TranslatedChat, is_strict
 from apps.gateway.errors import bad_field
@@ -67,6 +68,8 @@ class ResponsesRequest(TranslatedChat):
     """So many of the chat's first messages are not of this turn's input: the instructions, and what came before."""
     is_redacted: bool = False
     """Whether a guardrail took something out of the chat that still stands in `told`."""
+    members: dict[str, Member] = field(default_factory=dict)
+    """Name of a function -> the tool of a namespace that it stands for."""
 
     content_field: ClassVar[str] = "input"
     endpoint: ClassVar[str] = "responses"
@@ -124,6 +127,7 @@ def responses_request(told: dict[str, Any], *, size: int, earlier: int = 0) -> R
         custom_tools=frozenset(tools.custom),
         earlier=earlier,
         earlier_messages=earlier_messages,
+        members=tools.members,
     )
     asked.grow_as_written()
     if earlier and asked.text_bytes > MAX_TEXT_BYTES:
@@ -218,13 +222,24 @@ class _Tools:
 
     def __init__(self, told: dict[str, Any], lost: list[str]) -> None:
         self.custom: set[str] = set()
+        self.members: dict[str, Member] = {}
         self._lost = lost
-        functions = [self._function(tool, f"tools[{index}]") for index, tool in enumerate(told.get("tools") or ())]
-        self._functions = {each["function"]["name"]: each for each in functions if each is not None}
+        self._functions: dict[str, dict[str, Any]] = {}
+        for index, tool in enumerate(told.get("tools") or ()):
+            self._add(tool, f"tools[{index}]")
         choice = self._choice(told.get("tool_choice"))
         self.chat: dict[str, Any] = {"tools": list(self._functions.values())} if self._functions else {}
         if choice not in (None, "auto") and (self._functions or choice != "none"):
             self.chat["tool_choice"] = choice
+
+    def _add(self, tool: Any, place: str) -> None:
+        if type(tool) is dict and tool.get("type") == "namespace":
+            for index, (member, inner) in enumerate(members_of(tool, place)):
+                flat = flat_name(*member)
+                self.members[flat] = member
+                self._add({**inner, "name": flat}, f"{place}.tools[{index}]")
+        elif (made := self._function(tool, place)) is not None:
+            self._functions[made["function"]["name"]] = made
 
     def _function(self, tool: Any, place: str) -> dict[str, Any] | None:
         if type(tool) is not dict or type(tool.get("type")) is not str:
@@ -270,6 +285,7 @@ class _Tools:
         if type(tools) is not list or choice.get("mode") not in ("auto", "required"):
             raise bad_field("tool_choice", "allowed_tools must have a mode, auto or required, and a list of tools.")
         names = {name for tool in tools if type(tool) is dict and type(name := tool.get("name")) is str}
+        names |= {flat for flat, member in self.members.items() if member.namespace in names}
         self._functions = {name: each for name, each in self._functions.items() if name in names}
         self._demand(bool(self._functions) or choice["mode"] == "auto")
         return str(choice["mode"])
