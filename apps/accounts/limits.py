@@ -6,6 +6,7 @@ from apps.accounts.models import Organization, Plan, Project
 from apps.core.changes import announce_on_commit
 from apps.core.limit_fields import LIMIT_FIELDS, limit_columns
 from apps.core.limits import RATES, Limits, check_limits
+from apps.core.priorities import Priority, priority_of_organization
 
 
 def merge(own: Limits, plan: Limits) -> Limits:
@@ -18,6 +19,11 @@ def merge(own: Limits, plan: Limits) -> Limits:
 def effective_limits(organization: Organization) -> Limits:
     """What holds for all keys of the organization together: its own limits, completed by its plan's."""
     return merge(organization.limits, organization.plan.limits) if organization.plan else organization.limits
+
+
+def effective_priority(organization: Organization) -> Priority:
+    """What the operator gave the organization: the most that one of its keys can have."""
+    return priority_of_organization(organization.priority, organization.plan.priority if organization.plan else None)
 
 
 @transaction.atomic

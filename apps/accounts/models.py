@@ -14,6 +14,7 @@ from apps.core.ids import ID_LENGTH, new_id
 from apps.core.limit_fields import Limited
 from apps.core.models import OrganizationScoped
 from apps.core.name_fields import NameField
+from apps.core.priority_fields import PRIORITY_CONSTRAINT, Prioritized
 
 
 class UserQuerySet(BaseUserManager["User"]):
@@ -51,7 +52,7 @@ new_organization_id = partial(new_id, "org")
 new_project_id = partial(new_id, "proj")
 
 
-class Plan(Limited, Braked):
+class Plan(Limited, Braked, Prioritized):
     """Limits that several organizations share; each may have its own instead, limit by limit. So with the brake of
     keys."""
 
@@ -61,13 +62,13 @@ class Plan(Limited, Braked):
 
     class Meta(Limited.Meta):
         ordering = ["name"]
-        constraints = [*Limited.Meta.constraints, *BRAKE_CONSTRAINTS]
+        constraints = [*Limited.Meta.constraints, *BRAKE_CONSTRAINTS, PRIORITY_CONSTRAINT]
 
     def __str__(self) -> str:
         return self.name
 
 
-class Organization(Limited):
+class Organization(Limited, Prioritized):
     """A customer: owns projects, keys, usage and money. Its own limits win over those of its plan."""
 
     id = models.CharField(primary_key=True, max_length=ID_LENGTH, default=new_organization_id, editable=False)
@@ -81,6 +82,7 @@ class Organization(Limited):
 
     class Meta(Limited.Meta):
         ordering = ["name"]
+        constraints = [*Limited.Meta.constraints, PRIORITY_CONSTRAINT]
 
     def __str__(self) -> str:
         return self.name

@@ -20,11 +20,11 @@ from unfold.enums import ActionVariant
 from apps.accounts.models import User
 from apps.console.access import ConsoleAdmin
 from apps.console.figures import moment
-from apps.console.limits import LIMITS_FIELDSET, in_words
+from apps.console.limits import LIMITS_FIELDSET, PRIORITY_FIELDSET, in_words
 from apps.console.site import console_site, label
 from apps.core.brake_fields import BRAKE_FIELDS
 from apps.core.limit_fields import LIMIT_FIELDS
-from apps.keys.issuing import IssuedKey, create_key, revoke_key, set_limits
+from apps.keys.issuing import IssuedKey, create_key, revoke_key, set_limits, set_priority
 from apps.keys.models import ApiKey
 from apps.keys.pausing import resume_key, set_brake
 
@@ -47,6 +47,8 @@ FIXED = (
 )
 """What never changes by hand."""
 BRAKE_FIELDSET = ("Brake", {"fields": (BRAKE_FIELDS,)})
+SETTABLE = [LIMITS_FIELDSET, BRAKE_FIELDSET, PRIORITY_FIELDSET]
+"""What may change of a key while it works."""
 LIMITS_IN_WORDS_FIELDSET = ("Limits", {"fields": ("limits_in_words",)})
 
 
@@ -68,7 +70,7 @@ class KeyForm(forms.ModelForm):
 
     class Meta:
         model = ApiKey
-        fields = ("project", "name", "expires_at", "sandbox", *LIMIT_FIELDS, *BRAKE_FIELDS)
+        fields = ("project", "name", "expires_at", "sandbox", *LIMIT_FIELDS, *BRAKE_FIELDS, "priority")
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or self.cleaned_data
@@ -128,12 +130,11 @@ class ApiKeyAdmin(ConsoleAdmin):
 
     def get_fieldsets(self, request: HttpRequest, obj: Model | None = None) -> Any:
         if obj is None:
-            return [(None, {"fields": ("project", "name", "expires_at", "sandbox")}), LIMITS_FIELDSET, BRAKE_FIELDSET]
-        limits = LIMITS_FIELDSET if self.has_change_permission(request, obj) else LIMITS_IN_WORDS_FIELDSET
+            return [(None, {"fields": ("project", "name", "expires_at", "sandbox")}), *SETTABLE]
+        may_change = self.has_change_permission(request, obj)
         return [
             (None, {"fields": (("name", "redacted"), ("organization", "project"), "id", ("state", "kind"))}),
-            limits,
-            *([BRAKE_FIELDSET] if limits is LIMITS_FIELDSET else []),
+            *(SETTABLE if may_change else [LIMITS_IN_WORDS_FIELDSET]),
             ("History", {"fields": (("created", "created_by"), ("expires", "revoked"))}),
         ]
 
@@ -151,6 +152,8 @@ class ApiKeyAdmin(ConsoleAdmin):
         if change:
             set_limits(obj, obj.limits)
             set_brake(obj, obj.brake_nanos, minutes=obj.brake_minutes)
+            if "priority" in form.changed_data:
+                set_priority(obj, obj.priority)
             return
         operator = cast(User, request.user)
         issued = create_key(
@@ -162,6 +165,7 @@ class ApiKeyAdmin(ConsoleAdmin):
             sandbox=obj.sandbox,
         )
         set_brake(issued.key, obj.brake_nanos, minutes=obj.brake_minutes)
+        set_priority(issued.key, obj.priority)
         obj.pk = issued.key.pk
         obj.refresh_from_db()
         cast(IssuingRequest, request).issued = issued

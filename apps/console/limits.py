@@ -19,7 +19,8 @@ LIMITS_FIELDSET = (
         )
     },
 )
-CHANGES_LIMITS = frozenset({*LIMIT_FIELDS, "plan"})
+CHANGES_LIMITS = frozenset({*LIMIT_FIELDS, "plan", "priority"})
+PRIORITY_FIELDSET = ("Under load", {"fields": ("priority",)})
 
 
 def in_words(limits: Limits) -> str:

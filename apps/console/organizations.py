@@ -23,7 +23,7 @@ from apps.accounts.models import Membership, Organization, Project, User
 from apps.accounts.organizations import create_organization
 from apps.console.access import OperatorPermissions, ReadOnlyPermissions
 from apps.console.figures import exact_usd, moment
-from apps.console.limits import LIMITS_FIELDSET, LimitsAdmin, in_words
+from apps.console.limits import LIMITS_FIELDSET, PRIORITY_FIELDSET, LimitsAdmin, in_words
 from apps.console.site import console_site
 from apps.console.spending import month_start, spent_since
 from apps.keys.models import ApiKey
@@ -157,6 +157,7 @@ class OrganizationAdmin(LimitsAdmin):
             (None, {"fields": (("name", "slug"), ("plan", "limits_in_force"), "id", "created")}),
             ("At a glance", {"fields": (("spent", "keys"),)}),
             OWN_LIMITS_FIELDSET,
+            PRIORITY_FIELDSET,
         ]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from unfold.decorators import display
 
 from apps.accounts.models import Plan
 from apps.console.figures import moment
-from apps.console.limits import LIMITS_FIELDSET, LimitsAdmin, in_words
+from apps.console.limits import LIMITS_FIELDSET, PRIORITY_FIELDSET, LimitsAdmin, in_words
 from apps.console.organizations import link
 from apps.console.site import console_site
 from apps.core.brake_fields import BRAKE_FIELDS
@@ -33,9 +33,9 @@ class PlanAdmin(LimitsAdmin):
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         if obj is None:
-            return [(None, {"fields": (("name", "id"),)}), LIMITS_FIELDSET, BRAKE_FIELDSET]
+            return [(None, {"fields": (("name", "id"),)}), LIMITS_FIELDSET, BRAKE_FIELDSET, PRIORITY_FIELDSET]
         basics = {"fields": (("name", "id"), ("organization_count", "created"))}
-        return [(None, basics), LIMITS_FIELDSET, BRAKE_FIELDSET]
+        return [(None, basics), LIMITS_FIELDSET, BRAKE_FIELDSET, PRIORITY_FIELDSET]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         return ("id", "organization_count", "created") if obj else ()

@@ -3,6 +3,7 @@
 import msgspec
 
 from apps.core.limits import Limits
+from apps.core.priorities import Priority
 from apps.policies.contracts import Policy
 
 
@@ -28,6 +29,8 @@ class KeyGrant(msgspec.Struct, frozen=True):
     """It calls sandbox models only, spends no money, and its requests are kept apart."""
     paused_at: float | None = None
     """Set while its brake or its owner holds it: it is known and refused."""
+    priority: int = Priority.NORMAL
+    """While a gateway sends requests away: its own, never above its organization's."""
     policy: Policy | None = None
     """What its organization decided for its requests; None, as for most, when nothing was."""
 

@@ -15,6 +15,7 @@ from apps.core.errors import InvalidInput
 from apps.core.limit_fields import LIMIT_FIELDS, limit_columns
 from apps.core.limits import Limits, check_limits
 from apps.core.names import check_name
+from apps.core.priorities import Priority
 from apps.keys.keyformat import VISIBLE_PREFIX_LENGTH, VISIBLE_SUFFIX_LENGTH, new_key
 from apps.keys.models import ApiKey
 
@@ -83,6 +84,19 @@ def set_limits(key: ApiKey, limits: Limits) -> ApiKey:
     for name, value in columns.items():
         setattr(locked, name, value)
     locked.save(update_fields=LIMIT_FIELDS)
+    announce_on_commit(f"key:{locked.digest}")
+    return locked
+
+
+@transaction.atomic
+def set_priority(key: ApiKey, priority: int | None) -> ApiKey:
+    """Give the key this priority, None for its organization's, in every gateway within a second. It never counts for
+    more than the organization's. Raises InvalidInput for one that there is not."""
+    if priority is not None and priority not in list(Priority):
+        raise InvalidInput("a priority is low, normal or high")
+    locked: ApiKey = ApiKey.objects.select_for_update(of=("self",)).get(pk=key.pk)
+    locked.priority = priority
+    locked.save(update_fields=["priority"])
     announce_on_commit(f"key:{locked.digest}")
     return locked
 

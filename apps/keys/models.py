@@ -9,12 +9,13 @@ from apps.core.ids import ID_LENGTH, new_id
 from apps.core.limit_fields import Limited
 from apps.core.models import OrganizationScoped
 from apps.core.name_fields import NameField
+from apps.core.priority_fields import PRIORITY_CONSTRAINT, Prioritized
 from apps.keys.keyformat import SANDBOX_PREFIX
 
 new_key_id = partial(new_id, "key")
 
 
-class ApiKey(OrganizationScoped, Limited, Braked):
+class ApiKey(OrganizationScoped, Limited, Braked, Prioritized):
     """A key of a project. `digest` says which pepper made it: `pepper$hex`."""
 
     id = models.CharField(primary_key=True, max_length=ID_LENGTH, default=new_key_id, editable=False)
@@ -46,6 +47,7 @@ class ApiKey(OrganizationScoped, Limited, Braked):
         constraints = [
             *Limited.Meta.constraints,
             *BRAKE_CONSTRAINTS,
+            PRIORITY_CONSTRAINT,
             models.CheckConstraint(
                 condition=models.Q(sandbox=False) | models.Q(prefix__startswith=SANDBOX_PREFIX),
                 name="apikey_sandbox_looks_like_one",

@@ -4,7 +4,8 @@ Synchronous; the gateway calls it through its bridge."""
 
 from collections.abc import Sequence
 
-from apps.accounts.limits import effective_limits
+from apps.accounts.limits import effective_limits, effective_priority
+from apps.core.priorities import priority_of_key
 from apps.keys.contracts import KeyGrant
 from apps.keys.models import ApiKey
 from apps.policies.reading import read_policy, something_is_decided
@@ -36,5 +37,6 @@ def read_grant(digests: Sequence[str]) -> KeyGrant | None:
         organization_limits=effective_limits(key.organization),
         sandbox=key.sandbox,
         paused_at=key.paused_at.timestamp() if key.paused_at else None,
+        priority=priority_of_key(key.priority, effective_priority(key.organization)),
         policy=read_policy(key.organization_id, key.id) if key.is_decided else None,
     )

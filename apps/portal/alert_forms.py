@@ -15,6 +15,7 @@ from apps.core.errors import InvalidInput
 from apps.core.limit_fields import UsdField, sentence
 from apps.core.limits import BRAKE_WORDS, MARK_WORDS
 from apps.core.name_fields import NameFormField
+from apps.core.priorities import Priority
 
 MAX_RECIPIENTS: Final = 10
 KIND_WORDS: Final = {
@@ -125,3 +126,16 @@ class BrakeForm(forms.Form):
         initial=DEFAULT_MINUTES,
         help_text=f"1 to {MAX_MINUTES}.",
     )
+    priority = forms.TypedChoiceField(
+        required=False,
+        coerce=int,
+        empty_value=None,
+        help_text="When there is more to do than can be done, requests of lower priority are sent away first.",
+    )
+
+    def __init__(self, *args: Any, most: Priority, **options: Any) -> None:
+        """`most` is the organization's priority: none of its keys has more."""
+        super().__init__(*args, **options)
+        lower = [(each.value, each.spoken.capitalize()) for each in reversed(Priority) if each < most]
+        field = self.fields["priority"]
+        field.choices = [("", f"{most.spoken.capitalize()}, as the organization"), *lower]  # type: ignore[attr-defined]  # a field of choices

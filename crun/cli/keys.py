@@ -9,7 +9,8 @@ from apps.accounts.organizations import DEFAULT_PROJECT
 from apps.core.brake_fields import DEFAULT_MINUTES, MAX_MINUTES
 from apps.core.errors import NotFound
 from apps.core.limits import BRAKE_WORDS, Limits, spoken_limits
-from apps.keys.issuing import create_key, revoke_key, set_limits
+from apps.core.priorities import Priority
+from apps.keys.issuing import create_key, revoke_key, set_limits, set_priority
 from apps.keys.models import ApiKey
 from apps.keys.pausing import resume_key, set_brake, spoken_brake
 from crun.cli.limit_options import Usd, changed_limits, limit_lines, limit_options
@@ -76,6 +77,17 @@ def brake(key_id: str, usd: int | str, minutes: int) -> None:
     changed = set_brake(_key(key_id), None if isinstance(usd, str) else usd, minutes=minutes)
     words = spoken_brake(changed.brake_nanos, changed.brake_minutes) or "has no brake"
     click.echo(f"{changed.id} {'does as its plan says' if changed.brake_nanos is None else words}")
+
+
+@key.command("priority")
+@click.argument("key_id", metavar="ID")
+@click.argument("word", type=click.Choice([*(each.spoken for each in Priority), "none"]))
+def change_priority(key_id: str, word: str) -> None:
+    """Have requests with this ID's key sent away sooner or later under load; none: as its organization.
+
+    It never counts for more than the organization's, which is set in the console."""
+    changed = set_priority(_key(key_id), None if word == "none" else Priority[word.upper()])
+    click.echo(f"{changed.id} does as its organization" if changed.priority is None else f"{changed.id}: {word}")
 
 
 @key.command("list")

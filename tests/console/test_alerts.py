@@ -43,11 +43,11 @@ def test_a_paused_key_is_resumed_after_a_question(console: Client, rows: Rows) -
     assert ApiKey.objects.get(pk=rows.key.pk).paused_at is None
 
 
-def test_keys_and_plans_get_a_brake(console: Client, rows: Rows) -> None:
-    fields = limit_fields(brake_nanos="2.50", brake_minutes="10")
+def test_keys_and_plans_get_a_brake_and_a_priority(console: Client, rows: Rows) -> None:
+    fields = limit_fields(brake_nanos="2.50", brake_minutes="10", priority="2")
     console.post(reverse("console:keys_apikey_change", args=[quote(rows.key.pk)]), fields)
     key = ApiKey.objects.get(pk=rows.key.pk)
-    assert (key.brake_nanos, key.brake_minutes) == (2_500_000_000, 10)
+    assert (key.brake_nanos, key.brake_minutes, key.priority) == (2_500_000_000, 10, 2)
     console.post(reverse("console:accounts_plan_change", args=[rows.plan.pk]), {**fields, "name": "Starter"})
     rows.plan.refresh_from_db()
-    assert (rows.plan.brake_nanos, rows.plan.brake_minutes) == (2_500_000_000, 10)
+    assert (rows.plan.brake_nanos, rows.plan.brake_minutes, rows.plan.priority) == (2_500_000_000, 10, 2)

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
+from apps.core.priorities import Priority
 from apps.gateway.errors import GatewayError
-from apps.gateway.load.shedding import SAMPLES, Level, Priority, Shedding, priority_of
+from apps.gateway.load.shedding import SAMPLES, Level, Shedding, priority_of
 from tests.gateway.conftest import Bench
 
 LATE_S = (0.25, 1.0, 2.5)
@@ -62,19 +63,28 @@ def test_changes_are_told_once() -> None:
     [
         (Level.NONE, set()),
         (Level.LOW, {Priority.LOW}),
-        (Level.STANDARD, {Priority.LOW, Priority.STANDARD}),
+        (Level.STANDARD, {Priority.LOW, Priority.NORMAL}),
         (Level.ALL, set(Priority)),
     ],
 )
 def test_the_lowest_priority_goes_first(level: Level, gone: set[Priority]) -> None:
     told = shedding()
     told.level = level
-    for tier, is_sandbox in (("flex", False), ("batch", False), ("priority", True), ("", False), ("priority", False)):
-        if priority_of(tier, is_sandbox=is_sandbox) not in gone:
-            told.check(tier, is_sandbox=is_sandbox)
+    for priority, tier, of_key, is_sandbox in (
+        (Priority.LOW, "flex", Priority.HIGH, False),
+        (Priority.LOW, "batch", Priority.HIGH, False),
+        (Priority.LOW, "priority", Priority.HIGH, True),
+        (Priority.LOW, "", Priority.LOW, False),
+        (Priority.NORMAL, "", Priority.NORMAL, False),
+        (Priority.HIGH, "", Priority.HIGH, False),
+        (Priority.HIGH, "priority", Priority.LOW, False),
+    ):
+        assert priority_of(tier, of_key, is_sandbox=is_sandbox) == priority
+        if priority not in gone:
+            told.check(tier, of_key, is_sandbox=is_sandbox)
             continue
         with pytest.raises(GatewayError) as refused:
-            told.check(tier, is_sandbox=is_sandbox)
+            told.check(tier, of_key, is_sandbox=is_sandbox)
         error = refused.value
         assert (error.kind.status, error.code) == (503, "gateway_overloaded")
         assert 1_000 <= error.retry_after_ms <= 3_000

@@ -14,8 +14,9 @@ from apps.accounts.models import Plan
 from apps.core.crypto import keyed_digests
 from apps.core.errors import InvalidInput
 from apps.core.limits import Limits
+from apps.core.priorities import Priority
 from apps.keys.contracts import KeyGrant
-from apps.keys.issuing import IssuedKey, create_key, revoke_key, set_limits
+from apps.keys.issuing import IssuedKey, create_key, revoke_key, set_limits, set_priority
 from apps.keys.models import ApiKey
 from apps.keys.reading import read_grant
 from tests import factories
@@ -95,3 +96,40 @@ def test_a_grant_has_the_limits_of_all_three_levels_and_costs_one_query() -> Non
     assert grant.key_limits == LIMITS
     assert grant.project_limits == Limits(requests_per_minute=600)
     assert grant.organization_limits == Limits(concurrency=80, budget_nanos=7, budget_period="month")
+
+
+@pytest.mark.parametrize(
+    ("of_plan", "of_organization", "of_key", "holds"),
+    [
+        (None, None, None, Priority.NORMAL),
+        (Priority.HIGH, None, None, Priority.HIGH),
+        (Priority.HIGH, Priority.LOW, None, Priority.LOW),
+        (Priority.LOW, Priority.HIGH, None, Priority.HIGH),
+        (None, None, Priority.HIGH, Priority.NORMAL),  # no key has more than its organization
+        (None, Priority.LOW, Priority.NORMAL, Priority.LOW),
+        (None, Priority.HIGH, Priority.LOW, Priority.LOW),
+    ],
+)
+def test_a_key_has_its_organizations_priority_or_less(
+    of_plan: int | None, of_organization: int | None, of_key: int | None, holds: Priority
+) -> None:
+    project = factories.project()
+    issued = create_key(project, name="Key")
+    organization = project.organization
+    organization.plan = Plan.objects.create(id="p", name="P", priority=of_plan)
+    organization.priority = of_organization
+    organization.save()
+    set_priority(issued.key, of_key)
+    assert read(issued).priority is holds
+
+
+def test_a_priority_is_announced_and_one_that_there_is_not_is_refused(
+    announcements: Callable[[], list[str]], django_capture_on_commit_callbacks: Any
+) -> None:
+    key = create_key(factories.project(), name="Key").key
+    announcements()
+    with django_capture_on_commit_callbacks(execute=True):
+        set_priority(key, Priority.LOW)
+    assert announcements() == [f"key:{key.digest}"]
+    with pytest.raises(InvalidInput):
+        set_priority(key, 3)

@@ -194,6 +194,18 @@ def test_a_brake_is_set_shown_and_checked(cast: Cast, owner: Client) -> None:
     assert "The amount of a brake is at most 9,000,000 USD" in large
     assert owner.post(page, {"brake_usd": "2.50", "brake_minutes": "10"}).status_code == 302
     assert "pauses above 2.50 USD in 10 minutes" in owner.get("/o/acme/keys/").content.decode()
+
+
+def test_a_member_lowers_the_priority_of_a_key_and_raises_it_no_higher_than_the_operator(
+    cast: Cast, owner: Client
+) -> None:
+    page = f"/o/acme/keys/{cast.key.id}/brake/"
+    for wanted, status, kept in (("2", 422, None), ("1", 422, None), ("0", 302, 0), ("", 302, None)):
+        assert owner.post(page, {"brake_minutes": "5", "priority": wanted}).status_code == status
+        cast.key.refresh_from_db()
+        assert cast.key.priority == kept
+    owner.post(page, {"brake_minutes": "5", "priority": "0"})
+    assert "low priority" in owner.get("/o/acme/keys/").content.decode()
     assert settings.WEBHOOKS_ALLOW_PRIVATE is False
 
 

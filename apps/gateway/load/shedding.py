@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from enum import IntEnum
 from typing import Final
 
+from apps.core.priorities import Priority
 from apps.gateway.errors import GATEWAY_OVERLOADED, GatewayError
 
 SAMPLES: Final = 4
@@ -30,22 +31,13 @@ class Level(IntEnum):
     ALL = 3
 
 
-class Priority(IntEnum):
-    """How long a request is served while others are sent away already."""
-
-    LOW = 0
-    """Sandbox keys, and the tiers `flex` and `batch`."""
-    STANDARD = 1
-    HIGH = 2
-    """The tier `priority`, which costs more."""
-
-
 _OF_TIER: Final = {"flex": Priority.LOW, "batch": Priority.LOW, "priority": Priority.HIGH}
+"""Tiers that say how long their requests may wait. `priority` costs more."""
 
 
-def priority_of(service_tier: str, *, is_sandbox: bool) -> Priority:
-    """The priority of a request that asks for this tier."""
-    return Priority.LOW if is_sandbox else _OF_TIER.get(service_tier, Priority.STANDARD)
+def priority_of(service_tier: str, of_key: int, *, is_sandbox: bool) -> int:
+    """The priority of a request with such a key that asks for this tier."""
+    return Priority.LOW if is_sandbox else _OF_TIER.get(service_tier, of_key)
 
 
 class Shedding:
@@ -73,9 +65,9 @@ class Shedding:
         self._late_s.clear()
         return True
 
-    def check(self, service_tier: str, *, is_sandbox: bool) -> None:
+    def check(self, service_tier: str, of_key: int, *, is_sandbox: bool) -> None:
         """For a new request. Raises GatewayError (503) when it must go."""
-        if priority_of(service_tier, is_sandbox=is_sandbox) < self.level:
+        if priority_of(service_tier, of_key, is_sandbox=is_sandbox) < self.level:
             self.refused += 1
             wait_ms = int(1000 * random.uniform(*RETRY_AFTER_S))  # noqa: S311 - spreads retries
             message = "This gateway has more to do than it can; requests of your priority are served again soon."

@@ -4,6 +4,7 @@ from typing import Any, Final
 
 from apps.catalog.contracts import QUANTIZATIONS
 from apps.core.limits import RATES
+from apps.core.priorities import Priority
 from apps.gateway.listing.models import MAX_PAGE
 from apps.gateway.openapi.shapes import (
     Schema,
@@ -172,6 +173,7 @@ KEY: Final = closed(
     id=text(),
     label=text(),
     is_sandbox=boolean(),
+    priority=one_of(*(each.spoken for each in Priority)),
     organization=_OWNER,
     project=_OWNER,
     created_at=nullable(moment()),

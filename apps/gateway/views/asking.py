@@ -52,7 +52,7 @@ class AsksModel(AsyncAPIView):
 
         Raises GatewayError when nobody answers, or nobody may be asked, or this worker has too much to do."""
         if (shedding := self.runtime.shedding).level:
-            shedding.check(asked.asked_tier, is_sandbox=self.grant.sandbox)
+            shedding.check(asked.asked_tier, self.grant.priority, is_sandbox=self.grant.sandbox)
         if asked.stream and settings.HEARTBEAT_S and self.request.start_heartbeat is not None:
             self.request.heartbeat = self.request.start_heartbeat(self.error_event)
         if self.grant.policy is not None:

@@ -9,6 +9,7 @@ from apps.billing.standing import Standing
 from apps.core.errors import Unavailable
 from apps.core.limits import RATES, Limits, budget_window
 from apps.core.money import format_usd
+from apps.core.priorities import Priority
 from apps.gateway.admission.refusals import limit_headers
 from apps.gateway.admission.standing import standing_of
 from apps.gateway.receipts import usd_number
@@ -34,6 +35,7 @@ class Key(AsyncAPIView):
             "id": grant.key_id,
             "label": grant.name,
             "is_sandbox": grant.sandbox,
+            "priority": Priority(grant.priority).spoken,
             "organization": {"id": grant.organization_id, "slug": grant.organization_slug},
             "project": {"id": grant.project_id, "slug": grant.project_slug},
             "created_at": _moment(grant.created_at),

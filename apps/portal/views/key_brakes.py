@@ -1,12 +1,14 @@
-"""The brake of a key: setting it, and letting a paused key work again."""
+"""The brake and the priority of a key: setting them, and letting a paused key work again."""
 
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
 
+from apps.accounts.limits import effective_priority
 from apps.accounts.roles import Capability
 from apps.core.errors import Conflict, InvalidInput
 from apps.core.limit_fields import sentence
+from apps.keys.issuing import set_priority
 from apps.keys.models import ApiKey
 from apps.keys.pausing import resume_key, set_brake
 from apps.portal.access import Access, organization_page
@@ -28,17 +30,23 @@ def resume(request: HttpRequest, access: Access, key_id: str) -> HttpResponse:
 
 @organization_page(get=Capability.MANAGE_KEYS, post=Capability.MANAGE_KEYS)
 def key_brake(request: HttpRequest, access: Access, key_id: str) -> HttpResponse:
-    """How fast the key may spend."""
+    """How fast the key may spend, and how long it is served under load."""
     key = _key(access, key_id)
-    initial = {"brake_usd": key.brake_nanos, "brake_minutes": key.brake_minutes}
-    form = BrakeForm(request.POST or None, initial=initial)
+    most = effective_priority(access.organization)
+    initial = {
+        "brake_usd": key.brake_nanos,
+        "brake_minutes": key.brake_minutes,
+        "priority": key.priority if key.priority is not None and key.priority < most else "",
+    }
+    form = BrakeForm(request.POST or None, initial=initial, most=most)
     if request.method == "POST" and form.is_valid():
         try:
             set_brake(key, form.cleaned_data["brake_usd"], minutes=form.cleaned_data["brake_minutes"])
+            set_priority(key, form.cleaned_data["priority"])
         except InvalidInput as error:
             form.add_error(None, sentence(error))
         else:
-            messages.success(request, f"The brake of the key “{key.name}” is set.")
+            messages.success(request, f"Brake and priority of the key “{key.name}” are set.")
             return redirect("portal:keys", slug=access.organization.slug)
     context = {"key": key, "form": form, "plan": access.organization.plan, "section": "keys"}
     return render_page(request, access, "portal/key_brake.html", context, status=422 if form.is_bound else 200)

@@ -6,8 +6,10 @@ from django.shortcuts import redirect
 from django.utils import timezone
 from django.utils.cache import patch_cache_control
 
+from apps.accounts.limits import effective_priority
 from apps.accounts.roles import Capability
 from apps.core.limits import spoken_limits
+from apps.core.priorities import Priority, priority_of_key
 from apps.keys.issuing import IssuedKey, create_key, revoke_key
 from apps.keys.models import ApiKey
 from apps.keys.pausing import spoken_brake
@@ -63,7 +65,7 @@ def _page(
         {
             "key": key,
             "state": _state(key),
-            "limits": [*spoken_limits(key.limits), *filter(None, [_brake(key, access)])],
+            "limits": [*spoken_limits(key.limits), *filter(None, [_brake(key, access), _priority(key, access)])],
             "spent": spent.get(key.id, Sums()),
             "last_used": used.get(key.id),
         }
@@ -89,6 +91,12 @@ def _brake(key: ApiKey, access: Access) -> str:
     if key.brake_nanos is None and plan is not None:
         return spoken_brake(plan.brake_nanos, plan.brake_minutes)
     return spoken_brake(key.brake_nanos, key.brake_minutes)
+
+
+def _priority(key: ApiKey, access: Access) -> str:
+    """In words, where it is another one than most keys have."""
+    priority = priority_of_key(key.priority, effective_priority(access.organization))
+    return "" if priority is Priority.NORMAL else f"{priority.spoken} priority"
 
 
 def _state(key: ApiKey) -> str:

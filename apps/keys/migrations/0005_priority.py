@@ -1,0 +1,25 @@
+"""Whose requests are served longest under load."""
+
+from django.conf import settings
+from django.db import migrations, models
+
+
+class Migration(migrations.Migration):
+
+    dependencies = [
+        ('accounts', '0004_priority'),
+        ('keys', '0004_brake'),
+        migrations.swappable_dependency(settings.AUTH_USER_MODEL),
+    ]
+
+    operations = [
+        migrations.AddField(
+            model_name='apikey',
+            name='priority',
+            field=models.PositiveSmallIntegerField(blank=True, choices=[(2, 'High'), (1, 'Normal'), (0, 'Low')], help_text="Whose requests are served longest by a gateway that cannot keep up. Empty: a key has its organization's, an organization its plan's, and that is normal. A key never has more than its organization.", null=True),
+        ),
+        migrations.AddConstraint(
+            model_name='apikey',
+            constraint=models.CheckConstraint(condition=models.Q(('priority__isnull', True), ('priority__in', [0, 1, 2]), _connector='OR'), name='apikey_priority_known'),
+        ),
+    ]
