@@ -233,7 +233,7 @@ class Crossing:
             lost |= dict.fromkeys(call.headers.get("x-crun-dropped-params", "").split(", "))
             understood = heard(dialect, received)
             assert feature.hears(understood) and understood.streams == is_stream, (cell, understood)
-            told = (told_streamed if is_stream else told_whole)(caller, call)
+            told = (told_streamed if is_stream else told_whole)(caller, call.body)
             tokens = TOKENS[dialect] if not feature.script else None
             assert told._replace(tokens=(0, 0), cost=0.0) == _expected(caller, feature), (cell, told)
             if tokens is not None:
@@ -260,7 +260,7 @@ class Crossing:
         """A stream that breaks off, and one that says that it failed: both end as an error, after what came."""
         for script in (ANSWERS[dialect].torn, ANSWERS[dialect].failing):
             call, _ = await self._ask(caller, {"stream": True}, script)
-            told = told_streamed(caller, call)
+            told = told_streamed(caller, call.body)
             assert told.reason == "error" and told.text, (caller, dialect, call.body)
         return "yes"
 

@@ -7,7 +7,7 @@ import orjson
 
 from apps.gateway.dialects.chat_stream import ChatStream
 from apps.gateway.dialects.completions import CompletionsStream, text_completion
-from apps.gateway.dialects.messages.answer import MessagesStream, whole_message
+from apps.gateway.dialects.messages.answer import MessagesStream, messages_usage, whole_message
 from apps.gateway.dialects.messages.blocks import Blocks
 from apps.gateway.dialects.messages.blocks import folded as folded_blocks
 from apps.gateway.dialects.responses.answer import (
@@ -198,7 +198,11 @@ def relayed(dialect: str, pieces: list[bytes]) -> list[bytes]:
     if chat.failure is None:
         blocks.append((chat.feed(translator.end()) if translator is not None else b"") + chat.end())
     failed = chat.failure
-    blocks.append(chat.closing_events(to_openai(chat.tokens or USAGE)) if failed is None else failed.stream_event())
+    blocks.append(
+        chat.closing_events({**to_openai(chat.tokens or USAGE), "cost": 0.0})
+        if failed is None
+        else failed.stream_event()
+    )
     return [block for block in blocks if block]
 
 
@@ -224,7 +228,7 @@ def _blocks() -> Blocks:
 
 
 def _messages_stream() -> Callable[[bytes], bytes]:
-    usage = {"input_tokens": 3, "output_tokens": 4}
+    usage = {**messages_usage(USAGE), "cost": 0.0}
     return MessagesStream(_blocks(), request_id=REQUEST, model="m", opening=usage, usage=lambda: usage).feed
 
 
@@ -243,14 +247,14 @@ def _begun() -> dict[str, Any]:
 
 def _responses_stream() -> Callable[[bytes], bytes]:
     output = output_of(_ASKED, REQUEST)
-    usage = responses_usage(USAGE)
+    usage = {**responses_usage(USAGE), "cost": 0.0}
     return ResponsesStream(_begun(), output, usage=lambda: usage, service_tier=lambda: "").feed
 
 
 def _responses_whole(answer: dict[str, Any]) -> dict[str, Any]:
     output = output_of(_ASKED, REQUEST)
     whole_output(answer, output)
-    return {**ended(_begun(), output, responses_usage(USAGE), service_tier=""), "completed_at": 1}
+    return {**ended(_begun(), output, {**responses_usage(USAGE), "cost": 0.0}, service_tier=""), "completed_at": 1}
 
 
 def _chat_whole(answer: dict[str, Any]) -> dict[str, Any]:

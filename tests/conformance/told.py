@@ -12,7 +12,6 @@ from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
 from apps.gateway.dialects.messages.blocks import folded as folded_blocks
-from tests.gateway.conftest import Call
 from tests.upstream.scripted import folded as folded_chat
 
 
@@ -43,15 +42,16 @@ def _shape(caller: str, *, is_event: bool) -> TypeAdapter[Any]:
     return TypeAdapter(SHAPES[caller][is_event])
 
 
-def told_whole(caller: str, call: Call) -> Told:
+def told_whole(caller: str, body: bytes) -> Told:
     """An answer in one piece. Raises ValidationError for what the SDK would not take."""
-    _shape(caller, is_event=False).validate_python(call.json, strict=True)
-    return _READ[caller](call.json)
+    answer = orjson.loads(body)
+    _shape(caller, is_event=False).validate_python(answer, strict=True)
+    return _READ[caller](answer)
 
 
-def told_streamed(caller: str, call: Call) -> Told:
+def told_streamed(caller: str, body: bytes) -> Told:
     """The same as a stream, which may end with an error: that is the last event, and nothing looks like an end."""
-    events = [block.rpartition(b"data: ")[2] for block in call.body.split(b"\n\n") if block]
+    events = [block.rpartition(b"data: ")[2] for block in body.split(b"\n\n") if block]
     read = [event.decode() if event == b"[DONE]" else orjson.loads(event) for event in events]
     last = read[-1]
     is_error = isinstance(last, dict) and ("error" in last or last.get("type") == "response.failed")
@@ -74,7 +74,7 @@ def _with_reason(chunk: Any) -> Any:
 
 
 def _fold_chat(events: list[Any], is_error: bool) -> Any:
-    assert is_error != (events[-1] == "[DONE]")
+    assert is_error or events[-1] == "[DONE]"
     choices = folded_chat(events)
     if is_error:
         return (choices[0]["message"]["content"] if choices else "") or ""
@@ -83,7 +83,7 @@ def _fold_chat(events: list[Any], is_error: bool) -> Any:
 
 
 def _fold_completions(events: list[Any], is_error: bool) -> Any:
-    assert is_error != (events[-1] == "[DONE]")
+    assert is_error or events[-1] == "[DONE]"
     choices = [choice for event in events if isinstance(event, dict) for choice in event["choices"]]
     text = "".join(choice["text"] for choice in choices)
     if is_error:
@@ -111,7 +111,7 @@ def _chat(answer: Any) -> Told:
     (choice,) = answer["choices"]
     message, calls = choice["message"], choice["message"].get("tool_calls") or ()
     return Told(
-        message["content"] or "", message.get("reasoning_content") or "",
+        message.get("content") or "", message.get("reasoning") or message.get("reasoning_content") or "",
         tuple((call["function"]["name"], orjson.loads(call["function"]["arguments"])) for call in calls),
         choice["finish_reason"], *_openai_usage(answer["usage"]),
     )  # fmt: skip

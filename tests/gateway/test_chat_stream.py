@@ -64,14 +64,17 @@ def test_an_upstream_that_changes_its_names_midway_does_not_leak_them() -> None:
 
 
 def test_names_behind_the_choices_do_not_leak_and_other_ids_are_not_touched() -> None:
-    call = {"index": 0, "id": "call_7", "type": "function", "function": {"name": "f", "arguments": ""}}
-    first = {"choices": [{"index": 0, "delta": {"tool_calls": [call]}}], "id": "chatcmpl-theirs", "model": "gpt-x-2024"}
-    late = b"data: " + orjson.dumps({**first, "system_fingerprint": "fp_late"}) + b"\n\n"
-    spaced = b"data: " + orjson.dumps(first).replace(b'":"', b'" : "') + b"\n\n"
-    _, sent = run(late, chunk(), chunk(system_fingerprint="fp_new"), late, spaced, FINISH, DONE)
+    def called(place: int) -> dict[str, Any]:
+        call = {"index": place, "id": f"call_{place}", "type": "function", "function": {"name": "f", "arguments": ""}}
+        choices = [{"index": 0, "delta": {"tool_calls": [call]}}]
+        return {"choices": choices, "id": "chatcmpl-theirs", "model": "gpt-x-2024"}
+
+    late = [b"data: " + orjson.dumps({**called(place), "system_fingerprint": "fp_late"}) + b"\n\n" for place in (0, 1)]
+    spaced = b"data: " + orjson.dumps(called(2)).replace(b'":"', b'" : "') + b"\n\n"
+    _, sent = run(late[0], chunk(), chunk(system_fingerprint="fp_new"), late[1], spaced, FINISH, DONE)
     assert b"theirs" not in sent and b"gpt-x" not in sent and b"fp_" not in sent
-    for event in (parsed(sent)[0], parsed(sent)[3], parsed(sent)[4]):
-        assert event["choices"][0]["delta"]["tool_calls"][0]["id"] == "call_7"
+    for place, event in enumerate((parsed(sent)[0], parsed(sent)[3], parsed(sent)[4])):
+        assert event["choices"][0]["delta"]["tool_calls"][0]["id"] == f"call_{place}"
         assert (event["id"], event["model"]) == ("chatcmpl-ours", "bench-model")
 
 

@@ -153,7 +153,7 @@ def _add(message: dict[str, Any], delta: dict[str, Any]) -> None:
     for name, value in delta.items():
         if name == "tool_calls":
             calls = message.setdefault("tool_calls", [])
-            for call in value:
+            for call in value or ():
                 plain = {key: each for key, each in call.items() if key != "index"}
                 if call["index"] == len(calls):
                     calls.append(plain)

@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from apps.gateway.dialects.chat_repairs import Repairs
 from apps.gateway.dialects.sse import EventSplitter, event_data, events
 from apps.gateway.dialects.vendor_json import read_json, write_json
 from apps.gateway.errors import CONTENT_FILTERED, UPSTREAM_FAILED, UPSTREAM_OVERLOADED, GatewayError
@@ -57,6 +58,7 @@ class ChatStream:
         self._choices = choices
         self._note_output = note_output
         self._finished: set[str] = set()
+        self._repairs = Repairs()
         self._ours = {"id": completion_id, "model": model, "system_fingerprint": None}
         self._their_head = b""
         self._our_head = b""
@@ -155,10 +157,10 @@ class ChatStream:
             self._take_usage(usage)
             if not chunk.get("choices"):
                 return b""
-        if usage is not None or not _PUBLIC_FIELDS.issuperset(chunk):
+        self._watch(chunk)
+        if self._repairs.repair(chunk) or usage is not None or not _PUBLIC_FIELDS.issuperset(chunk):
             public = {name: value for name, value in chunk.items() if name in _PUBLIC_FIELDS and name != "usage"}
             payload = write_json(public)
-        self._watch(chunk)
         return self._as_ours(payload, chunk)
 
     def _as_ours(self, payload: bytes, chunk: dict[str, Any]) -> bytes:

@@ -20,6 +20,7 @@ DEFAULT_MAX_TOKENS: Final = 16
 """OpenAI's."""
 OBJECT: Final = "text_completion"
 _DONE: Final = b"[DONE]"
+_REASONS: Final = ("stop", "length", "content_filter")
 _TRANSLATED: Final = ("prompt", "echo", "suffix", "logprobs", "best_of")
 _OF_CHAT: Final = (
     "messages", "max_completion_tokens", "tools", "tool_choice", "functions", "function_call", "modalities", "audio",
@@ -170,8 +171,13 @@ def _choice(choice: dict[str, Any], text: str, position: int) -> dict[str, Any]:
         "text": text,
         "index": _index(choice, position),
         "logprobs": None,
-        "finish_reason": choice.get("finish_reason"),
+        "finish_reason": _reason(choice.get("finish_reason")),
     }
+
+
+def _reason(reason: object) -> object:
+    """Completions know no calls."""
+    return reason if reason in _REASONS or not reason else "stop"
 
 
 def _index(choice: dict[str, Any], position: int) -> int:

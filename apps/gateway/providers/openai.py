@@ -4,6 +4,7 @@ from typing import Any
 
 from apps.catalog.contracts import OfferedModel, Target
 from apps.gateway.dialects.chat import ChatRequest, body_for_upstream, dropped_options
+from apps.gateway.dialects.chat_repairs import repair_whole
 from apps.gateway.dialects.embeddings import EmbeddingsRequest
 from apps.gateway.dialects.vendor_json import read_json
 from apps.gateway.errors import BAD_REQUEST, GatewayError
@@ -44,6 +45,7 @@ class OpenAI:
         choices = answer.get("choices") if isinstance(answer, dict) else None
         if not isinstance(choices, list) or not choices or not all(isinstance(choice, dict) for choice in choices):
             raise ValueError("no chat completion")
+        repair_whole(answer)
         return dict(answer)
 
     def translator(self) -> StreamTranslator | None:
