@@ -127,8 +127,11 @@ FORBIDDEN = {
         "SELECT * FROM django_session",
         "SELECT usage_make_partition('2020-01-01')",
         "CREATE TEMP TABLE mine (id bigint)",
+        "UPDATE responses_storedresponse SET sealed = ''",
     ),
     "worker": (
+        "SELECT sealed FROM responses_storedresponse",
+        "INSERT INTO responses_storedresponse (id) VALUES ('x')",
         "SELECT * FROM accounts_user",
         "SELECT password FROM accounts_user",
         "UPDATE accounts_user SET password = ''",

@@ -264,3 +264,25 @@ async def test_the_rate_of_cache_hits_is_shown(bench: Bench) -> None:
     bench.runtime.upstreams.of(left).ended(closed(tokens=TokenCounts(input=500), estimated=True))
     call = await bench.call("/api/v1/models/two/endpoints")
     assert [each["cache_hit_rate_last_30m"] for each in call.json["data"]["endpoints"]] == [0.5, None]
+
+
+def test_the_next_turn_of_a_stored_response_goes_to_its_route_while_that_is_there_and_well() -> None:
+    routes = [target(name, weight) for name, weight in (("a", 100), ("b", 1), ("c", 100))]
+    offer = offered(targets=tuple(routes))
+    clock = Clock()
+    upstreams = worker(clock)
+    pinned = asked()
+    pinned.pinned = ("b", TARGET.upstream_model)
+    assert {order(offer, upstreams, pinned)[0] for _ in range(20)} == {"b"}
+    anywhere = chosen(
+        offer, wishes_of(asked(provider={"sort": "latency"})).preferences, pinned, GRANT, upstreams=upstreams
+    )
+    assert anywhere[0].provider == "b"
+    wished = chosen(offer, wishes_of(asked(provider={"order": ["c"]})).preferences, pinned, GRANT, upstreams=upstreams)
+    assert wished[0].provider == "c"
+    for _ in range(FAILURES_TO_REST):
+        upstreams.of(routes[1]).begin()
+        upstreams.of(routes[1]).failed()
+    assert order(offer, upstreams, pinned)[-1] == "b"
+    pinned.pinned = ("b", "another model there")
+    assert {order(offer, worker(), pinned)[0] for _ in range(50)} <= {"a", "b", "c"}

@@ -1,17 +1,23 @@
 """Where prompts may go, in the portal: said by an owner, seen by all members, and of no other organization."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from django.conf import LazySettings
+from django.conf import settings as installation
 from django.test import Client
 from django.urls import reverse
 
+from apps.accounts.models import Project
 from apps.accounts.roles import Role
 from apps.catalog.models import Provider
 from apps.policies.data_rules import DataRules
 from apps.policies.models import DataPolicy
 from apps.policies.reading import read_data_rules
+from apps.responses.contracts import OpenedResponse, ResponseOwner
+from apps.responses.forgetting import kept_by
+from apps.responses.keeping import keep
 from tests.portal.conftest import Cast
 
 
@@ -49,3 +55,37 @@ def test_a_region_that_nobody_has_is_no_choice(cast: Cast, client_of: Callable[[
     answer = client_of(Role.OWNER).post(address, {"data-regions": ["mars"]})
     assert answer.status_code == 422
     assert read_data_rules(cast.organization.id) is None
+
+
+def stored(organization: Any, name: str) -> ResponseOwner:
+    """A stored response of an organization."""
+    project = Project.objects.for_organization(organization.id).first() or Project.objects.create(
+        organization=organization, name="Default", slug="default"
+    )
+    owner = ResponseOwner(organization.id, project.id, sandbox=False)
+    keep(owner, OpenedResponse(name, name, b"{}"), previous_id="", days=30, ring=installation.ENCRYPTION_KEYS)
+    return owner
+
+
+def test_stored_responses_are_counted_and_an_owner_deletes_all_of_them(
+    cast: Cast, client_of: Callable[[str], Client]
+) -> None:
+    mine, theirs = stored(cast.organization, "resp_a"), stored(cast.stranger_organization, "resp_b")
+    slug = cast.organization.slug
+    page, erase = (reverse(f"portal:{name}", args=[slug]) for name in ("settings", "erase_responses"))
+    seen = client_of(Role.VIEWER).get(page).content.decode()
+    assert "1 response," in seen and "30 days after the last turn" in seen and "Delete all of them" not in seen
+    for role in (Role.VIEWER, Role.FINANCE):
+        assert client_of(role).post(erase).status_code == 403
+    assert kept_by(mine.organization_id).responses == 1
+    owner = client_of(Role.OWNER)
+    assert "1 response of all projects" in owner.get(erase).content.decode()
+    assert "Deleted: 1 stored response." in owner.post(erase, follow=True).content.decode()
+    assert (kept_by(mine.organization_id).responses, kept_by(theirs.organization_id).responses) == (0, 1)
+
+
+def test_an_owner_forbids_storing(cast: Cast, client_of: Callable[[str], Client]) -> None:
+    owner, slug = client_of(Role.OWNER), cast.organization.slug
+    answer = owner.post(reverse("portal:data_policy", args=[slug]), {"data-forbids_storage": "on"}, follow=True)
+    assert read_data_rules(cast.organization.id) == DataRules(forbids_storage=True)
+    assert "No responses are stored for you" in answer.content.decode()
