@@ -14,6 +14,7 @@ from apps.usage.contracts import Outcome, TokenCounts
 from tests.factories import PRICE, TARGET, offered, snapshot
 from tests.gateway.conftest import Bench, Call
 from tests.gateway.test_fallback import ends, left
+from tests.upstream.anthropic_shapes import message, text
 from tests.upstream.conftest import upstream
 from tests.upstream.scripted import PUBLIC_MODEL, ScriptedUpstream, sse
 
@@ -202,7 +203,9 @@ async def test_so_is_what_an_upstream_says_of_them(bench: Bench, upstream: Scrip
         ("stream", {"stream": 1}),
         ("echo", {"echo": 1}),
         ("suffix", {"suffix": "end"}),
-        ("logprobs", {"logprobs": 0}),
+        ("logprobs", {"logprobs": -1}),
+        ("logprobs", {"logprobs": True}),
+        ("logprobs", {"logprobs": 2, "echo": True}),
         ("best_of", {"best_of": 3}),
         ("best_of", {"best_of": 1, "n": 2}),
         ("best_of", {"best_of": True}),
@@ -222,6 +225,42 @@ def test_fields_that_say_nothing_are_taken() -> None:
     nothing = {"suffix": "", "logprobs": None, "best_of": 2, "n": 2, "echo": None, "max_tokens": None, "stream": None}
     asked = parse_completions(orjson.dumps({**ONE, **nothing}))
     assert (asked.choices, asked.asked_output, asked.echoed) == (2, 16, "")
+
+
+def tokens(*texts: str) -> dict[str, Any]:
+    top = [{"token": "x", "logprob": -0.5}, {"token": "y", "logprob": -1.5}]
+    return {"content": [{"token": text, "logprob": -0.5, "top_logprobs": top} for text in texts]}
+
+
+def test_log_probabilities_are_those_of_the_chat_whole_and_as_a_stream() -> None:
+    asked = parse_completions(orjson.dumps({**ONE, "logprobs": 2}))
+    assert (asked.body["logprobs"], asked.body["top_logprobs"]) == (True, 2)
+    assert "top_logprobs" not in parse_completions(orjson.dumps({**ONE, "logprobs": 0})).body
+    message = {"content": "One two"}
+    answer = {"choices": [{"index": 0, "message": message, "finish_reason": "stop", "logprobs": tokens("One", " two")}]}
+    told = text_completion(answer, request_id="req_1", model="m", echoed="")["choices"][0]["logprobs"]
+    assert told == {
+        "tokens": ["One", " two"], "token_logprobs": [-0.5, -0.5], "text_offset": [0, 3],
+        "top_logprobs": [{"x": -0.5, "y": -1.5}] * 2,
+    }  # fmt: skip
+    stream = CompletionsStream(request_id="req_1", model="m", echoed="")
+    pieces = []
+    for piece in ("One", " two"):
+        choice = {"index": 0, "delta": {"content": piece}, "finish_reason": None, "logprobs": tokens(piece)}
+        event = stream.feed(b"data: " + orjson.dumps({"choices": [choice]}) + b"\n\n")
+        pieces.append(orjson.loads(event[6:])["choices"][0]["logprobs"])
+    assert {name: [*pieces[0][name], *pieces[1][name]] for name in told} == told
+
+
+@pytest.mark.asyncio
+async def test_log_probabilities_that_an_upstream_has_no_word_for_are_named_as_dropped(
+    bench: Bench, upstream: ScriptedUpstream
+) -> None:
+    upstream.offer(bench, "anthropic")
+    upstream.answer(message(text("Well")))
+    call = await bench.call(COMPLETIONS, {"model": PUBLIC_MODEL, "prompt": "one", "logprobs": 2})
+    assert (call.status, call.json["choices"][0]["logprobs"]) == (200, None)
+    assert call.headers["x-crun-dropped-params"] == "logprobs, top_logprobs"
 
 
 def test_thoughts_and_roles_have_no_place() -> None:

@@ -5,11 +5,19 @@ quietly another one than was asked for."""
 
 import time
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, ClassVar, Final
 
 from apps.catalog.contracts import OfferedModel
 from apps.gateway.dialects.chat import ChatRequest
-from apps.gateway.dialects.chat_fields import MAX_USER, check_fields, clean_name, name_model
+from apps.gateway.dialects.chat_fields import (
+    MAX_TOP_LOGPROBS,
+    MAX_USER,
+    check_fields,
+    clean_name,
+    integer_from,
+    name_model,
+)
 from apps.gateway.dialects.large_body import Body
 from apps.gateway.dialects.sse import event_data, events
 from apps.gateway.dialects.strict_json import MAX_TEXT_BYTES, read_object, too_much_text
@@ -21,6 +29,7 @@ DEFAULT_MAX_TOKENS: Final = 16
 OBJECT: Final = "text_completion"
 _DONE: Final = b"[DONE]"
 _REASONS: Final = ("stop", "length", "content_filter")
+_CHECK_LOGPROBS: Final = integer_from(0, MAX_TOP_LOGPROBS)
 _TRANSLATED: Final = ("prompt", "echo", "suffix", "logprobs", "best_of")
 _OF_CHAT: Final = (
     "messages", "max_completion_tokens", "tools", "tool_choice", "functions", "function_call", "modalities", "audio",
@@ -66,6 +75,9 @@ def parse_completions(raw: Body) -> CompletionsRequest:
     if chat.get("user") is not None:
         chat["user"] = clean_name("user", chat["user"], most=MAX_USER, least=0)
     chat["messages"] = [{"role": "user", "content": prompt}]
+    if body.get("logprobs") is not None:
+        chat["logprobs"] = True
+        chat |= {"top_logprobs": body["logprobs"]} if body["logprobs"] else {}
     if chat.get("max_tokens") is None:
         chat["max_tokens"] = DEFAULT_MAX_TOKENS
     asked = CompletionsRequest(
@@ -97,9 +109,11 @@ def _refuse(body: dict[str, Any]) -> None:
         if body.get(name) is not None:
             raise bad_field(name, f"{name} is a field of Chat Completions: ask at /chat/completions.")
     if body.get("suffix") not in (None, ""):
-        raise bad_field("suffix", "suffix is not supported: text cannot be inserted.")
+        raise bad_field("suffix", "suffix is not supported: models are asked by chat here, which cannot insert text.")
     if body.get("logprobs") is not None:
-        raise bad_field("logprobs", "logprobs are not supported here: ask at /chat/completions.")
+        _CHECK_LOGPROBS("logprobs", body["logprobs"])
+        if body.get("echo") is True:
+            raise bad_field("logprobs", "The log probabilities of a prompt cannot be told: ask without echo.")
     best_of = body.get("best_of")
     if best_of is not None and (type(best_of) is not int or best_of != (body.get("n") or 1)):
         raise bad_field("best_of", "best_of must be as n: answers are not ranked.")
@@ -134,6 +148,8 @@ class CompletionsStream:
         self._echoed = echoed
         self._begun: set[int] = set()
         self._created = int(time.time())
+        self._offsets: dict[int, int] = {}
+        """Choice -> characters of the tokens whose log probabilities were told."""
 
     def feed(self, block: bytes) -> bytes:
         """The events that stand for these whole ones; b"" where nothing is to be said."""
@@ -163,14 +179,17 @@ class CompletionsStream:
         if self._echoed and index not in self._begun:
             self._begun.add(index)
             text = self._echoed + text
-        return _choice(choice, text, index)
+        told = _choice(choice, text, index, self._offsets.get(index, 0))
+        if told["logprobs"] is not None:
+            self._offsets[index] = self._offsets.get(index, 0) + sum(map(len, told["logprobs"]["tokens"]))
+        return told
 
 
-def _choice(choice: dict[str, Any], text: str, position: int) -> dict[str, Any]:
+def _choice(choice: dict[str, Any], text: str, position: int, offset: int = 0) -> dict[str, Any]:
     return {
         "text": text,
         "index": _index(choice, position),
-        "logprobs": None,
+        "logprobs": _logprobs(choice.get("logprobs"), offset),
         "finish_reason": _reason(choice.get("finish_reason")),
     }
 
@@ -178,6 +197,27 @@ def _choice(choice: dict[str, Any], text: str, position: int) -> dict[str, Any]:
 def _reason(reason: object) -> object:
     """Completions know no calls."""
     return reason if reason in _REASONS or not reason else "stop"
+
+
+def _logprobs(told: object, offset: int) -> dict[str, Any] | None:
+    """Tokens of a chat in the form of Completions: `text_offset` counts characters from where the text begins."""
+    content = told.get("content") if isinstance(told, dict) else None
+    listed = [each for each in content if isinstance(each, dict)] if isinstance(content, list) else []
+    if not listed:
+        return None
+    tokens = [str(each.get("token", "")) for each in listed]
+    tops = [each.get("top_logprobs") for each in listed]
+    return {
+        "tokens": tokens,
+        "token_logprobs": [each.get("logprob") for each in listed],
+        "top_logprobs": [_likely(top) for top in tops] if any(tops) else None,
+        "text_offset": [offset + length for length in accumulate(map(len, tokens[:-1]), initial=0)],
+    }
+
+
+def _likely(tops: object) -> dict[str, Any]:
+    listed = tops if isinstance(tops, list) else []
+    return {str(each.get("token", "")): each.get("logprob") for each in listed if isinstance(each, dict)}
 
 
 def _index(choice: dict[str, Any], position: int) -> int:
