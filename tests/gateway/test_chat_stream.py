@@ -282,3 +282,18 @@ def test_only_whole_pieces_like_those_before_are_passed_on() -> None:
     assert stream.feed(b": a comment, and in the same event:\n") == b""
     assert stream.pass_on(piece) is None
     assert stream.feed(piece) == ours and stream.output_count == 5
+
+
+@pytest.mark.parametrize("left_out", [("id",), ("created", "object"), ("id", "object", "created", "model")])
+def test_what_a_vendor_leaves_out_is_there_and_the_same_in_all_chunks(left_out: tuple[str, ...]) -> None:
+    bare = {name: value for name, value in parsed(chunk())[0].items() if name not in left_out}
+    said = b"data: " + orjson.dumps(bare) + b"\n\n"
+    stream, sent = run(said, said, b'data: {"choices":null}\n\n', b"data: {}\n\n", FINISH)
+    events = parsed(sent + stream.closing_events(USAGE).removesuffix(DONE))
+    assert len(events) == 4 and stream.output_count == 2
+    for event in events:
+        assert (event["id"], event["model"], event["object"]) == (
+            "chatcmpl-ours", "bench-model", "chat.completion.chunk",
+        )  # fmt: skip
+        assert event["created"] > 0
+    assert events[0] == events[1]

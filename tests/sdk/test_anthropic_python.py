@@ -14,6 +14,7 @@ from tests.acceptance.installing import Installation
 from tests.acceptance.upstream import fault_model
 
 pytestmark = pytest.mark.installation
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 WEATHER: Any = {
     "name": "weather",
     "description": "The weather of a town",
@@ -111,3 +112,57 @@ def test_a_failure_that_may_pass_is_tried_again(installation: Installation) -> N
     with Anthropic(base_url=base_url, api_key=installation.api_key, max_retries=2) as client:
         answer = client.messages.create(model=fault_model("flaky-1"), max_tokens=9, messages=_user("one"))
     assert answer.stop_reason == "end_turn"
+
+
+def test_the_tool_runner_goes_on_until_the_model_has_answered(client: Anthropic) -> None:
+    towns: list[str] = []
+
+    @anthropic.beta_tool
+    def weather(town: str) -> str:
+        """The weather of a town."""
+        towns.append(town)
+        return "sunny"
+
+    asked: Any = {"model": "truth-tools", "max_tokens": 99, "messages": _user("How is Ulm?"), "tools": [weather]}
+    final = client.beta.messages.tool_runner(**asked).until_done()
+    assert "sunny" in final.content[0].text  # type: ignore[union-attr]  # it is text
+    streamed = [stream.get_final_message() for stream in client.beta.messages.tool_runner(**asked, stream=True)]
+    assert [message.stop_reason for message in streamed] == ["tool_use", "end_turn"]
+    assert len(towns) == 2
+
+
+def test_an_image_and_a_document_are_read(client: Anthropic) -> None:
+    image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PIXEL}}
+    seen = client.messages.create(model="truth-vision", max_tokens=99, messages=_user([image]))
+    assert seen.content[0].text == "1 image: image/png, 70 bytes"  # type: ignore[union-attr]  # it is text
+    words = {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "four words of text"}}
+    read = client.messages.create(model="truth-echo", max_tokens=99, messages=_user([words]))
+    assert read.content[0].text == "four words of text"  # type: ignore[union-attr]  # it is text
+
+
+def test_models_come_page_by_page(client: Anthropic) -> None:
+    page = client.models.list(limit=2)
+    assert len(page.data) == 2 and page.has_more and page.last_id == page.data[-1].id
+    assert {"truth-echo", "truth-tools"} <= {model.id for model in client.models.list(limit=2)}
+    assert client.models.retrieve("truth-echo").display_name
+
+
+def test_the_key_may_come_as_a_bearer_token_beside_headers_of_agents(installation: Installation) -> None:
+    base_url = installation.api.removesuffix("/v1")
+    with Anthropic(base_url=base_url, auth_token=installation.api_key, api_key=None, max_retries=0) as bearer:
+        raw = bearer.beta.messages.with_raw_response.create(
+            model="truth-echo", max_tokens=9, messages=_user("one"), betas=["claude-code-20250219"],
+            extra_headers={"x-app": "cli"},
+        )  # fmt: skip
+    assert raw.headers["request-id"] == raw.headers["x-crun-generation-id"] == raw.parse()._request_id
+    assert raw.headers["x-crun-dropped-params"] == "anthropic-beta.claude-code-20250219"
+
+
+def test_whoever_waits_too_long_and_asks_too_much_gets_the_sdks_errors(client: Anthropic) -> None:
+    slow: Any = {"sandbox": {"first_byte_delay_ms": 20_000}}
+    with pytest.raises(anthropic.APITimeoutError):
+        client.with_options(timeout=0.5).messages.create(
+            model="truth-echo", max_tokens=9, messages=_user("x"), extra_body=slow
+        )
+    with pytest.raises(anthropic.RequestTooLargeError):
+        client.messages.create(model="truth-echo", max_tokens=9, messages=_user("x" * 2_100_000))

@@ -7,7 +7,10 @@ import pytest
 from anthropic.types import Message, RawMessageStreamEvent
 from pydantic import TypeAdapter
 
+from apps.gateway.dialects.chat_stream import ChatStream
 from apps.gateway.dialects.messages.blocks import folded
+from apps.gateway.dialects.messages.native import NativeStream
+from apps.gateway.providers.anthropic_answer import AnthropicStream
 from apps.usage.contracts import Outcome
 from tests.factories import PRICE
 from tests.gateway.conftest import UPSTREAM_KEY, Bench, Call
@@ -16,6 +19,7 @@ from tests.upstream.anthropic_shapes import (
     BARE_CALL,
     CALL,
     OPENED,
+    PING,
     SEALED,
     THOUGHT,
     USAGE,
@@ -172,6 +176,19 @@ async def test_any_split_of_the_bytes_gives_the_same_stream(
     assert cut.body.replace(cut.request_id[4:].encode(), b"") == wanted.body.replace(
         wanted.request_id[4:].encode(), b""
     )
+
+
+def test_a_ping_goes_on_at_once_while_the_model_says_nothing() -> None:
+    native = NativeStream(AnthropicStream(), request_id="req_1", model=PUBLIC_MODEL, usage=dict)
+    chat = ChatStream(completion_id="c", model=PUBLIC_MODEL, choices=1, token_bound=9)
+    started = sse_events(*events(THOUGHT)[:2])
+    sent = []
+    for said in (*started, *sse_events(PING), *sse_events(PING)):
+        block = chat.feed(native.feed(said))
+        sent.append(native.passed(block) if block else b"")
+    assert [each.count(b"event: ping") for each in sent] == [0, 0, 1, 1]
+    assert sent[2].startswith(b"event: content_block_start")
+    assert chat.output_count == 0
 
 
 @pytest.mark.asyncio

@@ -9,6 +9,8 @@ const client = new Anthropic({ baseURL, apiKey, maxRetries: 0 });
 const user = (content) => [{ role: "user", content }];
 const ask = (fields) => ({ model: "truth-echo", max_tokens: 50, ...fields });
 
+const pixel =
+  "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
 const weather = {
   name: "weather",
   input_schema: { type: "object", properties: { town: { type: "string" } }, required: ["town"] },
@@ -63,6 +65,56 @@ const checks = {
       assert.match(error.requestID, /^req_/);
       return true;
     });
+  },
+
+  async "the tool runner goes on until the model has answered"() {
+    let town;
+    const tool = {
+      ...weather,
+      parse: (input) => input,
+      run: async (input) => ((town = input.town), "22 degrees"),
+    };
+    const question = ask({ model: "truth-tools", tools: [tool], messages: user("How is Rome?") });
+    const final = await client.beta.messages.toolRunner(question);
+    assert.match(final.content[0].text, /22 degrees/);
+    assert.equal(typeof town, "string");
+  },
+
+  async "an answer is parsed by its schema"() {
+    const schema = { type: "object", properties: { name: { type: "string" } }, required: ["name"], additionalProperties: false };
+    const format = { type: "json_schema", schema, parse: (content) => JSON.parse(content) };
+    const asked = ask({ model: "truth-json", messages: user("Who?"), output_config: { format } });
+    const parsed = await client.messages.parse(asked);
+    assert.equal(typeof parsed.parsed_output.name, "string");
+  },
+
+  async "an image is seen and tokens are counted"() {
+    const image = { type: "image", source: { type: "base64", media_type: "image/png", data: pixel } };
+    const seen = await client.messages.create(ask({ model: "truth-vision", messages: user([image]) }));
+    assert.equal(seen.content[0].text, "1 image: image/png, 70 bytes");
+    const count = await client.messages.countTokens({ model: "truth-echo", messages: user("one two three") });
+    assert.ok(count.input_tokens > 2);
+  },
+
+  async "a bearer token, betas and headers of agents do not disturb"() {
+    const bearer = new Anthropic({ baseURL, apiKey: null, authToken: apiKey, maxRetries: 0, defaultHeaders: { "x-app": "cli" } });
+    const asked = { ...ask({ messages: user("Hello") }), betas: ["claude-code-20250219"] };
+    const { data, response, request_id } = await bearer.beta.messages.create(asked).withResponse();
+    assert.equal(data.content[0].text, "Hello");
+    assert.match(request_id, /^req_/);
+    assert.equal(response.headers.get("x-crun-dropped-params"), "anthropic-beta.claude-code-20250219");
+  },
+
+  async "a failure that may pass is tried again, and one that may not is not"() {
+    let sent = 0;
+    const counting = (url, init) => (sent++, fetch(url, init));
+    const patient = new Anthropic({ baseURL, apiKey, maxRetries: 2, fetch: counting });
+    const answer = await patient.messages.create(ask({ model: "truth-fault-flaky-1", messages: user("Hello") }));
+    assert.deepEqual([answer.stop_reason, sent], ["end_turn", 2]);
+    sent = 0;
+    const refused = patient.messages.create(ask({ model: "truth-fault-401", messages: user("Hello") }));
+    await assert.rejects(refused, Anthropic.InternalServerError);
+    assert.equal(sent, 1);
   },
 
   async "a stream that breaks raises"() {

@@ -214,6 +214,68 @@ const checks = {
     });
   },
 
+  async "a response comes whole and as a stream that is put together"() {
+    const asked = { model: "truth-echo", input: "one two three", store: false };
+    const whole = await client.responses.create(asked);
+    assert.deepEqual([whole.output_text, whole.status, whole.usage.total_tokens], ["one two three", "completed", 6]);
+    const stream = client.responses.stream(asked);
+    const words = [];
+    stream.on("response.output_text.delta", (event) => words.push(event.delta));
+    const final = await stream.finalResponse();
+    assert.deepEqual([words.join(""), final.output_text], ["one two three", "one two three"]);
+  },
+
+  async "a function of a response is called and its result is answered, over three turns"() {
+    const tools = [{ type: "function", name: "weather", parameters: weather.function.parameters, strict: false }];
+    const asked = { model: "truth-tools", tools, store: false, include: ["reasoning.encrypted_content"] };
+    const input = user("How is Rome?");
+    for (const town of ["Rome", "Ulm"]) {
+      const stream = client.responses.stream({ ...asked, input });
+      const called = await stream.finalResponse();
+      const [call] = called.output.filter((item) => item.type === "function_call");
+      assert.equal(typeof JSON.parse(call.arguments).town, "string");
+      input.push(...called.output, { type: "function_call_output", call_id: call.call_id, output: `sunny in ${town}` });
+      const answered = await client.responses.create({ ...asked, input });
+      assert.match(answered.output_text, new RegExp(`sunny in ${town}`));
+      input.push(...answered.output, ...user("And how is Ulm?"));
+    }
+  },
+
+  async "a response is parsed by its schema"() {
+    const schema = { type: "object", properties: { age: { type: "integer" } }, required: ["age"], additionalProperties: false };
+    const format = { type: "json_schema", name: "age", schema, strict: true };
+    const parsed = await client.responses.parse({ model: "truth-json", input: "How old?", text: { format }, store: false });
+    assert.ok(Number.isInteger(JSON.parse(parsed.output_text).age));
+  },
+
+  async "an image reaches a model through a response"() {
+    const content = [{ type: "input_image", image_url: pixel, detail: "auto" }];
+    const seen = await client.responses.create({ model: "truth-vision", input: user(content), store: false });
+    assert.equal(seen.output_text, "1 image: image/png, 70 bytes");
+  },
+
+  async "a response that breaks ends as failed"() {
+    const asked = { model: "truth-fault-cut-3", input: "one two three four five", stream: true, store: false };
+    let last;
+    for await (const event of await client.responses.create(asked)) last = event;
+    assert.deepEqual([last.type, last.response.error.code], ["response.failed", "server_error"]);
+  },
+
+  async "the next response goes on from a stored one, which can be deleted"() {
+    const first = await client.responses.create({ model: "truth-echo", input: "one two" });
+    const asked = { model: "truth-echo", input: "three", previous_response_id: first.id };
+    const second = await client.responses.stream(asked).finalResponse();
+    assert.deepEqual([second.previous_response_id, second.output_text], [first.id, "three"]);
+    assert.equal(second.usage.input_tokens, 5);
+    assert.equal((await client.responses.retrieve(second.id)).output_text, "three");
+    const items = [];
+    for await (const item of client.responses.inputItems.list(second.id)) items.push(item.type);
+    assert.deepEqual(items, ["message", "message", "message"]);
+    await client.responses.delete(first.id);
+    await assert.rejects(client.responses.create(asked), OpenAI.BadRequestError);
+    await assert.rejects(client.responses.retrieve(first.id), OpenAI.NotFoundError);
+  },
+
   async "an aborted stream stops"() {
     const controller = new AbortController();
     const slow = { messages: user("one two"), stream: true, sandbox: { chunks: 1000, chunk_delay_ms: 20 } };
