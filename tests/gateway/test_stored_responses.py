@@ -14,13 +14,15 @@ from openai.types.responses import Response, ResponseItemList
 from pydantic import TypeAdapter
 
 from apps.accounts.models import Organization, Project
+from apps.gateway.dialects.responses.history import without_seals
 from apps.gateway.dialects.responses.items import Conversation
-from apps.gateway.dialects.thoughts import CLAUDE
+from apps.gateway.dialects.thoughts import CLAUDE, pack
 from apps.gateway.stored.room import ResponseRoom, owner_of
 from apps.policies.contracts import Policy
 from apps.policies.data_rules import DataRules
 from apps.responses.models import ResponseChain, StoredResponse
 from apps.usage.contracts import Outcome
+from tests.factories import offered, snapshot
 from tests.gateway.conftest import Bench, Call
 from tests.gateway.test_money import short_connections
 from tests.policies.rules import personal, policy
@@ -152,6 +154,7 @@ async def test_nobody_else_finds_it_and_cannot_tell_that_it_is_there(kept: Bench
     owner = kept.grant
     others = (
         {"organization_id": "org_2", "project_id": "proj_3"},
+        {"organization_id": "org_2"},
         {"project_id": "proj_2"},
         {"sandbox": True},
     )
@@ -345,3 +348,19 @@ async def test_a_repeated_request_is_stored_once_and_can_be_gone_on_from(kept: B
     assert len(set(names)) == 3
     for name in names:
         assert (await ask(kept, "four", previous_response_id=name)).json["output_text"] == "four"
+
+
+async def test_where_the_vendor_is_gone_nobody_gets_what_it_encrypted(kept: Bench) -> None:
+    given = [
+        {"type": "reasoning", "summary": [], "encrypted_content": "theirs"},
+        {"type": "reasoning", "summary": [], "encrypted_content": pack([SIGNED])},
+        {"role": "user", "content": "one"},
+    ]
+    first = (await ask(kept, given)).json["id"]
+    name = "input.reasoning.encrypted_content"  # the sandbox cannot read it, and says so where it gets there
+    assert name in (await ask(kept, previous_response_id=first)).headers["x-crun-dropped-params"]
+    gone = msgspec.structs.replace(kept.target("sandbox-echo"), provider="another")
+    kept.models["sandbox-echo"] = offered(id="sandbox-echo", targets=(gone,))
+    kept.runtime.catalog.snapshot = snapshot(*kept.models.values())
+    assert name not in (await ask(kept, previous_response_id=first)).headers.get("x-crun-dropped-params", "")
+    assert without_seals(given) == [{"type": "reasoning", "summary": []}, *given[1:]]

@@ -1,11 +1,13 @@
 """What a request wants of stored responses: whether it is to be stored itself, and what it goes on from."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from django.conf import settings
 
-from apps.gateway.dialects.responses.history import holder_of, is_reference, items_of, referred
+from apps.catalog.contracts import OfferedModel
+from apps.gateway.dialects.responses.history import holder_of, is_reference, items_of, referred, without_seals
 from apps.gateway.errors import (
     BAD_REQUEST,
     BODY_TOO_LARGE,
@@ -36,7 +38,9 @@ class Recalled:
     pinned: tuple[str, str] | None = None
 
 
-async def recall(told: dict[str, Any], grant: KeyGrant, room: ResponseRoom, *, size: int) -> Recalled:
+async def recall(
+    told: dict[str, Any], grant: KeyGrant, room: ResponseRoom, *, size: int, models: Mapping[str, OfferedModel]
+) -> Recalled:
     """Put what the request goes on from before its input. The database is asked only where there is something.
 
     Raises GatewayError (400) for what is not there, may not be stored, or is too large for it; Unavailable."""
@@ -53,6 +57,7 @@ async def recall(told: dict[str, Any], grant: KeyGrant, room: ResponseRoom, *, s
         told["input"] = await _resolved(items, references, grant, room)
     if previous_id is not None:
         await _go_on(told, recalled, grant, room)
+        _drop_foreign_seals(told, recalled, models)
     return recalled
 
 
@@ -101,6 +106,15 @@ async def _resolved(given: list[Any], references: list[Any], grant: KeyGrant, ro
         turn = turns.get(holder_of(item.get("id")) or "") if is_reference(item) else None
         made += (referred(item["id"], turn) if turn is not None else []) or [item]
     return made
+
+
+def _drop_foreign_seals(told: dict[str, Any], recalled: Recalled, models: Mapping[str, OfferedModel]) -> None:
+    """Where the vendor of the turn before serves the model no longer, nobody can read what it encrypted."""
+    model = models.get(told["model"])
+    if recalled.pinned is None or model is None:
+        return
+    if all(target.provider != recalled.pinned[0] for target in model.targets):
+        told["input"][: recalled.earlier] = without_seals(told["input"][: recalled.earlier])
 
 
 async def _go_on(told: dict[str, Any], recalled: Recalled, grant: KeyGrant, room: ResponseRoom) -> None:

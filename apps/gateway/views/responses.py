@@ -22,7 +22,8 @@ class Responses(AsksModel):
         body = request.take_body()
         size, told = len(body), read_responses(body)
         del body
-        recalled = await recall(told, self.grant, self.runtime.stored, size=size)
+        models = self.runtime.snapshot.models
+        recalled = await recall(told, self.grant, self.runtime.stored, size=size, models=models)
         asked = responses_request(told, size=size, earlier=recalled.earlier)
         asked.is_stored, asked.pinned = recalled.is_stored, recalled.pinned
         exchange = await self._exchange(asked)

@@ -8,7 +8,7 @@ import msgspec
 
 from apps.gateway.dialects.order import in_order
 from apps.gateway.dialects.responses.items import CUSTOM_FIELD
-from apps.gateway.dialects.thoughts import pack
+from apps.gateway.dialects.thoughts import is_packed, pack
 from apps.gateway.dialects.vendor_json import read_json, write_json
 
 Item = dict[str, Any]
@@ -57,6 +57,17 @@ def read_turn(content: bytes) -> Turn:
 def items_of(turns: Iterable[Turn]) -> list[Item]:
     """All that was said, in its order."""
     return [item for turn in turns for item in (*turn.input, *turn.output)]
+
+
+def without_seals(items: list[Item]) -> list[Item]:
+    """The items without the encrypted reasoning that only the vendor's account that made it can read. What is packed
+    here says itself whose it is, and is left out where it does not belong."""
+    return [
+        {name: value for name, value in item.items() if name != "encrypted_content"}
+        if item.get("type") == "reasoning" and not is_packed(item.get("encrypted_content"))
+        else item
+        for item in items
+    ]
 
 
 def holder_of(item_id: object) -> str | None:
