@@ -8,6 +8,9 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from apps.gateway.server.direct import CLIENT
 
+JOINED_BYTES = 64 << 10
+"""A body of no more than this is copied behind its head: two writes are two system calls, and two packets."""
+
 
 class LeanEvent:
     """What uvicorn uses of `asyncio.Event`, without a list of who waits while nobody does: that is 760 bytes, and a
@@ -84,6 +87,12 @@ class CycleClient:
         else:
             self._tell = tell
 
+    def let_go(self) -> None:
+        """The answer is whole. What points back here from the request would keep all of it until the next look for
+        cycles."""
+        self._tell = None
+        self._cycle.scope.pop("extensions", None)
+
     def gone(self) -> None:
         """The connection is lost."""
         tell, self._tell = self._tell, None
@@ -103,8 +112,11 @@ class CycleClient:
             return False
         cycle.response_started = cycle.response_complete = True
         cycle.waiting_for_100_continue = False
-        self._write(head)
-        self._write(body)
+        if len(body) <= JOINED_BYTES:
+            self._write(head + body)
+        else:
+            self._write(head)
+            self._write(body)
         cycle.message_event.set()
         cycle.on_response()
         return True
@@ -137,6 +149,11 @@ class GatewayProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
         if self.client_of_request is not None:
             self.client_of_request.gone()
+
+    def on_response_complete(self) -> None:
+        if self.client_of_request is not None:
+            self.client_of_request.let_go()
+        super().on_response_complete()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         cycle.message_event = cast(asyncio.Event, LeanEvent(is_set=cycle.message_event.is_set()))

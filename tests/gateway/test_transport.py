@@ -182,6 +182,36 @@ async def test_any_split_of_the_bytes_is_the_same_answer(cuts: list[int], answer
     assert freed == [connection]
 
 
+async def test_what_comes_in_one_read_goes_on_in_one_part() -> None:
+    connection = Connection(on_free=lambda _: None, on_lost=lambda _: None)
+    connection.connection_made(Silent())
+    asking = asyncio.ensure_future(connection.ask(b"", b""))
+    await asyncio.sleep(0)
+    head, parts = CHUNKED.split(b"\r\n\r\n", 1)
+    connection.data_received(head + b"\r\n\r\n")
+    response = await asking
+    taken: list[bytes] = []
+    response.taker = lambda part: not taken.append(part)
+    reading = asyncio.ensure_future(response.read_some())
+    await asyncio.sleep(0)
+    connection.data_received(b"3\r\none\r\n3\r\ntwo\r\n" + parts[:3])
+    connection.data_received(parts[3:])
+    assert taken == [b"onetwo", b"hello!"]
+    assert await reading == b""
+
+
+async def test_parts_before_what_is_no_http_are_given_before_the_error() -> None:
+    connection = Connection(on_free=lambda _: None, on_lost=lambda _: None)
+    connection.connection_made(Silent())
+    asking = asyncio.ensure_future(connection.ask(b"", b""))
+    await asyncio.sleep(0)
+    connection.data_received(CHUNKED.split(b"1;x=y")[0] + b"no size\r\n")
+    response = await asking
+    assert await response.read_some() == b"hello"
+    with pytest.raises(UpstreamBroken):
+        await response.read_some()
+
+
 class Silent(asyncio.Transport):
     """A transport that takes everything and says nothing."""
 

@@ -1,14 +1,16 @@
 """What the server does beside ASGI for the data path: bodies, whole answers, clients that leave. Over real sockets."""
 
 import asyncio
+import gc
 import socket
-from typing import Any
+from typing import Any, cast
 
 import orjson
 import pytest
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from apps.usage.contracts import Outcome
-from crun.http_protocol import CycleClient
+from crun.http_protocol import JOINED_BYTES, CycleClient, LeanEvent
 from tests.gateway.conftest import Bench
 from tests.upstream.faulty import ANSWER, FaultyUpstream
 from tests.upstream.test_direct_streams import closed_record, served
@@ -121,4 +123,51 @@ async def test_an_answer_to_a_client_that_left_is_for_nobody(bench: Bench) -> No
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(head(bench, "GET /api/v1/key HTTP/1.1"))
         assert (await answered(reader))[0] == "HTTP/1.1 200 OK"
+        writer.close()
+
+
+class FakeCycle:
+    """What an answer needs of uvicorn's: its connection keeps what is written."""
+
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+        self.transport = self
+        self.flow = self
+        self.message_event = LeanEvent()
+        self.write = self.written.append
+        self.scope = {"method": "GET"}
+        self.default_headers = [(b"date", b"today")]
+        self.response_started = self.response_complete = self.disconnected = self.write_paused = False
+        self.waiting_for_100_continue = False
+        self.keep_alive = True
+
+    def on_response(self) -> None:
+        """Nobody waits for it."""
+
+
+@pytest.mark.parametrize(("size", "writes"), [(0, 1), (JOINED_BYTES, 1), (JOINED_BYTES + 1, 2)])
+async def test_a_whole_answer_is_one_write_unless_it_is_large(size: int, writes: int) -> None:
+    cycle = FakeCycle()
+    client = CycleClient(cast(RequestResponseCycle, cycle))
+    assert client.answer(200, [(b"x", b"y")], b"z" * size)
+    assert b"".join(cycle.written) == b"HTTP/1.1 200 OK\r\ndate: today\r\nx: y\r\n\r\n" + b"z" * size
+    assert len(cycle.written) == writes
+
+
+async def test_a_request_leaves_no_cycle_behind(bench: Bench) -> None:
+    async with FaultyUpstream(ANSWER) as upstream, served(bench) as port:
+        offer(bench, upstream.target())
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        whole = head(bench, content_length=str(len(BODY))) + BODY
+        try:
+            for number in range(6):
+                writer.write(whole)
+                await answered(reader)
+                if number == 2:
+                    gc.collect()
+                    gc.disable()
+            clients = [each for each in gc.get_objects() if isinstance(each, CycleClient)]
+            assert len(clients) == 1  # that of the last request
+        finally:
+            gc.enable()
         writer.close()

@@ -166,6 +166,8 @@ class Connection(asyncio.Protocol):
         self._answer: asyncio.Future[UpstreamResponse] | None = None
         self._response: UpstreamResponse | None = None
         self._headers: list[tuple[bytes, bytes]] = []
+        self._came: list[bytes] = []
+        """Parts of the body in the bytes that are parsed now."""
         self._writable: asyncio.Future[None] | None = None
         self._overhead_bytes = 0
         self._is_sent = self._is_over = self._is_reusable = self._ends_with_connection = False
@@ -249,8 +251,10 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
+            self._hand_over()
             self._spoil(f"no HTTP: {type(error).__name__}")
             return
+        self._hand_over()
         if self._overhead_bytes > MAX_OVERHEAD_BYTES:
             self._spoil("too many headers")
         elif self._is_over:
@@ -301,11 +305,18 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         self._overhead_bytes = 0
-        if self._response is not None:
-            self._response.feed(body)
+        self._came.append(body)
 
     def on_message_complete(self) -> None:
         self._is_over = self._response is not None
+
+    def _hand_over(self) -> None:
+        """What came in one read goes on as one part, so that it is sent in one write."""
+        came = self._came
+        if came:
+            self._came = []
+            if self._response is not None:
+                self._response.feed(came[0] if len(came) == 1 else b"".join(came))
 
     # Ends.
 
