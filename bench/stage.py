@@ -26,11 +26,18 @@ class Stage:
 
 
 @contextmanager
-def stage(*, concurrency: int = 32, workers: int = 1, pace_ms: float = 5.0) -> Iterator[Stage]:
-    """For the length of the block. What fails in it ends the command with its reason."""
+def stage(*, concurrency: int = 32, workers: int = 1, pace_ms: float = 5.0, sheds: bool = True) -> Iterator[Stage]:
+    """For the length of the block. What fails in it ends the command with its reason. Without `sheds` nobody is sent
+    away, so that a moment in which the machine is busy with something else does not end a measurement of minutes."""
     try:
         with scratch_folder() as folder, ExitStack() as stack:
-            yield _started(stack, folder, concurrency=concurrency, workers=workers, pace_ms=pace_ms)
+            port = free_port(0)
+            stack.enter_context(upstream(folder, port=port, pace_ms=pace_ms))
+            more = {} if sheds else {"CRUN_SHED_LATE_S": ""}
+            crun = stack.enter_context(installation(folder, upstream_port=port, workers=workers, more_environment=more))
+            generator = stack.enter_context(load_generator(concurrency))
+            gateway = Target("gateway", crun.port, pids=tuple(crun.gateway_pids()), key=crun.key)
+            yield Stage(crun, generator, gateway, Target("direct", port, pids=(), key=crun.key))
     except BenchFailed as error:
         raise click.ClickException(str(error)) from error
 
@@ -39,15 +46,6 @@ def many_descriptors() -> None:
     """Let this process and its children have as many connections as the machine allows."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _started(stack: ExitStack, folder: Path, *, concurrency: int, workers: int, pace_ms: float) -> Stage:
-    port = free_port(0)
-    stack.enter_context(upstream(folder, port=port, pace_ms=pace_ms))
-    crun = stack.enter_context(installation(folder, upstream_port=port, workers=workers))
-    generator = stack.enter_context(load_generator(concurrency))
-    gateway = Target("gateway", crun.port, pids=tuple(crun.gateway_pids()), key=crun.key)
-    return Stage(crun, generator, gateway, Target("direct", port, pids=(), key=crun.key))
 
 
 def rss_bytes(pid: int) -> int:

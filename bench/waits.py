@@ -13,34 +13,42 @@ import click
 
 from bench.cpu import cpu_s
 from bench.driver import Load
-from bench.rounds import MEDIUM, WHOLE
+from bench.rounds import MEDIUM, SPACING, WHOLE
 from bench.stage import Stage, judge, say, stage
 
 HALF = 0.5
 SIXTY = 0.6
 STREAMS = replace(MEDIUM, name="stamped streams of 100")
 MOST_CONNECTIONS = 512
+STARTING_S = 30
+"""Of an installation, and ending it."""
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--rounds", default=5, show_default=True, type=click.IntRange(1))
+@click.option("--rounds", default=3, show_default=True, type=click.IntRange(1))
 @click.option("--requests", default=3000, show_default=True, type=click.IntRange(100), help="A round, in one piece.")
-@click.option("--streams", default=512, show_default=True, type=click.IntRange(32), help="A round, of 100 chunks each.")
+@click.option("--seconds", default=6.0, show_default=True, type=click.FloatRange(1), help="Of streams, in a round.")
 @click.option("--pace-ms", default=20.0, show_default=True, help="Time between two chunks of a stream.")
 @click.option("--check", is_flag=True, help="Fail when a limit is missed.")
-def main(*, rounds: int, requests: int, streams: int, pace_ms: float, check: bool) -> None:
-    """Print the milliseconds that are added: medians of the rounds."""
-    with stage(concurrency=32, pace_ms=pace_ms) as on:
+def main(*, rounds: int, requests: int, seconds: float, pace_ms: float, check: bool) -> None:
+    """Print the milliseconds that are added: medians of the rounds. As it comes it takes about 3 minutes."""
+    one_s = STREAMS.chunks * pace_ms / 1000
+    about_s = 2 * STARTING_S + one_s * 4 + 2 * rounds * (requests / 1000 + seconds + 2 * one_s)
+    say(f"{rounds} rounds of two loads, straight and through the gateway: about {about_s / 60:.0f} minutes")
+    with stage(concurrency=32, pace_ms=pace_ms, sheds=False) as on:
         say("how many requests a second can be had")
         capacity = _go(on, replace(WHOLE, requests=requests), "gateway")["requests_per_s"]
         first = _added(on, replace(WHOLE, requests=requests, per_second=capacity * HALF), rounds, ("p50_ms", "p99_ms"))
-        chunk_s = _chunk_cpu_s(on, streams)
+        say(f"half load is {capacity * HALF:.0f} requests a second; what does a chunk cost?")
+        chunk_s = _chunk_cpu_s(on)
     connections = min(MOST_CONNECTIONS, max(8, int(SIXTY / chunk_s * pace_ms / 1000)))
-    with stage(concurrency=connections, pace_ms=pace_ms) as on:
+    with stage(concurrency=connections, pace_ms=pace_ms, sheds=False) as on:
         say(f"a chunk costs {chunk_s * 1e6:.1f} us, so {connections} streams are {SIXTY:.0%} load")
         names = ("delay_p50_ms", "delay_p99_ms")
-        chunks = _added(on, replace(STREAMS, requests=max(streams, 2 * connections)), rounds, names)
-    say(f"half load is {capacity * HALF:.0f} requests a second")
+        # Evenly spaced, so that there are as many all the time after the first ones.
+        per_second = connections / (one_s * SPACING)
+        streams = replace(STREAMS, requests=int(per_second * seconds) + connections, per_second=per_second)
+        chunks = _added(on, streams, rounds, names)
     at_most = operator.le
     held = [
         judge("added to the first byte, p50", first["p50_ms"], limit=1.0, unit="ms", is_good=at_most),
@@ -60,11 +68,12 @@ def _added(on: Stage, load: Load, rounds: int, names: tuple[str, ...]) -> dict[s
         figures = {target: _go(on, load, target) for target in order}
         for name in names:
             found[name].append(figures["gateway"][name] - figures["direct"][name])
+        say("added: " + ", ".join(f"{name} {found[name][-1]:.2f}" for name in names))
     return {name: statistics.median(values) for name, values in found.items()}
 
 
-def _chunk_cpu_s(on: Stage, streams: int) -> float:
-    load = replace(STREAMS, requests=max(64, streams // 4))
+def _chunk_cpu_s(on: Stage) -> float:
+    load = replace(STREAMS, requests=2 * on.generator.connections)
     on.generator.prepare(on.gateway, load)
     before = cpu_s(on.gateway.pids[0])
     on.generator.go(on.gateway, load)
