@@ -11,7 +11,8 @@ Rules, all in favour of the operator's margin:
 - the higher of two prices is taken, an absent cache price counting as the input price; the note says so;
 - with prices by time of day the dearest hour counts; with prices by prompt length the first step counts,
   since one price cannot express the others: the note names the length at which the vendor charges more;
-- audio input is not offered where the vendor charges it differently from text."""
+- audio input is not offered where the vendor charges it differently from text;
+- an embeddings model takes text, and its output is free: nothing comes out that is counted in tokens."""
 
 import argparse
 import ast
@@ -42,7 +43,13 @@ from apps.catalog.document_rendering import render_catalog
 SELECTION = Path(__file__).with_name("price_seed_models.yaml")
 GENAI_MEMBER = "genai_prices/data.py"
 LITELLM_MEMBER = "litellm/model_prices_and_context_window_backup.json"
-CONTAINING_BUCKET = {"input": "input", "output": "output", "cache_read": "input", "cache_write": "input"}
+CONTAINING_BUCKET = {
+    "input": "input",
+    "output": "output",
+    "cache_read": "input",
+    "cache_write": "input",
+    "cache_write_1h": "input",
+}
 """A bucket without a price of its own costs what the bucket that contains it costs."""
 
 GENAI_KEYS = {
@@ -50,12 +57,14 @@ GENAI_KEYS = {
     "output": "output_mtok",
     "cache_read": "cache_read_mtok",
     "cache_write": "cache_write_mtok",
+    "cache_write_1h": "cache_write_1h_mtok",
 }
 LITELLM_KEYS = {
     "input": "input_cost_per_token",
     "output": "output_cost_per_token",
     "cache_read": "cache_read_input_token_cost",
     "cache_write": "cache_creation_input_token_cost",
+    "cache_write_1h": "cache_creation_input_token_cost_above_1hr",
 }
 PROVIDER_FIELDS = ("id", "name", "dialect", "base_url", "api_key_env", "output_limit_field")
 LITELLM_STEP = re.compile(r"input_cost_per_token_above_([0-9]+)k_tokens")
@@ -251,12 +260,14 @@ def model_entry(
     row: dict[str, Any], provider: str, *, genai: dict[str, Any], litellm: dict[str, Any], as_of: date
 ) -> ModelEntry:
     """One model of the selection. Raises SeedError when it is gone or a list does not know its price."""
-    if litellm.get("mode") != "chat":
-        raise SeedError(f"{row['id']}: not served on chat completions, says the second list")
+    if litellm.get("mode") not in ("chat", "embedding"):
+        raise SeedError(f"{row['id']}: not served on chat completions or embeddings, says the second list")
     ends_on = litellm.get("deprecation_date")
     if ends_on and date.fromisoformat(ends_on) <= as_of:
         raise SeedError(f"{row['id']}: its vendor ended it on {ends_on}; take it off the selection")
     first, second = genai_quote(genai, as_of), litellm_quote(litellm)
+    if litellm["mode"] == "embedding":
+        return embeddings_entry(row, provider, first=first, second=second, litellm=litellm, as_of=as_of)
     if not all(bucket in quote.amounts for quote in (first, second) for bucket in ("input", "output")):
         raise SeedError(f"{row['id']}: no price for input and output in both lists")
     if not litellm.get("max_output_tokens"):
@@ -275,6 +286,30 @@ def model_entry(
         image_tokens=row.get("image_tokens", IMAGE_TOKENS),
         routes=(RouteEntry(provider=provider, upstream_model=row.get("upstream", row["id"])),),
         prices=(price_entry(first, second, as_of=as_of), *announced_prices(genai, as_of)),
+    )
+
+
+def embeddings_entry(
+    row: dict[str, Any], provider: str, *, first: Quote, second: Quote, litellm: dict[str, Any], as_of: date
+) -> ModelEntry:
+    """A model for /embeddings. Raises SeedError when a list does not know its price, or nobody its dimensions."""
+    dimensions = litellm.get("output_vector_size") or row.get("dimensions")
+    if not dimensions or not all("input" in quote.amounts for quote in (first, second)):
+        raise SeedError(f"{row['id']}: no price in both lists, or no dimensions")
+    quotes = [
+        Quote({"input": quote.amounts["input"], "output": Decimal(0)}, quote.context_length, None)
+        for quote in (first, second)
+    ]
+    return ModelEntry(
+        id=row["id"],
+        name=row["name"],
+        vendor=row["vendor"],
+        description=f"Vectors of {dimensions:,} numbers.",
+        context_length=common_context_length(*quotes),
+        max_output_tokens=1,
+        output_modalities=("embeddings",),
+        routes=(RouteEntry(provider=provider, upstream_model=row.get("upstream", row["id"])),),
+        prices=(price_entry(*quotes, as_of=as_of),),
     )
 
 

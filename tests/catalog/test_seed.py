@@ -5,11 +5,17 @@ from decimal import Decimal
 from importlib import resources
 from typing import Any
 
+import msgspec
 import pytest
 import yaml
 
+from apps.billing.rating import cost_nanos
 from apps.catalog.document import CatalogDocument, parse_catalog
+from apps.catalog.price_entries import frozen_rates
+from apps.gateway.metering.token_usage import read_usage
+from apps.usage.contracts import TokenCounts
 from deploy.build_price_seed import SELECTION, SeedError, build
+from tests.factories import PRICE
 
 VENDORS = {"OpenAI", "Anthropic", "Google", "Mistral AI", "DeepSeek", "xAI", "Meta", "Alibaba"}
 AS_OF = date(2026, 11, 22)
@@ -23,7 +29,7 @@ def test_the_shipped_models_parse_without_a_warning() -> None:
     document = seed("models.yaml")
 
     assert document.warnings == ()
-    assert 55 <= len(document.models) <= 75
+    assert 60 <= len(document.models) <= 85
     assert {model.vendor for model in document.models} >= VENDORS
 
 
@@ -46,7 +52,8 @@ def test_every_shipped_price_says_how_it_was_checked_and_is_in_force() -> None:
         assert model.prices[0].starts_at <= datetime(2026, 11, 22, tzinfo=UTC), model.id
         for price in model.prices:
             assert price.note.startswith(("verified: two public sources agree, ", "needs review: ")), model.id
-            assert 0 < price.input <= price.output < 200, model.id
+            most = price.output if model.output_modalities == ("text",) else 1
+            assert 0 < price.input <= most < 200, model.id
             assert price.cache_read is None or 0 < price.cache_read < price.input, model.id
 
 
@@ -71,6 +78,40 @@ def test_known_list_prices_came_through_exactly() -> None:
         Decimal("0.30"),
         Decimal("3.75"),
     )
+
+
+def test_embeddings_models_are_shipped_with_their_dimensions() -> None:
+    found = {model.id: model for model in seed("models.yaml").models if model.output_modalities == ("embeddings",)}
+    assert set(found) == {
+        "text-embedding-3-large", "text-embedding-3-small", "gemini-embedding-001", "gemini-embedding-2",
+        "mistral-embed", "codestral-embed-2505", "embed-v4.0",
+    }  # fmt: skip
+    assert all("numbers." in model.description and model.max_output_tokens == 1 for model in found.values())
+    [price] = found["text-embedding-3-small"].prices
+    assert (price.input, price.output) == (Decimal("0.02"), 0)
+    dialects = {provider.id: provider.dialect for provider in seed("models.yaml").providers}
+    assert {dialects[model.routes[0].provider] for model in found.values()} == {"openai"}  # who can be asked for them
+
+
+def test_an_hour_in_the_cache_of_claude_costs_twice_its_input() -> None:
+    claudes = [model for model in seed("models.yaml").models if model.vendor == "Anthropic"]
+    assert claudes
+    for model in claudes:
+        assert [price.cache_write_1h for price in model.prices] == [2 * price.input for price in model.prices], model.id
+
+
+def test_an_hour_that_anthropic_reports_is_charged_at_its_own_price() -> None:
+    [listed] = next(model.prices for model in seed("models.yaml").models if model.id == "claude-sonnet-4-5")
+    buckets = ("input", "output", "cache_read", "cache_write", "cache_write_1h")
+    rates = frozen_rates({name: getattr(listed, name) for name in buckets})
+    price = msgspec.structs.replace(PRICE, **rates)
+    usage = {
+        "input_tokens": 10, "output_tokens": 7, "cache_read_input_tokens": 0, "cache_creation_input_tokens": 300,
+        "cache_creation": {"ephemeral_5m_input_tokens": 100, "ephemeral_1h_input_tokens": 200},
+    }  # fmt: skip
+    tokens = read_usage(usage, bound=10_000).tokens
+    assert tokens == TokenCounts(input=10, cache_write=100, cache_write_1h=200, output=7)
+    assert cost_nanos(tokens, price) == 10 * 3_000 + 100 * 3_750 + 200 * 6_000 + 7 * 15_000
 
 
 def test_the_shipped_models_are_the_selected_ones() -> None:
