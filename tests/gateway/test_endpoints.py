@@ -32,7 +32,7 @@ async def test_a_route_that_was_never_used_tells_what_is_known(bench: Bench) -> 
     assert (first["model_id"], first["status"], first["uptime_last_30m"]) == ("two/routes", 0, None)
     assert (first["latency_last_30m"], first["throughput_last_30m"]) == (None, None)
     assert first["pricing"] == second["pricing"] and first["pricing"]["prompt"] == "0.00000015"
-    assert "seed" in first["supported_parameters"]
+    assert "temperature" in first["supported_parameters"] and "seed" not in first["supported_parameters"]
     assert (first["provider_name"], first["tag"]) == (None, None)
     assert not any(word.encode() in call.body for word in (*HIDDEN, '"good"', '"bad"'))
 

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from apps.billing.pricing.book import BookRule, PriceBook
+from apps.gateway.providers import PROVIDERS
 from tests.factories import PRICE, TARGET, offered, snapshot
 from tests.gateway.conftest import Bench, Call
 
@@ -41,17 +42,18 @@ async def test_a_model_has_openrouters_fields_and_null_for_what_nobody_knows(ben
         "tokenizer": "o200k_base", "instruct_type": None,
     }  # fmt: skip
     assert listed["top_provider"] == {"context_length": 128_000, "max_completion_tokens": 100, "is_moderated": False}
-    assert {"tools", "response_format", "seed"} <= set(listed["supported_parameters"])
+    assert {"tools", "response_format", "temperature"} <= set(listed["supported_parameters"])
     unknown = ("per_request_limits", "hugging_face_id", "knowledge_cutoff", "expiration_date")
     assert [listed[name] for name in unknown] == [None] * 4 and listed["default_parameters"] == {}
 
 
-async def test_what_no_route_can_express_is_no_supported_parameter(bench: Bench) -> None:
-    anthropic = msgspec.structs.replace(TARGET, dialect="anthropic")
-    offer(bench, offered(id="one", targets=(anthropic,)), offered(id="two", targets=(anthropic, TARGET)))
-    one, two = (await ask(bench)).json["data"]
-    assert "logit_bias" not in one["supported_parameters"] and "top_k" in one["supported_parameters"]
-    assert {"logit_bias", "top_k"} <= set(two["supported_parameters"])
+async def test_supported_parameters_do_not_tell_what_the_upstream_speaks(bench: Bench) -> None:
+    options = {"region": "us-east-1", "auth": "bearer"}
+    targets = [msgspec.structs.replace(TARGET, dialect=dialect, options=options) for dialect in PROVIDERS]
+    offer(bench, *(offered(id=target.dialect, targets=(target,)) for target in targets))
+    listed = [set(model["supported_parameters"]) for model in (await ask(bench)).json["data"]]
+    assert len(listed) == len(PROVIDERS) and all(each == listed[0] for each in listed)
+    assert "temperature" in listed[0]
 
 
 async def test_a_caller_who_has_the_list_gets_304_until_it_changes(bench: Bench) -> None:

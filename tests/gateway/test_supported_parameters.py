@@ -8,7 +8,7 @@ import pytest
 
 from apps.catalog.dialects import with_defaults
 from apps.gateway.dialects.chat import parse_chat
-from apps.gateway.listing.models import EXPRESSED, supported_parameters
+from apps.gateway.listing.models import EXPRESSED, supported_by, supported_parameters
 from apps.gateway.providers import PROVIDERS
 from tests.factories import TARGET, offered
 
@@ -34,18 +34,26 @@ def test_every_dialect_says_what_it_can_be_told() -> None:
 
 
 @pytest.mark.parametrize("dialect", sorted(PROVIDERS))
-def test_what_is_listed_is_not_dropped(dialect: str) -> None:
+@pytest.mark.parametrize("upstream_model", ["gpt-x", "claude-3-7-sonnet", "claude-opus-4-8"])
+def test_what_is_listed_is_not_dropped(dialect: str, upstream_model: str) -> None:
     target = msgspec.structs.replace(
         TARGET,
         dialect=dialect,
         options=with_defaults(dialect, OPTIONS.get(dialect, {})),
-        upstream_model=MODELS.get(dialect, "gpt-x"),
+        upstream_model=MODELS.get(dialect, upstream_model) if upstream_model == "gpt-x" else upstream_model,
     )
     model = offered(targets=(target,), max_output_tokens=20_000)
     dropped = {}
-    for name in supported_parameters(model):
+    assert set(supported_parameters(model)) <= set(supported_by(model, target))
+    for name in supported_by(model, target):
         body = {"model": "bench-model", "messages": [{"role": "user", "content": "Hi"}], **SENT[name]}
         request = PROVIDERS[dialect].chat_request(parse_chat(orjson.dumps(body)), model, target, request_id="req_1")
         if request.dropped:
             dropped[name] = request.dropped
     assert dropped == {}
+
+
+def test_a_model_that_takes_no_temperature_says_so() -> None:
+    newest = msgspec.structs.replace(TARGET, upstream_model="claude-opus-4-8")
+    assert "temperature" not in supported_parameters(offered(targets=(newest,)))
+    assert "temperature" in supported_parameters(offered(targets=(TARGET,)))

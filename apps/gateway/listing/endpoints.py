@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from apps.billing.pricing.book import PriceBook
 from apps.catalog.contracts import OfferedModel, Target
-from apps.gateway.listing.models import present, supported_parameters
+from apps.gateway.listing.models import present, supported_by
 from apps.gateway.routing.health import RouteHealth, Upstreams
 from apps.gateway.routing.maintenance import window_at
 from apps.keys.contracts import KeyGrant
@@ -40,9 +40,10 @@ def present_endpoints(
             "name": f"{model.name}, route {number}",
             "provider_name": target.provider if shows_providers else None,
             "tag": target.provider if shows_providers else None,
+            "supported_parameters": supported_by(model, target) if shows_providers else shown["supported_parameters"],
             "quantization": target.quantization,
             **common,
-            **_of_route(model, target, upstreams.of(target)),
+            **_of_route(upstreams.of(target)),
             **_maintenance(target, now),
         }
         for number, target in enumerate(model.targets, 1)
@@ -51,10 +52,9 @@ def present_endpoints(
     return {"data": {**{name: shown[name] for name in _OF_MODEL}, "endpoints": endpoints}}
 
 
-def _of_route(model: OfferedModel, target: Target, health: RouteHealth) -> dict[str, Any]:
+def _of_route(health: RouteHealth) -> dict[str, Any]:
     measures, uptime, cached = health.measures, health.measures.uptime(), health.measures.cache_hit_rate()
     return {
-        "supported_parameters": supported_parameters(model, (target,)),
         "status": RESTS if health.is_resting else ON_TRIAL if health.is_broken else SERVES,
         "uptime_last_5m": None,
         "uptime_last_30m": None if uptime is None else round(100 * uptime, 2),

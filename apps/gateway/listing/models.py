@@ -13,6 +13,7 @@ from apps.catalog.contracts import CatalogSnapshot, OfferedModel, Price, PriceVa
 from apps.core.money import NANOS_PER_USD, TOKENS_PER_PRICE_UNIT
 from apps.gateway.admission.offers import model_rules, models_for
 from apps.gateway.errors import bad_field
+from apps.gateway.providers.anthropic_thinking import habits_of, is_claude
 from apps.keys.contracts import KeyGrant
 from apps.policies.data_rules import DataRules
 from apps.policies.rules import Guardrail
@@ -54,6 +55,7 @@ EXPRESSED: Final[Mapping[str, frozenset[str]]] = {
     "bedrock": _COMMON | {"top_k"},
 }
 """Dialect -> what can be said in it, in OpenRouter's names. What a model makes of it is its vendor's affair."""
+_SAMPLING: Final = frozenset(("temperature", "top_p", "top_k"))
 _OF_EMBEDDINGS: Final = ("dimensions", "encoding_format")
 
 
@@ -147,11 +149,25 @@ def present(model: OfferedModel, grant: KeyGrant, book: PriceBook, *, now: float
     }
 
 
-def supported_parameters(model: OfferedModel, routes: Sequence[Target] | None = None) -> list[str]:
-    """What can be asked of at least one of its routes, or of these, without being dropped on the way."""
+def supported_parameters(model: OfferedModel) -> list[str]:
+    """What can be asked of the model without being dropped or refused, whichever way it goes: what every dialect has,
+    so that the list tells nothing of the upstream, less what the model itself does not take."""
     if model.only_embeds:
         return list(_OF_EMBEDDINGS)
-    return sorted(frozenset().union(*(EXPRESSED.get(target.dialect, _COMMON) for target in routes or model.targets)))
+    return sorted(_COMMON if any(map(_samples, model.targets)) else _COMMON - _SAMPLING)
+
+
+def supported_by(model: OfferedModel, target: Target) -> list[str]:
+    """What can be asked of this route without being dropped. For who may know the route."""
+    if model.only_embeds:
+        return list(_OF_EMBEDDINGS)
+    expressed = EXPRESSED.get(target.dialect, _COMMON)
+    return sorted(expressed if _samples(target) else expressed - _SAMPLING)
+
+
+def _samples(target: Target) -> bool:
+    """Whether the model behind a route takes sampling parameters: the newer Claudes take none, wherever they run."""
+    return not is_claude(target.upstream_model) or habits_of(target.upstream_model, "auto").samples
 
 
 def present_as_anthropic(model: OfferedModel) -> dict[str, Any]:

@@ -73,7 +73,7 @@ MODEL: Final = closed(
         is_moderated=boolean(),
     ),
     per_request_limits={"type": "null"},
-    supported_parameters=listing(text(), "What can be asked of at least one of its routes without being dropped."),
+    supported_parameters=listing(text(), "What is never dropped, whichever way it goes. More may be asked."),
     default_parameters={"type": "object"},
     hugging_face_id={"type": "null"},
     knowledge_cutoff={"type": "null"},

@@ -45,10 +45,15 @@ def habits_of(upstream_model: str, wish: str) -> Habits:
     )
 
 
+def is_claude(upstream_model: str) -> bool:
+    """By the name that its vendor, AWS and Google give it."""
+    return "claude-" in upstream_model
+
+
 def _version(upstream_model: str) -> tuple[int, int]:
     if found := _VERSION.search(upstream_model):
         return int(found[1]), int(found[2] or 0)
-    return _NEWEST if "claude-" in upstream_model else (0, 0)
+    return _NEWEST if is_claude(upstream_model) else (0, 0)
 
 
 def asked_effort(body: dict[str, Any]) -> str | None:

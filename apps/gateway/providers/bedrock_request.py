@@ -11,7 +11,13 @@ from apps.catalog.contracts import OfferedModel, Target
 from apps.gateway.dialects.chat import ChatRequest
 from apps.gateway.dialects.order import in_order
 from apps.gateway.errors import bad_field
-from apps.gateway.providers.anthropic_thinking import asked_effort, habits_of, thinking_blocks, thinking_fields
+from apps.gateway.providers.anthropic_thinking import (
+    asked_effort,
+    habits_of,
+    is_claude,
+    thinking_blocks,
+    thinking_fields,
+)
 from apps.gateway.providers.conversation import (
     COMMON_FIELDS,
     INSTRUCTING_ROLES,
@@ -241,7 +247,7 @@ def _take_reasoning(body: dict[str, Any], request: Block, upstream_model: str, *
     if effort is None:
         return
     if effort == "none":
-        if not _is_claude(upstream_model):
+        if not is_claude(upstream_model):
             lost.append(field)
         elif habits_of(upstream_model, "auto").thinks_unasked:
             lost.append(field)
@@ -250,7 +256,7 @@ def _take_reasoning(body: dict[str, Any], request: Block, upstream_model: str, *
     extra = request.setdefault("additionalModelRequestFields", {})
     if "openai.gpt-oss" in upstream_model and effort in ("low", "medium", "high"):
         extra["reasoning_effort"] = effort
-    elif _is_claude(upstream_model) and not _forbids_thinking(request):
+    elif is_claude(upstream_model) and not _forbids_thinking(request):
         limit = request["inferenceConfig"]["maxTokens"]
         fields = thinking_fields(effort, habits_of(upstream_model, "auto"), limit)
         output = fields.pop("output_config", None)
@@ -260,10 +266,6 @@ def _take_reasoning(body: dict[str, Any], request: Block, upstream_model: str, *
     if not extra:
         del request["additionalModelRequestFields"]
         lost.append(field)
-
-
-def _is_claude(upstream_model: str) -> bool:
-    return "claude-" in upstream_model
 
 
 def _forbids_thinking(request: Block) -> bool:
@@ -282,16 +284,16 @@ def _take_sampling(body: dict[str, Any], request: Block, upstream_model: str, *,
     asked = [name for name in names if body.get(name) is not None]
     config, extra = request["inferenceConfig"], request.get("additionalModelRequestFields", {})
     takes_any = True
-    if _is_claude(upstream_model):
+    if is_claude(upstream_model):
         takes_any = habits_of(upstream_model, "auto").samples and "thinking" not in extra
         asked = [name for name in asked if body[name] != 1]
     for position, name in enumerate(asked):
-        if takes_any and (position == 0 or not _is_claude(upstream_model)):
+        if takes_any and (position == 0 or not is_claude(upstream_model)):
             config[names[name]] = min(body[name], MOST_TEMPERATURE)
         if config.get(names[name]) != body[name]:
             lost.append(name)
     if body.get("top_k") is not None:
-        if takes_any and _is_claude(upstream_model):
+        if takes_any and is_claude(upstream_model):
             request.setdefault("additionalModelRequestFields", {})["top_k"] = body["top_k"]
         else:
             lost.append("top_k")
