@@ -11,8 +11,9 @@ from apps.gateway.dialects.chat_stream import ChatStream
 from apps.gateway.dialects.messages.blocks import folded
 from apps.gateway.dialects.messages.native import NativeStream
 from apps.gateway.providers.anthropic_answer import AnthropicStream
+from apps.gateway.providers.anthropic_native import _betas
 from apps.usage.contracts import Outcome
-from tests.factories import PRICE
+from tests.factories import PRICE, offered
 from tests.gateway.conftest import UPSTREAM_KEY, Bench, Call
 from tests.policies.rules import keywords, policy
 from tests.upstream.anthropic_shapes import (
@@ -90,7 +91,8 @@ async def test_what_is_not_sent_is_named(bench: Bench, upstream: ScriptedUpstrea
     unsigned = {"type": "thinking", "thinking": "Hm.", "signature": ""}
     foreign = {"type": "tool_use", "id": "functions.f:0", "name": "weather", "input": {}}
     call = await asked(
-        bench, upstream, beta="context-1m-2025-08-07,fast-mode-2026-02-01,a-1", speed="fast",
+        bench, upstream, speed="fast",
+        beta="context-1m-2025-08-07,fast-mode-2026-02-01,of-tomorrow-1,effort-2025-11-24",
         tools=[TOOL, {"type": "web_search_20250305", "name": "web_search"}],
         system=[{"type": "text", "text": "x", "cache_control": HOUR}],
         messages=[
@@ -102,11 +104,11 @@ async def test_what_is_not_sent_is_named(bench: Bench, upstream: ScriptedUpstrea
     )  # fmt: skip
     assert set(call.headers["x-crun-dropped-params"].split(", ")) == {
         "speed", "tools[1]", "cache_control.ttl", "anthropic-beta.context-1m-2025-08-07",
-        "anthropic-beta.fast-mode-2026-02-01",
+        "anthropic-beta.fast-mode-2026-02-01", "anthropic-beta.of-tomorrow-1",
     }  # fmt: skip
     sent = upstream.request.json
     assert sent["system"] == [{"type": "text", "text": "x", "cache_control": MARK}]
-    assert sent["tools"] == [TOOL] and upstream.request.headers["anthropic-beta"] == "a-1"
+    assert sent["tools"] == [TOOL] and upstream.request.headers["anthropic-beta"] == "effort-2025-11-24"
     assert sent["messages"][1:] == [
         {"role": "assistant", "content": [foreign | {"id": "functions_f_0"}]},
         {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "functions_f_0",
@@ -276,3 +278,14 @@ async def test_what_a_guardrail_takes_out_of_a_request_is_not_sent(
     assert b"sings" in upstream.request.body and b"canary" not in upstream.request.body
     count = await bench.call("/api/v1/messages/count_tokens", {"model": PUBLIC_MODEL, "messages": said})
     assert (count.headers["x-crun-token-count"], len(upstream.requests)) == ("estimated", 1)
+
+
+def test_betas_pass_where_their_price_is_known_and_are_named_where_it_is_not() -> None:
+    unknown = (
+        "fast-mode-2026-02-01", "compact-2026-01-12", "code-execution-2025-08-25", "mcp-client-2025-11-20",
+        "files-api-2025-04-14", "skills-2025-10-02", "web-fetch-2025-09-10", "advisor-tool-2026-03-01", "batch",
+    )  # fmt: skip
+    known = ("claude-code-20250219", "interleaved-thinking-2025-05-14", "context-management-2025-06-27")
+    long = "context-1m-2025-08-07"
+    assert _betas((*unknown, *known, long), offered(context_length=200_000)) == (known, (*unknown, long))
+    assert _betas((*known, long), offered(context_length=1_000_000)) == ((*known, long), ())

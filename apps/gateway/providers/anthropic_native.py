@@ -23,15 +23,15 @@ _TAKEN: Final = (
 """What goes as it came. What has a price of its own (`speed`, `fallbacks`, servers of tools) is not sold."""
 _OF_THE_CALLER: Final = ("bash_", "text_editor_", "computer_", "memory_", "browser_toolset_", "tool_search_tool_")
 """Kinds of tools that the caller runs itself, or that cost nothing beside their tokens."""
-_UNPRICED_BETAS: Final = (
-    "fast-mode-",
-    "code-execution-",
-    "mcp-client-",
-    "files-api-",
-    "skills-",
-    "web-fetch-",
-    "threads-",
-)
+_PRICED_BETAS: Final = (
+    "adaptive-thinking-", "advanced-tool-use-", "claude-code-", "computer-use-", "context-management-", "effort-",
+    "extended-cache-ttl-", "fine-grained-tool-streaming-", "interleaved-thinking-", "max-tokens-3-5-sonnet-",
+    "model-context-window-exceeded-", "output-128k-", "pdfs-", "prompt-caching-", "redact-thinking-",
+    "structured-outputs-", "task-budgets-", "token-counting-", "token-efficient-tools-", "tool-examples-",
+    "tool-search-tool-",
+)  # fmt: skip
+"""Betas with which a request costs what its usage says at the prices of the catalog. What is not among them may cost
+something else (fast mode, compaction, servers of tools, files, and whatever is new), and is kept back and named."""
 _LONG_CONTEXT: Final = "context-1m-"
 _STANDARD_CONTEXT: Final = 200_000
 _LEAST_BUDGET: Final = 1_024
@@ -159,9 +159,9 @@ def _each(holder: Block, name: str, change: Callable[[Any], Any]) -> Block:
 
 
 def _betas(betas: tuple[str, ...], model: OfferedModel) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(those that are told to the upstream, those that would cost what nobody held for)."""
-    unpriced = _UNPRICED_BETAS if model.context_length > _STANDARD_CONTEXT else (*_UNPRICED_BETAS, _LONG_CONTEXT)
+    """(those that are told to the upstream, those that may cost what nobody held for)."""
+    priced = (*_PRICED_BETAS, _LONG_CONTEXT) if model.context_length > _STANDARD_CONTEXT else _PRICED_BETAS
     return (
-        tuple(name for name in betas if not name.startswith(unpriced)),
-        tuple(name for name in betas if name.startswith(unpriced)),
+        tuple(name for name in betas if name.startswith(priced)),
+        tuple(name for name in betas if not name.startswith(priced)),
     )
