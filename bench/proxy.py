@@ -70,7 +70,7 @@ class Nginx:
 
 def find_nginx() -> str | None:
     """Path of the program; it is often outside of an ordinary user's PATH."""
-    return shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/opt/homebrew/bin")
+    return shutil.which("nginx") or shutil.which("nginx", path="/usr/local/sbin:/usr/sbin:/sbin:/opt/homebrew/bin")
 
 
 @contextmanager

@@ -2,7 +2,9 @@
 
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 
+import hypothesis
 import pytest
 from django.conf import settings as django_settings
 from django.db import transaction
@@ -14,6 +16,10 @@ from apps.core.redis import sync_client
 from tests.acceptance.installing import Installation, running_installation
 from tests.acceptance.upstream import TruthUpstream, catalog, running_upstream
 from tests.emptying import empty_database
+from tests.environment import INSTALLATION
+
+hypothesis.settings.register_profile("busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("busy")  # a machine that has more to do is no defect
 
 GATEWAY_LIMITS = {
     "CRUN_UPSTREAM_FIRST_BYTE_TIMEOUT_S": "4",
@@ -62,11 +68,13 @@ def truth(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TruthUpstream]:
 
 
 @pytest.fixture(scope="session")
-def installation(truth: TruthUpstream) -> Iterator[Installation]:
+def installation(request: pytest.FixtureRequest, truth: TruthUpstream) -> Iterator[Installation]:
     """A whole `crun up` with two ASGI workers, the upstream `truth` in its catalog."""
     if sys.platform != "linux":
         pytest.skip("these tests look at processes in /proc, which only Linux has")
-    with running_installation(WORKERS="2", **GATEWAY_LIMITS) as running:
+    with ExitStack() as end:
+        running = end.enter_context(running_installation(WORKERS="2", **GATEWAY_LIMITS))
+        request.config.stash[INSTALLATION] = end
         running.import_catalog(catalog(truth))
         yield running
 

@@ -6,6 +6,7 @@ import base64
 import os
 import shutil
 import tempfile
+from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -15,10 +16,28 @@ from xdist.scheduler import LoadScopeScheduling
 
 from crun.embedded import embedded_servers
 from crun.home import Home
+from tests.programs import MISSING
 
 OUTSIDE = ("DATABASE_URL", "REDIS_URL", "OPENAI_API_KEY", "ANTHROPIC_API_KEY", "CRUN_JOURNAL_DIR", "PORT", "WORKERS")
 TESTS = Path(__file__).resolve().parent
 WITH_INSTALLATION = ("sdk", "contract", "acceptance")
+WITH_STAGE = "money"
+LONG = (
+    "portal",
+    "console",
+    "billing",
+    "payments",
+    WITH_STAGE,
+    "browser",
+    "deploy",
+    "supervisor",
+    "database",
+    "gateway",
+)
+"""Folders whose files take long, in the order of their turns. Short files come last, so that no process waits long for
+the other; and what measures times, with the installation, does not begin beside what asks for all of the machine."""
+INSTALLATION = pytest.StashKey[ExitStack]()
+"""What ends the running installation."""
 IS_XDIST_WORKER = "PYTEST_XDIST_WORKER" in os.environ
 
 
@@ -60,16 +79,30 @@ def pytest_unconfigure() -> None:
         shutil.rmtree(Path(os.environ["CRUN_HOME"]).parent, ignore_errors=True)
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What could not be tried on this machine is said last: a green run without it is not a whole one."""
+    reasons = [report.longrepr[2] for report in terminalreporter.stats.get("skipped", ())]
+    absent = Counter(reason.partition(MISSING)[2] for reason in reasons if MISSING in reason)
+    if absent:
+        terminalreporter.section("NOT TRIED", red=True)
+    for name, tests in sorted(absent.items()):
+        terminalreporter.line(f"{tests} tests were left out. They need what is {MISSING}{name}.", red=True)
+    if absent:
+        terminalreporter.line("`deploy/install-test-packages` installs what the system's packages have.")
+
+
 class WholeFiles(LoadScopeScheduling):
-    """For runs in two processes: files stay whole, and all tests of the one running installation stay together."""
+    """For runs in two processes: files stay whole, and what shares a running installation or stage stays together."""
 
     def _split_scope(self, nodeid: str) -> str:
         path = nodeid.partition("::")[0]
-        return "installation" if Path(path).parts[1] in WITH_INSTALLATION else path
+        folder = Path(path).parts[1]
+        return "installation" if folder in WITH_INSTALLATION else folder if folder == WITH_STAGE else path
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> WholeFiles:
-    """Which process gets which test."""
+    """Which process gets which test, in the order below; by itself it would begin with files of many short tests."""
+    config.option.loadscopereorder = False
     return WholeFiles(config, log)
 
 
@@ -81,4 +114,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _turn(folder: str) -> int:
-    return WITH_INSTALLATION.index(folder) if folder in WITH_INSTALLATION else len(WITH_INSTALLATION)
+    turns = WITH_INSTALLATION + LONG
+    return turns.index(folder) if folder in turns else len(turns)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """After the last of its tests the installation stops: its dozen processes would be in the way of all others."""
+    is_used = nextitem is not None and nextitem.path.relative_to(TESTS).parts[0] in WITH_INSTALLATION
+    if not is_used and (running := item.config.stash.get(INSTALLATION, None)):
+        running.close()

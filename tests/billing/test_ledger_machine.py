@@ -33,7 +33,7 @@ from tests import factories
 from tests.billing import books
 from tests.billing.ledger_model import LedgerModel, ModelCharge, ModelGrant
 
-EXAMPLES = int(os.environ.get("CRUN_SOAK_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("CRUN_SOAK_EXAMPLES", "40"))
 START = datetime(2026, 1, 1, tzinfo=UTC)
 NEVER = 10**6
 BY = {"reason": "Because", "actor": "test"}
@@ -161,7 +161,7 @@ class LedgerMachine(RuleBasedStateMachine):
         assert books.failed_proofs() == []
 
 
-@pytest.mark.timeout(0 if EXAMPLES > 60 else 180)
+@pytest.mark.timeout(0 if EXAMPLES > 40 else 300)
 @pytest.mark.django_db(transaction=True)
 def test_d22_any_history_ends_where_the_model_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LedgerMachine, "price", factories.stored_price(input="0.001", output="0"), raising=False)

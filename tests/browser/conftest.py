@@ -1,14 +1,13 @@
 """A real browser: the system's Chromium, driven by playwright against the live server."""
 
-import os
-import shutil
 from collections.abc import Iterator
 
 import pytest
 from django.db import connections
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
 
-CHROMIUM = os.environ.get("CRUN_TEST_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome") or ""
+from tests.programs import CHROMIUM, missing
+
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 TIMEOUT_MS = 10_000
 
@@ -18,14 +17,16 @@ def _own_rate_limits(own_rate_limits: None) -> None:
     """All of these log in from one address."""
 
 
-@pytest.fixture
-def browser(monkeypatch: pytest.MonkeyPatch) -> Iterator[Browser]:
-    """One browser a test: playwright's event loop would otherwise stay in the thread of the tests that follow."""
+@pytest.fixture(scope="module")
+def browser(django_db_setup: None) -> Iterator[Browser]:
+    """One browser a module: for longer, playwright's event loop would stay in the thread of the tests that follow.
+
+    The database is there before: what opens in a running event loop is not found outside of it."""
     if not CHROMIUM:
-        pytest.skip("no Chromium here: install it, or name it in CRUN_TEST_CHROMIUM")
+        pytest.skip(missing("Chromium"))
     # Playwright keeps an event loop in this thread; the test's own queries are synchronous all the same.
-    monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
-    with sync_playwright() as playwright:
+    with pytest.MonkeyPatch.context() as patch, sync_playwright() as playwright:
+        patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         yield browser
         browser.close()

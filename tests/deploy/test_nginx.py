@@ -1,7 +1,6 @@
 """deploy/nginx/crun.conf: accepted by nginx, and with limits that fit those of the gateway."""
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -12,8 +11,8 @@ from crun import settings
 from crun.serve import KEEP_ALIVE_S
 from tests.deploy.compose import NGINX_CONF, services
 from tests.deploy.stack import runnable_conf
+from tests.programs import NGINX, missing
 
-NGINX = shutil.which("nginx")
 TEXT = re.sub(r"#.*", "", NGINX_CONF.read_text(encoding="utf-8"))
 
 
@@ -21,12 +20,12 @@ def seconds(directive: str) -> list[int]:
     return [int(value) for value in re.findall(rf"\b{directive} (\d+)s;", TEXT)]
 
 
-@pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
+@pytest.mark.skipif(not NGINX, reason=missing("nginx"))
 def test_nginx_accepts_it(tmp_path: Path) -> None:
     conf = tmp_path / "nginx.conf"
     conf.write_text(runnable_conf(tmp_path, port=18080, gateway_port=18081, web_port=18082))
     checked = subprocess.run(
-        [str(NGINX), "-t", "-q", "-c", str(conf)], capture_output=True, text=True, check=False, timeout=20
+        [NGINX, "-t", "-q", "-c", str(conf)], capture_output=True, text=True, check=False, timeout=20
     )
     assert (checked.returncode, checked.stderr) == (0, "")
 

@@ -1,6 +1,5 @@
 """The commands of docker-compose.yml and deploy/nginx/crun.conf at work together, as processes of this machine."""
 
-import shutil
 import socket
 import time
 from collections.abc import Iterator
@@ -12,11 +11,11 @@ import pytest
 
 from apps.gateway.server.asgi import MAX_BODY_BYTES
 from tests.deploy.stack import DOMAIN, Stack, ask, eventually, running_stack
+from tests.programs import NGINX, missing
 
-NGINX = shutil.which("nginx")
 pytestmark = [
     pytest.mark.installation,
-    pytest.mark.skipif(NGINX is None, reason="nginx is not installed"),
+    pytest.mark.skipif(not NGINX, reason=missing("nginx")),
     pytest.mark.xdist_group("deploy-stack"),
 ]
 CHAT = "/api/v1/chat/completions"
@@ -24,7 +23,6 @@ CHAT = "/api/v1/chat/completions"
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
-    assert NGINX is not None
     with running_stack(NGINX) as running:
         yield running
 

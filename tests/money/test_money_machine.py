@@ -51,7 +51,7 @@ from tests.gateway.storms import demand
 from tests.money.money_model import HELD, ModelRequest, MoneyModel
 from tests.money.soaking import figure, seed_of_this_run, sized
 
-EXAMPLES = sized(300, 10_000)
+EXAMPLES = sized(200, 10_000)
 STEPS = 14
 PAST = datetime(2026, 1, 1, tzinfo=UTC)
 BY = {"reason": "Because", "actor": "test"}
@@ -477,7 +477,7 @@ def site(transactional_db: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     made.close()
 
 
-@pytest.mark.timeout(0 if EXAMPLES > 300 else 600)
+@pytest.mark.timeout(0 if EXAMPLES > 200 else 600)
 def test_any_history_of_holds_ends_and_accidents_is_what_the_model_says(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:

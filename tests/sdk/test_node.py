@@ -10,16 +10,17 @@ import orjson
 import pytest
 
 from tests.acceptance.installing import Installation
+from tests.programs import NODE, NPM, missing
 
 pytestmark = pytest.mark.installation
-NODE = Path(__file__).with_name("node")
+FOLDER = Path(__file__).with_name("node")
 SCRIPTS = {"checks.mjs": 28, "anthropic.mjs": 11}
 """File -> how many checks it has."""
 FILES = ("package.json", "package-lock.json", ".npmrc", *SCRIPTS)
 NAMES = [
     (script, name)
     for script in SCRIPTS
-    for name in re.findall(r'^  async "(.+)"\(\)', (NODE / script).read_text(), re.MULTILINE)
+    for name in re.findall(r'^  async "(.+)"\(\)', (FOLDER / script).read_text(), re.MULTILINE)
 ]
 Outcomes = dict[tuple[str, str], str | None]
 NO_REGISTRY = re.compile(r"ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ETIMEDOUT|ENETUNREACH|ENOTCACHED")
@@ -29,16 +30,15 @@ LIMIT_S = 90
 @pytest.fixture(scope="module")
 def sdk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the SDK as the lock file pins it, and the checks."""
-    npm = shutil.which("npm")
-    if npm is None or shutil.which("node") is None:
-        pytest.skip("needs node and npm, which are not installed here")
+    if not NODE or not NPM:
+        pytest.skip(missing("Node.js with npm"))
     folder = tmp_path_factory.mktemp("node")
     for name in FILES:
-        shutil.copy(NODE / name, folder)
-    command = [npm, "ci", "--prefer-offline", "--ignore-scripts", "--no-fund", "--no-audit"]
+        shutil.copy(FOLDER / name, folder)
+    command = [NPM, "ci", "--prefer-offline", "--ignore-scripts", "--no-fund", "--no-audit"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=LIMIT_S, check=False)
     if done.returncode != 0 and NO_REGISTRY.search(done.stderr):
-        pytest.skip("npm cannot reach its registry, and the SDK is not in its cache")
+        pytest.skip(missing("a registry of npm within reach, and the SDK in its cache"))
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -49,7 +49,7 @@ def outcomes(sdk: Path, installation: Installation) -> Outcomes:
     environment = {**os.environ, "BASE_URL": installation.api, "API_KEY": installation.api_key}
     said: Outcomes = {}
     for script in SCRIPTS:
-        command = [shutil.which("node") or "node", script]
+        command = [NODE, script]
         done = subprocess.run(
             command, cwd=sdk, env=environment, capture_output=True, text=True, timeout=LIMIT_S, check=False
         )

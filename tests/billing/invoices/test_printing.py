@@ -19,6 +19,7 @@ from apps.billing.models import Invoice
 from apps.core.errors import ConfigurationError, InvalidInput, Unavailable
 from tests.billing import books
 from tests.billing.invoices import documents
+from tests.programs import missing
 
 
 def has_library() -> bool:
@@ -30,7 +31,7 @@ def has_library() -> bool:
 
 
 HAS_LIBRARY = has_library()
-needs_library = pytest.mark.skipif(not HAS_LIBRARY, reason="the Pango library is missing: deploy/install-test-packages")
+needs_library = pytest.mark.skipif(not HAS_LIBRARY, reason=missing("the Pango library"))
 
 
 def unpacked(content: bytes) -> bytes:
