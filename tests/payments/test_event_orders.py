@@ -77,7 +77,7 @@ def test_d13_all_orders_of_five_events_with_all_of_them_twice(till: Till, first:
         assert result == EXPECTED, [event["type"] for event in order]
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(picks=st.lists(st.integers(0, 4), max_size=12))
 def test_d13_any_duplicates_in_any_order(till: Till, picks: list[int]) -> None:
     """Whatever came before, once each event has come at least once the end is the same."""
@@ -89,7 +89,7 @@ def test_d13_any_duplicates_in_any_order(till: Till, picks: list[int]) -> None:
     assert trial([*(story_of[pick] for pick in picks), *story_of], payment) == EXPECTED
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(picks=st.lists(st.integers(0, 6), max_size=14))
 def test_d13_what_is_missing_never_makes_more(till: Till, picks: list[int]) -> None:
     """With any of the events, also of a dispute that is won: never more credit than was paid, every proof holds."""
