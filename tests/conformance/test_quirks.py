@@ -3,17 +3,25 @@
 from pathlib import Path
 from typing import Any, Final
 
+import orjson
 import pytest
 import yaml
 
+from apps.gateway.dialects.chat import parse_chat
+from apps.gateway.dialects.messages.request import parse_messages
 from apps.gateway.metering.token_usage import read_usage
 from apps.usage.contracts import TokenCounts
 from tests.conformance.said import VIEWS, events_of, relayed, seen
+from tests.conformance.test_turns import sent
 from tests.conformance.told import Told, told_streamed
 
 QUIRKS: Final = {
     path.stem: yaml.safe_load(path.read_text(encoding="utf-8"))
     for path in sorted(Path(__file__).with_name("quirks").glob("*.yaml"))
+}
+REQUESTS: Final = {
+    path.stem: yaml.safe_load(path.read_text(encoding="utf-8"))
+    for path in sorted(Path(__file__).with_name("requests").glob("*.yaml"))
 }
 SIZES: Final = (100_000, 1, 61)
 """In one read, a byte a read, and in between."""
@@ -61,3 +69,13 @@ def kinds(caller: str, body: bytes) -> list[str]:
 
 def test_there_are_recordings_of_each_kind_of_upstream_in_text() -> None:
     assert {recorded["dialect"] for recorded in QUIRKS.values()} >= {"openai", "azure", "anthropic", "gemini"}
+
+
+@pytest.mark.parametrize("failure", REQUESTS)
+def test_what_others_lose_of_requests_reaches_the_vendor(failure: str) -> None:
+    recorded = REQUESTS[failure]
+    assert recorded["source"].startswith("https://") and recorded["what"], "each file names its source"
+    for dialect, heard in recorded["heard"].items():
+        parse, asked = (parse_chat, recorded["chat"]) if "chat" in recorded else (parse_messages, recorded["asked"])
+        body = orjson.dumps(sent(dialect, parse(orjson.dumps(asked)))).decode()
+        assert {word: body.count(word) for word in heard} == heard, dialect
