@@ -66,6 +66,7 @@ REQUIRED = {
     "statement_csv": {"GET": Capability.MANAGE_BILLING},
     "settings": {"GET": Capability.VIEW_USAGE, "POST": Capability.MANAGE_ORGANIZATION},
     "data_policy": {"POST": Capability.MANAGE_ORGANIZATION},
+    "erase_responses": {"GET": Capability.MANAGE_ORGANIZATION, "POST": Capability.MANAGE_ORGANIZATION},
     "create_project": {"POST": Capability.MANAGE_ORGANIZATION},
 }
 EVERY_METHOD = [(name, method) for name, methods in REQUIRED.items() for method in methods]
