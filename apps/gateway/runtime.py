@@ -42,7 +42,7 @@ from apps.gateway.shadows import Shadows
 from apps.gateway.stored.room import ResponseRoom
 from apps.keys.lookup import KeyLookup
 from apps.keys.reading import read_grant
-from apps.usage.forgetting import pause_ms
+from apps.usage.forgetting import pause_ms, restart_pause_ms
 from apps.usage.journal import Journal
 
 JOURNAL_CHECK_S: Final = 1.0
@@ -93,11 +93,7 @@ class Runtime:
         self.cached_answers = CachedAnswers(self.memory)
         self.stored = ResponseRoom()
         self.claims = Claims(self.memory, self.reservations)
-        self.idempotency_keys = IdempotencyKeys(
-            self.claims,
-            self.receipts,
-            lambda owner: self.bridge.read(partial(pause_ms, owner, settings.IDEMPOTENCY_TTL_S)),
-        )
+        self.idempotency_keys = IdempotencyKeys(self.claims, self.receipts, _Pauses(self.bridge))
         self._tasks = [
             self._start(self.store.run(), "money and limits"),
             self._start(self.reservations.run(), "reservations"),
@@ -163,6 +159,22 @@ class Runtime:
 
     def _start(self, work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
         return asyncio.create_task(work, name=name)
+
+
+class _Pauses:
+    """What the records say of a store that may have forgotten something."""
+
+    def __init__(self, bridge: DatabaseBridge) -> None:
+        self._bridge = bridge
+
+    async def emptied(self, organization_id: str) -> int:
+        return await self._bridge.read(partial(pause_ms, organization_id, settings.IDEMPOTENCY_TTL_S))
+
+    async def restarted(self, organization_id: str, *, told_ms: int, age_ms: int) -> int:
+        ttl_s = settings.IDEMPOTENCY_TTL_S
+        return await self._bridge.read(
+            partial(restart_pause_ms, organization_id, ttl_s, told_ms=told_ms, age_ms=age_ms)
+        )
 
 
 async def start_runtime(*, catalog_wait_s: float = CATALOG_WAIT_S) -> Runtime:

@@ -14,6 +14,7 @@ from apps.billing.receipts import receipt_of
 from apps.core.ids import new_id
 from apps.core.limits import Limits
 from apps.core.money import format_usd
+from apps.core.scripts import NEW_STORE_MS
 from apps.gateway.idempotency import keys as idempotency_keys
 from apps.gateway.runtime import Runtime
 from apps.usage.contracts import Outcome, RequestClosed, TokenCounts
@@ -478,15 +479,81 @@ async def test_a_store_that_was_emptied_is_not_believed_for_a_while(
     assert (await desk.ask(key="another")).status == 200
 
 
-async def test_a_restarted_server_is_believed_after_running_requests_told_it_again(
-    desk: Desk, empty_store: Any
-) -> None:
+async def restarted(desk: Desk, empty_store: Any, *, workers: tuple[str, ...] = (), age_s: float = 0) -> str:
+    """As if the server had been restarted so long ago, while these workers had claims; what it is called now."""
     await desk.ask()
-    empty_store.hset(INDEX, "epoch", "another server")
-    refused = await desk.ask(patient=False)
-    assert refused.status == 503 and 20 < int(refused.headers["retry-after"]) <= 30
+    await desk.until_ended()
+    run_id: str = empty_store.info("server")["run_id"]
+    empty_store.hset(INDEX, "epoch", "before")
+    empty_store.hset("crun:claiming:before", mapping={"": 1_000, **dict.fromkeys(workers, 1)})
+    empty_store.set(f"crun:store:{run_id}", 1, px=int(NEW_STORE_MS - 1000 * age_s))
+    return run_id
+
+
+def paused(monkeypatch: pytest.MonkeyPatch, milliseconds: int) -> list[dict[str, int]]:
+    """For so long the records say that a restarted server must not be believed; what they were asked."""
+    asked = []
+
+    def restart_pause_ms(_owner: str, _remembered_s: float, **what: int) -> int:
+        asked.append(what)
+        return milliseconds
+
+    monkeypatch.setattr("apps.gateway.runtime.restart_pause_ms", restart_pause_ms)
+    return asked
+
+
+async def test_a_restarted_server_that_nobody_has_to_tell_anything_is_believed_at_once(
+    desk: Desk, empty_store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = paused(monkeypatch, 0)
+    await restarted(desk, empty_store, age_s=5)
+    assert replayed(await desk.ask())
+    assert [each["told_ms"] for each in asked] == [1_000] and 5_000 <= asked[0]["age_ms"] < 60_000
+    assert (await desk.ask(key="another")).status == 200 and len(asked) == 1
+
+
+async def test_a_restarted_server_waits_for_who_claimed_and_no_longer_than_a_lease(
+    desk: Desk, empty_store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = paused(monkeypatch, 0)
+    run_id = await restarted(desk, empty_store, workers=("gone", "slow"))
+    for told in ("gone", "slow"):
+        refused = await desk.ask(patient=False)
+        assert (refused.status, code(refused)) == (503, "store_unavailable") and asked == []
+        assert 0 < int(refused.headers["retry-after"]) <= 10
+        empty_store.hset(f"crun:claiming:{run_id}", told, 1)
+    assert replayed(await desk.ask())
+    await restarted(desk, empty_store, workers=("dead",), age_s=11)
+    assert replayed(await desk.ask())
+
+
+async def test_what_a_restarted_server_may_have_forgotten_by_the_records_is_waited_for(
+    desk: Desk, empty_store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paused(monkeypatch, 20_000)
+    await restarted(desk, empty_store)
+    for key in (KEY, "another"):
+        refused = await desk.ask(key=key, patient=False)
+        assert refused.status == 503 and 10 < int(refused.headers["retry-after"]) <= 20
     empty_store.hset(INDEX, "closed_until", 0)
     assert replayed(await desk.ask())
+
+
+async def test_a_worker_claims_nothing_of_a_server_that_it_did_not_tell_what_it_has(
+    desk: Desk, empty_store: Any
+) -> None:
+    slow: dict[str, Any] = {"model": "sandbox-echo", "stream": True, "sandbox": {"chunk_delay_ms": 1_500}}
+    first = desk.start(**slow)
+    await first.until(lambda call: len(call.sent) > 1)
+    names = [name for name in empty_store.keys(INDEX + ":*") if empty_store.type(name) == b"hash"]
+    empty_store.delete(*names, *empty_store.keys("crun:claiming:*"))
+    twin = await desk.ask(**slow)
+    await desk.end(first)
+    assert (twin.body, replayed(twin)) == (first.body, True)
+    await desk.until_ended()
+    await desk.bench.runtime.claims.drain()
+    (workers,) = [empty_store.hkeys(name) for name in empty_store.keys("crun:claiming:*")]
+    assert workers == [b""], "who stops and has nothing left signs off"
 
 
 async def test_a_running_request_tells_an_emptied_store_again_what_it_claimed(desk: Desk, empty_store: Any) -> None:

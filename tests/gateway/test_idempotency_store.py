@@ -103,6 +103,7 @@ def test_any_history_of_one_key_is_what_the_model_says(empty_store: Any, steps: 
     index, entry = f"crun:{{org_{next(_serial)}}}:idempotency", "name"
     empty_store.delete(*empty_store.keys("crun:kept:*"), "nothing")
     empty_store.hset(index, "epoch", "server")
+    empty_store.hset("crun:claiming:server", "worker", 1)
     model, requests = Model(), itertools.count(1)
     last: tuple[str, str] = ("req_0", "A")
     for what, first, second in steps:
@@ -110,7 +111,7 @@ def test_any_history_of_one_key_is_what_the_model_says(empty_store: Any, steps: 
         if what.startswith("take"):
             request, instead_of = f"req_{next(requests)}", model.owner if what == "take over" else ""
             expected = model.take(request, first, instead_of)
-            arguments = (entry, first, request, 60_000, TTL_MS, 10, 0, instead_of)
+            arguments = (entry, first, request, 60_000, TTL_MS, 10, "worker", instead_of)
             got = empty_store.eval(CLAIM.text, 1, index, "server", *arguments)
             assert [part.decode() for part in got[:2]] == expected
             last = (request, first) if expected == ["taken"] else last

@@ -8,7 +8,7 @@ import pytest
 
 from apps.core.redis import single_try_client
 from apps.core.scripts import NEW_STORE_KEY, NEW_STORE_MS
-from apps.usage.forgetting import FORGOTTEN_S, pause_ms
+from apps.usage.forgetting import FORGOTTEN_S, pause_ms, restart_pause_ms
 from apps.usage.recording import record
 from tests.factories import closed, opened, project
 
@@ -70,3 +70,22 @@ def test_a_store_that_is_old_enough_is_believed(store: Any, owner: str) -> None:
     make_old(store, age_s=FORGOTTEN_S + 1)
     served(owner, ago_s=600)
     assert pause_ms(owner, DAY_S) == 0
+
+
+@pytest.mark.parametrize(
+    ("told_ago_s", "age_s", "served_ago_s", "pauses"),
+    [
+        (20, 5, 10, True),  # after the last moment that it surely remembers
+        (20, 5, 60, False),  # before it: it is remembered
+        (20, 5, 1, False),  # since the restart
+        (60, 31, 40, False),  # that long ago nobody tries again
+    ],
+)
+def test_a_restarted_store_is_waited_for_by_who_was_served_after_what_it_remembers(
+    owner: str, told_ago_s: float, age_s: float, served_ago_s: float, pauses: bool
+) -> None:
+    served(owner, ago_s=served_ago_s)
+    told_ms = int(1000 * (time.time() - told_ago_s))
+    left_ms = restart_pause_ms(owner, DAY_S, told_ms=told_ms, age_ms=int(1000 * age_s))
+    assert left_ms == (25_000 if pauses else 0)
+    assert restart_pause_ms(project("Another").organization_id, DAY_S, told_ms=0, age_ms=0) == 0

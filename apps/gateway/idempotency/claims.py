@@ -5,6 +5,9 @@ when its end stands in the journal. See docs/idempotency.md."""
 
 import asyncio
 import logging
+import os
+import socket
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
@@ -21,8 +24,6 @@ from apps.usage.contracts import Outcome, RequestClosed
 LEASE_MS: Final = 10_000
 """A claim that is not renewed for so long is lost: its worker died, or cannot reach the store."""
 RENEW_S: Final = 3.0
-RESTARTED_MS: Final = 30_000
-"""A server that was restarted takes no claims for so long: running requests tell it again what they claimed."""
 MAX_KEYS: Final = 100_000
 """Keys of one organization that are remembered at the same time."""
 MAX_ENDING: Final = 1_000
@@ -42,7 +43,9 @@ CLAIM: Final = _script("claim")
 RENEW: Final = _script("renew_claim")
 END: Final = _script("end_claim")
 OPEN: Final = _script("open_claims")
-SCRIPTS: Final = (CLAIM, RENEW, END, OPEN)
+TOLD: Final = _script("told_all")
+SCRIPTS: Final = (CLAIM, RENEW, END, OPEN, TOLD)
+_ALL_WORKERS: Final = "crun:claiming"
 
 
 class State(StrEnum):
@@ -60,6 +63,10 @@ class State(StrEnum):
     FULL = "full"
     CLOSED = "closed"
     """The server may have forgotten keys; nobody may claim for a while."""
+    RESTARTED = "restarted"
+    """It may have forgotten what it was told last."""
+    UNTOLD = "untold"
+    """It wants to be told first what this worker has claimed."""
     UNKNOWN = "unknown"
     """The server was never told anything of the organization's keys, or has forgotten all of it."""
 
@@ -89,7 +96,8 @@ class KeyedRequest(msgspec.Struct, frozen=True):
 
 
 class Found(msgspec.Struct, frozen=True):
-    """What became of a key: `request_id` is the one that has it."""
+    """What became of a key: `request_id` is the one that has it. Of a server that was RESTARTED `age_ms` ago, `told_ms`
+    is until when (Unix ms) the one of `epoch` is known to remember everything; 0 is not known."""
 
     state: State
     request_id: str = ""
@@ -97,6 +105,9 @@ class Found(msgspec.Struct, frozen=True):
     answer: bytes = b""
     why: Why = Why.LOST
     wait_ms: int = 0
+    epoch: str = ""
+    told_ms: int = 0
+    age_ms: int = 0
 
 
 class Claim(msgspec.Struct):
@@ -122,6 +133,7 @@ class Claims:
         self._store = store
         self._reservations = reservations
         self._loop = asyncio.get_running_loop()
+        self._worker = f"{socket.gethostname()}-{os.getpid()}"
         self._running: dict[str, Claim] = {}
         self._ending: dict[str, Claim] = {}
         """What the store has not confirmed yet."""
@@ -136,11 +148,18 @@ class Claims:
 
         `instead_of` is a request whose claim is lost and that is known to have cost nothing. When the key is TAKEN,
         `begin` and `finish` must follow."""
+        found = await self._ask(keyed, instead_of)
+        if found.state is State.UNTOLD:
+            self._tell_all()
+            found = await self._ask(keyed, instead_of)
+        return Found(State.CLOSED, wait_ms=int(1000 * RENEW_S)) if found.state is State.UNTOLD else found
+
+    async def _ask(self, keyed: KeyedRequest, instead_of: str) -> Found:
         may_be_taken = True
         try:
             reply = await self._store.call(
                 CLAIM, keyed.index, keyed.name, keyed.body, keyed.request_id, LEASE_MS, _kept_ms(), MAX_KEYS,
-                RESTARTED_MS, instead_of,
+                self._worker, instead_of,
             )  # fmt: skip
             may_be_taken = False
             return _read(reply)
@@ -151,9 +170,10 @@ class Claims:
             if may_be_taken:
                 self._end(Claim(keyed))
 
-    async def open(self, keyed: KeyedRequest, *, closed_ms: int) -> None:
-        """Let the server remember keys of the organization from now on, and take none for `closed_ms`."""
-        await self._store.call(OPEN, keyed.index, closed_ms)
+    async def open(self, keyed: KeyedRequest, *, closed_ms: int, epoch: str = "") -> None:
+        """Let the server remember keys of the organization from now on, and take none for `closed_ms`. `epoch` is what
+        it said of itself when it was found RESTARTED."""
+        await self._store.call(OPEN, keyed.index, closed_ms, epoch)
 
     def begin(self, keyed: KeyedRequest) -> Claim:
         """The claim of a key that was taken: renewed until it ends."""
@@ -186,24 +206,36 @@ class Claims:
         while True:
             await asyncio.sleep(RENEW_S)
             if not self._store.is_away:
-                for claim in self._running.values():
-                    self._renew(claim)
-                self._tell_again()
+                self._tell_all()
 
-    def _tell_again(self) -> None:
-        """The ends that the store did not take, the oldest first, as many as it can swallow at a time."""
+    def _tell_all(self) -> None:
+        """Everything that this worker has claimed, and then that this is all: a connection that breaks in between loses
+        that too, for calls are made in their order."""
+        for claim in self._running.values():
+            self._renew(claim)
+        if self._tell_again():
+            reply = self._store.call(TOLD, _ALL_WORKERS, self._worker, _kept_ms())
+            reply.add_done_callback(_retrieve)
+
+    def _tell_again(self) -> bool:
+        """The ends that the store did not take, the oldest first, as many as it can swallow at a time; whether these
+        are all."""
         room = RESENT_BYTES
         for claim in list(self._ending.values()):
             if room <= 0:
-                return
+                return False
             room -= len(claim.answer or b"")
             self._send(claim)
+        return True
 
     async def drain(self) -> None:
-        """Wait until the store has every end, no longer than the limit."""
+        """Wait until the store has every end, no longer than the limit, and sign off."""
         deadline = self._loop.time() + DRAIN_S
         while self._ending and self._loop.time() < deadline:  # noqa: ASYNC110 - calls in a queue end one by one
             await asyncio.sleep(0.01)
+        if not self.unfinished:  # then nobody needs to wait for what this worker could still tell
+            with suppress(StoreAway):
+                await self._store.call(TOLD, _ALL_WORKERS, self._worker, _kept_ms(), "stops")
 
     def _end(self, claim: Claim) -> None:
         """Keep what is worth it, remember what cost something, and forget the rest: then a retry can succeed."""
@@ -260,10 +292,12 @@ def _retrieve(reply: "asyncio.Future[int]") -> None:
 def _read(reply: list[bytes | int]) -> Found:
     """The answer of the claim script. Raises ValueError for one that nobody should see."""
     match reply:
-        case [b"taken" | b"full" | b"unknown" as state]:
+        case [b"taken" | b"full" | b"unknown" | b"untold" as state]:
             return Found(State(state.decode()))
         case [b"closed", int(wait_ms)]:
             return Found(State.CLOSED, wait_ms=wait_ms)
+        case [b"restarted", bytes(epoch), bytes(told), int(age_ms)]:
+            return Found(State.RESTARTED, epoch=epoch.decode(), told_ms=int(told), age_ms=age_ms)
         case [b"running" | b"lost" | b"other_body" as state, bytes(request_id)]:
             return Found(State(state.decode()), request_id.decode())
         case [b"kept", bytes(request_id), bytes(cost), bytes(answer)]:

@@ -2,8 +2,8 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from typing import Final
+from collections.abc import Awaitable
+from typing import Final, Protocol
 
 from django.conf import settings
 
@@ -20,17 +20,24 @@ MAX_WAITING_OF_KEY: Final = 100
 MAX_LOST: Final = 10
 """So many lost requests are looked for on behalf of one: each has cost nothing, or there are no more."""
 
-Pause = Callable[[str], Awaitable[int]]
-"""For how many milliseconds a server that knows nothing of an organization's keys must not be believed."""
+
+class Pauses(Protocol):
+    """For how many milliseconds a server must not be believed that may have forgotten keys of an organization."""
+
+    def emptied(self, organization_id: str) -> Awaitable[int]:
+        """It knows nothing of them."""
+
+    def restarted(self, organization_id: str, *, told_ms: int, age_ms: int) -> Awaitable[int]:
+        """It was restarted `age_ms` ago and is known to remember everything until `told_ms` (Unix)."""
 
 
 class IdempotencyKeys:
     """The idempotency keys that requests of this worker bring."""
 
-    def __init__(self, claims: Claims, receipts: Receipts, pause_ms: Pause) -> None:
+    def __init__(self, claims: Claims, receipts: Receipts, pauses: Pauses) -> None:
         self.claims = claims
         self._receipts = receipts
-        self._pause_ms = pause_ms
+        self._pauses = pauses
         self._waiting_of: Counter[str] = Counter()
 
     async def find(self, grant: KeyGrant, keyed: KeyedRequest) -> Found:
@@ -58,8 +65,13 @@ class IdempotencyKeys:
     async def _look(self, grant: KeyGrant, keyed: KeyedRequest) -> Found:
         """Claim the key, or learn what became of it."""
         found = await self.claims.take(keyed)
+        owner = keyed.organization_id
         if found.state is State.UNKNOWN:
-            await self.claims.open(keyed, closed_ms=await self._pause_ms(keyed.organization_id))
+            await self.claims.open(keyed, closed_ms=await self._pauses.emptied(owner))
+            found = await self.claims.take(keyed)
+        elif found.state is State.RESTARTED:
+            closed_ms = await self._pauses.restarted(owner, told_ms=found.told_ms, age_ms=found.age_ms)
+            await self.claims.open(keyed, closed_ms=closed_ms, epoch=found.epoch)
             found = await self.claims.take(keyed)
         for _ in range(MAX_LOST):
             if found.state is not State.LOST:
