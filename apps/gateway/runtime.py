@@ -25,6 +25,7 @@ from apps.core.worker_states import KEPT_S, KEY, SET_STATE, TELL_EVERY_S
 from apps.gateway.admission.reservations import Reservations
 from apps.gateway.catalog_feed import CatalogFeed
 from apps.gateway.changes import listen
+from apps.gateway.guardrails.rule_sets import RuleSets
 from apps.gateway.idempotency.claims import SCRIPTS as IDEMPOTENCY_SCRIPTS
 from apps.gateway.idempotency.claims import Claims
 from apps.gateway.idempotency.keys import IdempotencyKeys
@@ -65,6 +66,7 @@ class Runtime:
         )
         self.upstreams = Upstreams(secret=next(iter(settings.KEY_PEPPERS.values())))
         self.own_keys = OwnKeys()
+        self.rule_sets = RuleSets()
         self.doorway = Doorway(settings.STARTS_PER_TURN)
         self.shedding = Shedding(settings.SHED_LATE_S, settings.SHED_BUSY_PERCENT / 100)
         self.utilization = Utilization(self.doorway, self.shedding)
@@ -136,6 +138,7 @@ class Runtime:
         await self.transport.close()
         self.bridge.close()
         self.stored.close()
+        self.rule_sets.close()
         self.journal.close()
 
     async def _watch_journal(self) -> None:

@@ -1,7 +1,6 @@
-"""The guardrails of a policy, ready to be used: compiled once for as long as they stay as they are. Pure."""
+"""The guardrails of a policy, ready to be used. Pure."""
 
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from apps.core.errors import InvalidInput
@@ -32,17 +31,19 @@ MAX_RULES: Final = 50
 MAX_PROGRAMS: Final = 5_000
 """Instructions of all expressions of an organization together: what one step of reading may cost everybody."""
 REDACTED: Final = "REDACTED"
-_KEPT: Final = 256
 
 
 class Guards:
     """Rules by what they are asked for. Without one of a kind, its tuple is empty."""
 
     def __init__(self, guardrails: Sequence[Guardrail]) -> None:
-        """Raises InvalidInput for a rule that cannot be compiled."""
+        """Takes up to a quarter of a second. Raises InvalidInput for a rule that cannot be compiled."""
+        ready = {each: compiled(each) for each in guardrails if each.mode != "off"}
         self.models = tuple(each for each in guardrails if isinstance(each.check, ModelsCheck))
-        self.input = tuple(_text_rules(guardrails, "input"))
-        self.output = tuple(_text_rules(guardrails, "output"))
+        self.input = tuple(_text_rules(ready, "input"))
+        self.output = tuple(_text_rules(ready, "output"))
+        self.steps = sum(rule.finder.program for rules in ready.values() for rule in rules)
+        """Instructions of all expressions: what keeping them costs."""
         self.input_moderation = tuple(_moderating(guardrails, "input"))
         self.output_moderation = tuple(_moderating(guardrails, "output"))
         self.changes_output = any(rule.guardrail.mode == "on" for rule in self.output)
@@ -63,12 +64,6 @@ class Guards:
     def stream(self, findings: Findings) -> TextScan:
         """For one text of an answer that is still being written."""
         return TextScan(self.output, findings, "output", step=STREAM_STEP, longest=STREAM_LONGEST)
-
-
-@lru_cache(maxsize=_KEPT)
-def guards_of(guardrails: tuple[Guardrail, ...]) -> Guards:
-    """The compiled rules of a policy. Raises InvalidInput for what no rule should be: it was refused when saved."""
-    return Guards(guardrails)
 
 
 def forbids(guardrail: Guardrail, model_id: str) -> bool:
@@ -101,12 +96,12 @@ def programs(guardrails: Sequence[Guardrail]) -> int:
     return sum(rule.finder.program for rule in rules)
 
 
-def _text_rules(guardrails: Sequence[Guardrail], side: Direction) -> Iterator[TextRule]:
+def _text_rules(ready: Mapping[Guardrail, list[TextRule]], side: Direction) -> Iterator[TextRule]:
     """Those that block come first: what they forbid is not worth redacting."""
     for wanted in ("block", "redact"):
-        for each in guardrails:
-            if each.direction in (side, "both") and each.action == wanted and each.mode != "off":
-                yield from compiled(each)
+        for each, rules in ready.items():
+            if each.direction in (side, "both") and each.action == wanted:
+                yield from rules
 
 
 def _moderating(guardrails: Sequence[Guardrail], side: Direction) -> Iterator[tuple[Guardrail, ModerationCheck]]:

@@ -3,8 +3,7 @@
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
-from apps.policies.compiled import Guards, guards_of
-from apps.policies.contracts import Policy
+from apps.policies.compiled import Guards
 from apps.policies.rules import Guardrail
 from apps.policies.scanning import Blocked, Effect, Findings, Side, TextScan
 
@@ -67,12 +66,3 @@ class Guarding:
             Verdict(guardrail.id, guardrail.name, side, effect)
             for (_, side), (guardrail, effect) in self.findings.verdicts.items()
         ]
-
-
-def guarding_of(policy: Policy | None) -> Guarding | None:
-    """What guards a request under this policy; None where there are no guardrails.
-
-    Raises InvalidInput when a stored rule does not compile: then nothing may be asked."""
-    if policy is None or not policy.guardrails:
-        return None
-    return Guarding(guards_of(policy.guardrails))

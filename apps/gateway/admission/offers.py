@@ -3,9 +3,9 @@
 from apps.catalog.contracts import CatalogSnapshot, OfferedModel
 from apps.gateway.errors import CONTENT_POLICY, LIVE_MODEL, MODEL_NOT_FOUND, GatewayError
 from apps.keys.contracts import KeyGrant
-from apps.policies.compiled import forbids, guards_of
+from apps.policies.compiled import forbids
 from apps.policies.guarding import Guarding
-from apps.policies.rules import Guardrail
+from apps.policies.rules import Guardrail, ModelsCheck
 from apps.policies.scanning import Blocked
 
 
@@ -13,8 +13,8 @@ def models_for(grant: KeyGrant, snapshot: CatalogSnapshot) -> list[OfferedModel]
     """The models that the key can call now, by id: those that a route is left to by its organization's data policy."""
     models = [model for model in snapshot.models.values() if model.is_sandbox or not grant.sandbox]
     if grant.policy is not None and grant.policy.guardrails:
-        guards = guards_of(grant.policy.guardrails)
-        models = [model for model in models if guards.refusing(model.id) is None]
+        rules = [rule for rule in model_rules(grant) if rule.mode == "on"]
+        models = [model for model in models if not any(forbids(rule, model.id) for rule in rules)]
     if grant.policy is not None and grant.policy.data is not None:
         permits = grant.policy.data.permits
         models = [model for model in models if any(map(permits, model.targets))]
@@ -25,7 +25,7 @@ def model_rules(grant: KeyGrant) -> tuple[Guardrail, ...]:
     """The guardrails by which `models_for` leaves models out."""
     if grant.policy is None or not grant.policy.guardrails:
         return ()
-    return guards_of(grant.policy.guardrails).models
+    return tuple(rule for rule in grant.policy.guardrails if isinstance(rule.check, ModelsCheck))
 
 
 def shown(snapshot: CatalogSnapshot, model_id: str, *, grant: KeyGrant) -> OfferedModel:

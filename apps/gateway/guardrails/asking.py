@@ -15,7 +15,7 @@ from apps.gateway.guardrails.reading import read_texts
 from apps.gateway.metering.record import Meter
 from apps.gateway.runtime import Runtime
 from apps.keys.contracts import KeyGrant
-from apps.policies.guarding import Judge, guarding_of
+from apps.policies.guarding import Guarding, Judge
 from apps.usage.contracts import Outcome, RequestOpened, TokenCounts
 from apps.usage.journal import JournalFull
 
@@ -28,13 +28,14 @@ async def guard(asked: ModelRequest, grant: KeyGrant, runtime: Runtime) -> None:
     The moderation model is the operator's to pay, so it is asked later, of a request that holds its money and its
     limits (`judge_request`).
     Raises GatewayError: 400 for what a rule forbids, 503 when the rules cannot be used."""
+    policy = grant.policy
+    if policy is None or not policy.guardrails:
+        return
     try:
-        guarding = guarding_of(grant.policy)
+        guarding = Guarding(await runtime.rule_sets.of(policy.guardrails))
     except InvalidInput as error:  # it compiled when it was saved: only another RE2 can see it otherwise
         log.error("a guardrail cannot be used: %s", error.message, extra={"key_id": grant.key_id})
         raise Unavailable("a guardrail of your organization cannot be used") from error
-    if guarding is None:
-        return
     asked.guarding = guarding
     guards = guarding.guards
     if guards.input or guards.input_moderation:
