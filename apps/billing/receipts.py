@@ -162,7 +162,7 @@ class Receipt:
 
     @property
     def is_byok(self) -> bool:
-        """Whether the organization's own provider key served it: the vendor bills the organization itself."""
+        """Whether the cost is a fee: the organization's own provider key served it, or made the kept answer."""
         return self.closed.opened.is_byok
 
     @property

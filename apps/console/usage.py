@@ -25,7 +25,7 @@ from apps.console.figures import exact_usd, moment
 from apps.console.site import console_site
 from apps.core.ids import utc_day
 from apps.keys.models import ApiKey
-from apps.usage.contracts import RESPONSE_CACHE, Outcome
+from apps.usage.contracts import RESPONSE_CACHE, Outcome, verdict_in_words
 from apps.usage.models import UsageRecord
 
 KEY_SEARCH_DAYS = 31
@@ -203,12 +203,12 @@ class UsageRecordAdmin(ReadOnlyPermissions, ConsoleAdmin):
             f" {made['duration_ms']:,} ms"
             for number, made in enumerate(row.attempts, start=1)
         )
-        return "; ".join(told) or ("none: a kept answer" if row.is_cached else "1")
+        return "; ".join(told) or _only_attempt(row)
 
     @display(description="Guardrails")
     def guarded(self, row: UsageRecord) -> str:
         """What the organization's own rules did."""
-        told = (f"{made['name']}: {made['action']} ({made['direction']})" for made in row.guardrails)
+        told = (f"{made['name']}: {verdict_in_words(made['action'], made['direction'])}" for made in row.guardrails)
         return "; ".join(told) or "-"
 
     @display(description="In")
@@ -248,3 +248,10 @@ class UsageRecordAdmin(ReadOnlyPermissions, ConsoleAdmin):
     @display(description="Recorded (UTC)")
     def recorded(self, row: UsageRecord) -> str:
         return moment(row.recorded_at)
+
+
+def _only_attempt(row: UsageRecord) -> str:
+    """What is said of a record that names at most one call of a provider."""
+    if not row.provider:
+        return "none: refused before any provider was asked"
+    return "none: a kept answer" if row.is_cached else "1"

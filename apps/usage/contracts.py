@@ -95,8 +95,8 @@ class RequestOpened(msgspec.Struct, frozen=True, omit_defaults=True, tag="open")
 
     @property
     def is_byok(self) -> bool:
-        """Whether the vendor bills the organization itself, so that its cost here is a fee."""
-        return bool(self.credential_id)
+        """Whether its cost here is a fee: the vendor bills the organization itself, or did so for the kept answer."""
+        return bool(self.credential_id) or self.price.fee_ppm is not None
 
     @property
     def ceiling_nanos(self) -> int | None:
@@ -152,6 +152,24 @@ class GuardrailVerdict(msgspec.Struct, frozen=True):
     """`input` or `output`."""
     action: str
     """`blocked`, `redacted`, `logged`, or `unchecked` where nobody could judge and the rule lets that pass."""
+
+    @property
+    def words(self) -> str:
+        """What the rule did, for people: `refused the request`."""
+        return verdict_in_words(self.action, self.direction)
+
+
+_IN_WORDS: Final = {
+    "blocked": {"input": "refused the request", "output": "withheld the answer"},
+    "redacted": {"input": "redacted the request", "output": "redacted the answer"},
+    "logged": {"input": "matched the request, and only notes it", "output": "matched the answer, and only notes it"},
+    "unchecked": {"input": "could not judge the request", "output": "could not judge the answer"},
+}
+
+
+def verdict_in_words(action: str, direction: str) -> str:
+    """What a rule did, for people. What no rule of this version does stays as it is."""
+    return _IN_WORDS.get(action, {}).get(direction, f"{action} ({direction})")
 
 
 class RequestClosed(msgspec.Struct, frozen=True, omit_defaults=True, tag="close"):

@@ -96,8 +96,8 @@ class UsageRecord(OrganizationScoped):
 
     @property
     def is_byok(self) -> bool:
-        """Whether the organization's own provider key served it, so that its cost is a fee."""
-        return bool(self.credential_id)
+        """Whether its cost is a fee: the organization's own provider key served it, or made the kept answer."""
+        return bool(self.credential_id) or self.fee_ppm is not None
 
     @property
     def tokens_in(self) -> int:

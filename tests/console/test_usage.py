@@ -10,6 +10,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from apps.accounts.organizations import create_organization, default_project
+from apps.console.site import console_site
 from apps.console.usage import UsageRecordAdmin
 from apps.core.ids import new_id
 from apps.keys.issuing import create_key
@@ -120,3 +121,19 @@ def test_no_figure_of_a_record_is_squeezed_into_a_column_of_one_digit() -> None:
     rows = [row for _, fieldset in UsageRecordAdmin.fieldsets for row in fieldset["fields"]]
     assert len(rows) > 10
     assert [row for row in rows if not isinstance(row, str) and len(row) > 2] == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "attempts", "guarded"),
+    [
+        ({"provider": "", "guardrails": [{"action": "blocked", "direction": "input"}]},
+         "none: refused before any provider was asked", "No birds: refused the request"),
+        ({"provider": "(cache)", "cache_share_ppm": 0}, "none: a kept answer", "-"),
+        ({"guardrails": [{"action": "redacted", "direction": "output"}]}, "1", "No birds: redacted the answer"),
+    ],
+)  # fmt: skip
+def test_attempts_and_guardrails_are_told_in_words(changes: dict[str, Any], attempts: str, guarded: str) -> None:
+    verdicts = [{"rule": "guard_1", "name": "No birds", **each} for each in changes.get("guardrails", [])]
+    row = UsageRecord(**{"provider": "local", "attempts": [], **changes, "guardrails": verdicts})
+    page = UsageRecordAdmin(UsageRecord, console_site)
+    assert (page.all_attempts(row), page.guarded(row)) == (attempts, guarded)

@@ -114,7 +114,9 @@ class Tenants:
         self.bench.key = key
         return key
 
-    async def ask(self, *, key: str = "", model: str = MODEL, **fields: Any) -> Call:
+    async def ask(self, *, key: str = "", model: str = MODEL, is_cached: bool = False, **fields: Any) -> Call:
         body = {"model": model, "messages": [{"role": "user", "content": "one two three"}], **fields}
         headers = {"authorization": f"Bearer {key or self.bench.key}", "content-type": "application/json"}
+        if is_cached:
+            headers["x-crun-cache"] = "on"
         return await self.bench.call(CHAT, body, headers=headers)

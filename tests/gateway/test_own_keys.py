@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from django.conf import settings
 
 from apps.billing.receipts import receipt_of
 from apps.billing.recovery import close_orphan
@@ -51,6 +52,25 @@ async def test_an_own_key_is_used_and_costs_the_fee_to_the_nano(tenants: Tenants
     assert (10**15 - balance, held, holds) == (FEE, 0, 0)
     [attempt] = receipt_of(end, end.opened.price).attempts
     assert (attempt.is_byok, attempt.paid_by, attempt.cost_nanos) == (True, "customer", FEE)
+
+
+async def test_a_kept_answer_that_an_own_key_made_says_everywhere_that_its_cost_is_a_fee(
+    tenants: Tenants, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings, "CACHE_PRICE_PPM", 500_000)
+    tenants.admit(tenants.own(MINE))
+    assert (await tenants.ask(is_cached=True)).status == 200
+    async with asyncio.timeout(10):
+        while tenants.bench.runtime.cached_answers.keeping:  # noqa: ASYNC110 - it looks from outside
+            await asyncio.sleep(0.005)
+    call = await tenants.ask(is_cached=True)
+    end = tenants.bench.record(call)
+    assert call.headers["x-crun-cache-status"] == "HIT" and tenants.upstream.keys == [MINE]
+    told = public_receipt(receipt_of(end, end.opened.price))
+    usage = call.json["usage"]
+    assert (usage["is_byok"], told["is_byok"], told["receipt"]["attempts"]) == (True, True, [])
+    assert told["receipt"]["byok"] == {"fee_percent": "5", "fee": call.headers["x-crun-cost"]}
+    assert round(usage["cost"] * 10**9) == end.cost_nanos == FEE // 2
 
 
 async def test_without_an_own_key_nothing_is_otherwise(tenants: Tenants) -> None:

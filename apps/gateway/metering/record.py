@@ -113,8 +113,10 @@ class Meter:
             )
 
     def note_nobody_asked(self) -> None:
-        """It ends before any route was tried: the record names none."""
-        self._opened = msgspec.structs.replace(self._opened, provider="", upstream_model="", credential_id="")
+        """It ends before any route was tried or kept answer given: the record names none."""
+        self._opened = msgspec.structs.replace(
+            self._opened, provider="", upstream_model="", credential_id="", cache_hit=None
+        )
 
     def note_sent(self) -> None:
         """An upstream has the request: it may charge for it from now on."""
