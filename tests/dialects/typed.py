@@ -57,6 +57,8 @@ _OURS: Final = frozenset({
 """What docs/api.md names beside the published fields. Those of Responses are OpenAI's own: its SDK has no field for
 them, or had one in an earlier version."""
 
+_WITHOUT_A_TYPE: Final = ("request_too_large", "conflict_error")
+"""Kinds of errors that Anthropic documents, and its SDK has a class of exceptions for, but no type."""
 _OF_ERRORS: Final = re.compile(r"\w+ErrorObject\.(param|code|details)")
 """What OpenAI's clients look for in errors stands in those of Anthropic's dialect too."""
 
@@ -116,7 +118,9 @@ def _unknown(found: Any) -> Iterator[str]:
 
 def _error(endpoint: str, told: Any) -> None:
     if endpoint.startswith("/messages"):
-        matches(ErrorResponse, told)
+        kind = told["error"]["type"]
+        shown = "invalid_request_error" if kind in _WITHOUT_A_TYPE else kind
+        matches(ErrorResponse, {**told, "error": {**told["error"], "type": shown}})
     else:
         assert list(told) == ["error"], told
         matches(ErrorObject, told["error"])
