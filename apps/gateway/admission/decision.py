@@ -79,16 +79,17 @@ class Admission:
     def demand(self) -> Demand:
         """What it needs before it may run: the worst case, or the least that it can be cut to. Test traffic needs no
         money. Of a stream that sets no bound on its output, the worst case of its beginning: the rest grows."""
-        grant = self.grant
+        grant, first, least = self.grant, self.first_output, self.least_output
+        most_nanos = self.worst_nanos(first)
         return Demand(
             request_id=self.request_id,
             organization_id=grant.organization_id,
             key_id=grant.key_id,
             project_id=grant.project_id,
-            most_nanos=self.worst_nanos(self.first_output),
-            least_nanos=self.worst_nanos(self.least_output),
-            tokens=self.input_bound + self.first_output,
-            least_tokens=self.input_bound + self.least_output,
+            most_nanos=most_nanos,
+            least_nanos=most_nanos if least == first else self.worst_nanos(least),
+            tokens=self.input_bound + first,
+            least_tokens=self.input_bound + least,
             key_limits=grant.key_limits,
             project_limits=grant.project_limits,
             organization_limits=grant.organization_limits,

@@ -28,6 +28,11 @@ _BESIDE_DETAILS: Final = frozenset((
 """Where vendors tell of their caches, when they do so outside of OpenAI's details."""
 _LITELLM_DETAILS: Final = frozenset(("cache_creation_tokens", "cache_creation_token_details"))
 """How LiteLLM names within the details what was written to a cache."""
+_USUAL_NAMES: Final = frozenset((
+    "prompt_tokens", "completion_tokens", "total_tokens", "prompt_tokens_details", "completion_tokens_details",
+    "cached_tokens", "audio_tokens", "reasoning_tokens", "accepted_prediction_tokens", "rejected_prediction_tokens",
+))  # fmt: skip
+"""Of nearly all usage, and such as `_COUNT_NAME` allows: a look-up is less work than a match."""
 _COUNT_NAME: Final = re.compile(r"[A-Za-z_]{1,40}([0-9]{1,2}[A-Za-z_]{1,40})?")
 """As `ephemeral_5m_input_tokens` and `promptTokenCount` are written; no credential is written so."""
 _ABSURD: Final = 2**62
@@ -364,7 +369,9 @@ def _without_texts(said: object) -> object:
         return said if len(said) <= LONGEST_WORD else f"{len(said)} characters"
     if isinstance(said, dict):
         return {
-            name if _COUNT_NAME.fullmatch(name) else f"{len(name)} characters": _without_texts(value)
+            name if name in _USUAL_NAMES or _COUNT_NAME.fullmatch(name) else f"{len(name)} characters": (
+                value if type(value) is int else _without_texts(value)
+            )
             for name, value in said.items()
         }
     return [_without_texts(value) for value in said] if isinstance(said, list) else said

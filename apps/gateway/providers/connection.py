@@ -169,6 +169,8 @@ class Connection(asyncio.Protocol):
         self._came: list[bytes] = []
         """Parts of the body in the bytes that are parsed now."""
         self._writable: asyncio.Future[None] | None = None
+        self._pending: select.poll | None = None
+        """Made when it is first needed: looks at the connection's socket."""
         self._overhead_bytes = 0
         self._is_sent = self._is_over = self._is_reusable = self._ends_with_connection = False
         self.idle_since = 0.0
@@ -183,9 +185,10 @@ class Connection(asyncio.Protocol):
     def has_unread(self) -> bool:
         """Whether something has come, if only the end, that a busy loop has not read yet. Between two requests that is
         nothing that anybody asked for, and it must not be taken for the next answer."""
-        pending = select.poll()
-        pending.register(cast(asyncio.Transport, self._transport).get_extra_info("socket"), select.POLLIN)
-        return bool(pending.poll(0))
+        if self._pending is None:
+            self._pending = select.poll()
+            self._pending.register(cast(asyncio.Transport, self._transport).get_extra_info("socket"), select.POLLIN)
+        return bool(self._pending.poll(0))
 
     async def ask(self, head: bytes, body: Content) -> UpstreamResponse:
         """Send a request and wait for the headers of its answer. Raises UpstreamBroken."""
