@@ -22,7 +22,15 @@ def _one_of(*words: str) -> Option:
 
 
 OPTIONS: dict[str, dict[str, Option]] = {
-    "openai": {},
+    "openai": {"custom_tools": _one_of("auto", "yes", "no")},
+    "openai-responses": {
+        "custom_tools": _one_of("yes", "no"),
+        "summaries": _one_of("auto", "never"),
+        "tools": Option(
+            re.compile(r"(web_search|mcp)(,(web_search|mcp))?"), "web_search, mcp, or both with a comma between them"
+        ),
+        "max_tool_calls": Option(re.compile(r"[1-9][0-9]?"), "a number from 1 to 99", "8"),
+    },
     "azure": {
         "api_version": Option(
             re.compile(r"v1|[0-9]{4}-[0-9]{2}-[0-9]{2}(-preview)?"),
@@ -54,7 +62,9 @@ OPTIONS: dict[str, dict[str, Option]] = {
 }
 """Dialect -> its options by name. A route's `upstream_model` is what the provider calls the model: at Azure the name of
 the deployment, at Bedrock a model id or the id of an inference profile. Anthropic's `thinking` says how Claude is asked
-to reason; `auto` goes by the model's name."""
+to reason; `auto` goes by the model's name. `custom_tools` says who takes tools whose input is a text; `auto`: OpenAI
+itself. `summaries` are those of reasoning, which OpenAI refuses to accounts that it has not verified. `tools` are those
+that the vendor runs and that may be asked for, no more than `max_tool_calls` times in a request."""
 DIALECTS = tuple(OPTIONS)
 
 
@@ -64,8 +74,7 @@ def option_problems(dialect: str, options: Mapping[str, str]) -> Iterator[tuple[
     for name, value in options.items():
         option = known.get(name)
         if option is None:
-            names = f"known: {', '.join(known)}" if known else "it has none"
-            yield name, f"is no option of the dialect {dialect} ({names})"
+            yield name, f"is no option of the dialect {dialect} (known: {', '.join(known)})"
         elif len(value) > MAX_OPTION_CHARACTERS or not option.pattern.fullmatch(value):
             yield name, f"must be {option.expectation}"
     for name, option in known.items():

@@ -39,6 +39,7 @@ class Dialect(models.TextChoices):
     """The API that a provider speaks."""
 
     OPENAI = "openai", "OpenAI"
+    OPENAI_RESPONSES = "openai-responses", "OpenAI Responses"
     AZURE = "azure", "Azure OpenAI"
     ANTHROPIC = "anthropic", "Anthropic"
     GEMINI = "gemini", "Google Gemini"

@@ -184,6 +184,7 @@ def _ask_gemini(provider: Provider, api_key: str) -> Question:
 
 _QUESTIONS: dict[Dialect, Callable[[Provider, str], Question]] = {
     Dialect.OPENAI: _ask_openai,
+    Dialect.OPENAI_RESPONSES: _ask_openai,
     Dialect.ANTHROPIC: _ask_anthropic,
     Dialect.AZURE: _ask_azure,
     Dialect.GEMINI: _ask_gemini,

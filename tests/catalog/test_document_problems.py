@@ -57,7 +57,8 @@ models:
 modles: 3
 """
     assert problems_of(text) == [
-        '2: providers[0].dialect: must be one of openai, azure, anthropic, gemini, bedrock; got "opnai"',
+        "2: providers[0].dialect: must be one of openai, openai-responses, azure, anthropic, gemini, bedrock;"
+        ' got "opnai"',
         "3: providers[1].base_url: is required",
         "4: providers[1].dialect: is required; got nothing",
         '5: providers[1].nmae: unknown key; did you mean "name"? '

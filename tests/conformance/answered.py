@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from tests.conformance.said import OPENAI_USAGE
-from tests.upstream import anthropic_shapes, bedrock_shapes, gemini_shapes
+from tests.upstream import anthropic_shapes, bedrock_shapes, gemini_shapes, responses_shapes
 from tests.upstream.eventstream import exception
 from tests.upstream.scripted import UPSTREAM_MODEL, sse
 
@@ -119,6 +119,28 @@ def _anthropic() -> Answers:
     )
 
 
+def _responses() -> Answers:
+    shapes = responses_shapes
+    content = (shapes.THOUGHT, shapes.text("Well"), shapes.CALL, shapes.BARE_CALL)
+    begun = shapes.streamed(shapes.text("Well"))[:6]
+    failed = shapes.response(status="failed", usage=None, error={"code": "server_error", "message": "no"})
+
+    def refusal(told: dict[str, Any], status: int) -> Script:
+        return _json({"error": {"message": "no", "type": "invalid_request_error", "param": None, **told}}, status)
+
+    return Answers(
+        rich=(_json(shapes.response(*content)), Script(shapes.streamed(*content))),
+        cut_short=_json(shapes.incomplete("max_output_tokens", shapes.text("Well"))),
+        filtered=_json(shapes.incomplete("content_filter", shapes.text("Well"))),
+        torn=Script(begun, cut=True),
+        failing=Script([*begun, *shapes.sse_events({"type": "response.failed", "response": failed})]),
+        too_long=refusal({"param": "input", "code": "context_length_exceeded"}, 400),
+        prompt_filtered=None,
+        overloaded=refusal({"code": "rate_limit_exceeded"}, 429),
+        unauthorized=refusal({"code": "invalid_api_key"}, 401),
+    )
+
+
 def _gemini() -> Answers:
     shapes = gemini_shapes
 
@@ -167,6 +189,7 @@ _AZURE_FILTER: Final = {
 }
 ANSWERS: Final = {
     "openai": _openai({"error": {"message": "no", "type": "invalid_request_error", "code": "content_filter"}}),
+    "openai-responses": _responses(),
     "azure": _openai(_AZURE_FILTER),
     "anthropic": _anthropic(),
     "gemini": _gemini(),
@@ -175,6 +198,7 @@ ANSWERS: Final = {
 """Dialect -> what its upstreams answer."""
 PLAIN: Final = {
     "openai": _json(_completion("stop")),
+    "openai-responses": _json(responses_shapes.response(responses_shapes.text("Well"))),
     "azure": _json(_completion("stop")),
     "anthropic": _json(anthropic_shapes.message(anthropic_shapes.text("Well"))),
     "gemini": _json(gemini_shapes.response({"text": "Well"}, finish="STOP", usage=gemini_shapes.USAGE)),

@@ -31,6 +31,7 @@ PRICE: Final = Price(
 """In powers of ten: a cost in nano-dollars tells how many tokens of which kind were billed."""
 TOKENS: Final = {
     "openai": TokenCounts(input=8, cache_read=4, output=4, reasoning=5),
+    "openai-responses": TokenCounts(input=8, cache_read=4, output=4, reasoning=5),
     "azure": TokenCounts(input=8, cache_read=4, output=4, reasoning=5),
     "anthropic": TokenCounts(input=11, cache_read=3, cache_write=1, cache_write_1h=1, output=6),
     "gemini": gemini_shapes.TOKENS,
@@ -165,7 +166,8 @@ FEATURES: Final = {
 }  # fmt: skip
 ERROR, MIDWAY = "error", "error in a stream"
 UPSTREAM_MODELS: Final = {
-    "openai": "gpt-5", "azure": "gpt-5", "anthropic": "claude-sonnet-4-5", "gemini": "gemini-2.5-flash",
+    "openai": "gpt-5", "openai-responses": "gpt-5", "azure": "gpt-5", "anthropic": "claude-sonnet-4-5",
+    "gemini": "gemini-2.5-flash",
     "bedrock": "eu.anthropic.claude-sonnet-4-5-20250929-v1:0",
 }  # fmt: skip
 HEADINGS: Final = {

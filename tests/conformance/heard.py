@@ -13,6 +13,7 @@ from botocore.loaders import Loader
 from botocore.model import ServiceModel
 from botocore.validate import ParamValidator
 from openai.types.chat import completion_create_params
+from openai.types.responses import response_create_params
 from pydantic import TypeAdapter
 
 from tests.upstream.scripted import Received
@@ -50,6 +51,11 @@ _ANTHROPIC_KEYS: Final = message_create_params.MessageCreateParamsStreaming.__an
 @cache
 def _openai_shape() -> TypeAdapter[Any]:
     return TypeAdapter(completion_create_params.CompletionCreateParamsNonStreaming)
+
+
+@cache
+def _responses_shape() -> TypeAdapter[Any]:
+    return TypeAdapter(response_create_params.ResponseCreateParamsNonStreaming)
 
 
 @cache
@@ -200,6 +206,36 @@ def _of_bedrock(received: Received) -> Heard:
     )  # fmt: skip
 
 
+def _of_responses(received: Received) -> Heard:
+    body = received.json
+    known = response_create_params.ResponseCreateParamsBase.__annotations__.keys() | {"stream"}
+    assert not body.keys() - known, f"unknown to OpenAI: {body.keys() - known}"
+    _responses_shape().validate_python({**body, "stream": False})
+    given = body["input"]
+    items = [{"role": "user", "content": given}] if isinstance(given, str) else given
+    turns: list[Turn] = []
+    for item in items:
+        kind, content = item.get("type", "message"), item.get("content")
+        if kind == "function_call":
+            turns.append(("assistant", [("call", item["name"], orjson.loads(item["arguments"]))]))
+        elif kind == "function_call_output":
+            turns.append(("user", [("result", item["call_id"], _texts(item["output"]))]))
+        elif kind == "message" and item["role"] in ("user", "assistant"):
+            parts = [{"type": "input_text", "text": content}] if isinstance(content, str) else content
+            turns.append((item["role"], [
+                ("image", part["image_url"].partition(",")[2]) if part["type"] == "input_image"
+                else ("text", part["text"]) for part in parts
+            ]))  # fmt: skip
+    instructing = [_texts(item["content"]) for item in items if item.get("role") in ("system", "developer")]
+    return Heard(
+        system=(body.get("instructions") or "") + "".join(instructing), turns=_joined(turns),
+        tools={tool["name"]: tool["parameters"] for tool in body.get("tools") or ()},
+        schema=((body.get("text") or {}).get("format") or {}).get("schema"),
+        thinks=(body.get("reasoning") or {}) == {"effort": "high", "summary": "auto"},
+        limit=body["max_output_tokens"], stops=[], streams=body.get("stream") is True and body["store"] is False,
+    )  # fmt: skip
+
+
 def _joined(turns: list[Turn]) -> list[Turn]:
     """Neighbours of one role as one turn, as vendors read them."""
     made: list[Turn] = []
@@ -213,6 +249,7 @@ def _joined(turns: list[Turn]) -> list[Turn]:
 
 _READ: Final[dict[str, Callable[[Received], Heard]]] = {
     "openai": _of_openai,
+    "openai-responses": _of_responses,
     "azure": _of_openai,
     "anthropic": _of_anthropic,
     "gemini": _of_gemini,

@@ -33,6 +33,7 @@ class Kind(NamedTuple):
 
 KINDS: Final = (
     Kind("`openai`", "openai"),
+    Kind("`openai-responses`, GPT-5", "openai-responses", "gpt-5-secret"),
     Kind("`azure`", "azure"),
     Kind("`anthropic`, Claude 4.5", "anthropic", "claude-sonnet-4-5"),
     Kind("`anthropic`, Claude 5", "anthropic", "claude-opus-5"),

@@ -23,7 +23,7 @@ from apps.gateway.dialects.sse import EventSplitter
 from apps.gateway.metering.token_usage import to_openai
 from apps.gateway.providers import PROVIDERS
 from apps.usage.contracts import TokenCounts
-from tests.upstream import anthropic_shapes, bedrock_shapes, gemini_shapes
+from tests.upstream import anthropic_shapes, bedrock_shapes, gemini_shapes, responses_shapes
 from tests.upstream.eventstream import message as bedrock_message
 from tests.upstream.scripted import PUBLIC_MODEL, UPSTREAM_MODEL, sse
 from tests.upstream.scripted import folded as folded_chat
@@ -176,8 +176,38 @@ def _cut(text: str, size: int) -> list[str]:
     return [text[start : start + size] for start in range(0, len(text), size)]
 
 
+def _responses_items(answer: Answer) -> list[dict[str, Any]]:
+    """Each with an id of its own."""
+    made = [
+        responses_shapes.text(part.text) if part.kind == "text"
+        else {"id": "rs", "type": "reasoning", "summary": [{"type": "summary_text", "text": part.text}],
+              "encrypted_content": part.signature} if part.kind == "thought"
+        else {"id": "fc", "type": "function_call", "status": "completed", "call_id": part.call_id, "name": part.text,
+              "arguments": orjson.dumps(part.arguments).decode()}
+        for part in answer
+    ]  # fmt: skip
+    return [{**item, "id": f"{item['id'].partition('_')[0]}_up{place}"} for place, item in enumerate(made)]
+
+
+def _responses_end(answer: Answer, reason: str) -> dict[str, Any]:
+    items = _responses_items(answer)
+    if reason in ("stop", "tool_calls"):
+        return responses_shapes.response(*items)
+    return responses_shapes.incomplete("max_output_tokens" if reason == "length" else reason, *items)
+
+
+def _responses_whole(answer: Answer, reason: str) -> bytes:
+    return orjson.dumps(_responses_end(answer, reason))
+
+
+def _responses_stream(answer: Answer, reason: str, cut: int) -> bytes:
+    items = _responses_items(answer)
+    return b"".join(responses_shapes.streamed(*items, end=_responses_end(answer, reason), cut=cut))
+
+
 UPSTREAMS: Final[dict[str, tuple[Callable[[Answer, str], bytes], Callable[[Answer, str, int], bytes]]]] = {
     "openai": (_openai_whole, _openai_stream),
+    "openai-responses": (_responses_whole, _responses_stream),
     "azure": (_openai_whole, _openai_stream),
     "anthropic": (_anthropic_whole, _anthropic_stream),
     "gemini": (_gemini_whole, _gemini_stream),

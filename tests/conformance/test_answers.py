@@ -26,7 +26,7 @@ ANSWERS = st.lists(PARTS, min_size=1, max_size=5).map(
 REASONS = st.sampled_from(["stop", "length"])
 EXAMPLES = settings(max_examples=25)
 """Each of them for all callers."""
-ENDED = ("openai", "anthropic", "bedrock")
+ENDED = ("openai", "openai-responses", "anthropic", "bedrock")
 """Their streams have an event that ends them. Google's end with their connection."""
 dialects = pytest.mark.parametrize("dialect", [dialect for dialect in UPSTREAMS if dialect != "azure"])
 """Azure's answers are OpenAI's."""
@@ -114,7 +114,10 @@ def test_an_order_that_is_not_true_of_its_message_says_nothing() -> None:
 
 def finished(dialect: str, told: bytes) -> int:
     """Where the answer is whole: before the event that says why it ends."""
-    marks = {"openai": b'"finish_reason":"', "anthropic": b"message_stop", "gemini": b'"finishReason"'}
+    marks = {
+        "openai": b'"finish_reason":"', "openai-responses": b"event: response.", "anthropic": b"message_stop",
+        "gemini": b'"finishReason"',
+    }  # fmt: skip
     return told.rindex(marks[dialect]) if dialect in marks else told.rindex(b"messageStop") - 100
 
 

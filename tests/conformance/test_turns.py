@@ -70,6 +70,8 @@ def turn_of(dialect: str, body: Any) -> list[Part]:
     if dialect == "gemini":
         return [_of_gemini(part) for content in body["contents"] if content["role"] == "model"
                 for part in content["parts"]]  # fmt: skip
+    if dialect == "openai-responses":
+        return [part for item in body["input"] for part in _of_responses(item)]
     turns = [message for message in body["messages"] if message["role"] == "assistant"]
     if dialect == "openai":
         return [part for turn in turns for part in _of_openai(turn)]
@@ -82,6 +84,14 @@ def _of_openai(message: dict[str, Any]) -> list[Part]:
     texts = [Part("text", message["content"])] if message.get("content") else []
     made = [(call["function"], call["id"]) for call in message.get("tool_calls", ())]
     return texts + [Part("call", each["name"], orjson.loads(each["arguments"]), call_id) for each, call_id in made]
+
+
+def _of_responses(item: dict[str, Any]) -> list[Part]:
+    if item["type"] == "function_call":
+        return [Part("call", item["name"], orjson.loads(item["arguments"]), item["call_id"])]
+    if item["type"] == "reasoning":
+        return [Part("thought", item["summary"][0]["text"], signature=item["encrypted_content"])]
+    return [Part("text", part["text"]) for part in item["content"]] if item.get("role") == "assistant" else []
 
 
 def _of_anthropic(block: dict[str, Any]) -> Part:
@@ -110,7 +120,7 @@ def _of_gemini(part: dict[str, Any]) -> Part:
 
 def expected(dialect: str, caller: str, answer: Answer) -> list[Part]:
     """What should be in the next request: Google and OpenAI want no thoughts back, Chat Completions has no order."""
-    has_thoughts = dialect in ("anthropic", "bedrock")
+    has_thoughts = dialect in ("anthropic", "bedrock", "openai-responses")
     parts = [
         part._replace(signature=part.signature if part.kind == "thought" or dialect == "gemini" else "")
         if part.kind != "text" else Part("text", part.text)

@@ -171,9 +171,10 @@ def test_input_items() -> None:
             {"type": "image_url", "image_url": {"url": "https://x/y.png", "detail": "low"}},
             {"type": "file", "file": {"file_data": "https://x/y.pdf", "filename": "document.pdf"}}]},
         {"role": "assistant", "content": "a", "refusal": "no", "tool_calls": [
-            {"id": "c", "type": "function", "function": {"name": "patch", "arguments": '{"input":"***"}'}}]},
+            {"id": "c", "type": "custom", "custom": {"name": "patch", "input": "***"}}]},
         {"role": "tool", "tool_call_id": "c", "content": [{"type": "text", "text": "done"}]},
-        {"role": "assistant", "content": "b"},
+        {"role": "assistant", "content": "b", "reasoning_details": [
+            {"type": "reasoning.encrypted", "data": "gAAAA", "format": "openai-responses", "index": 0}]},
     ]  # fmt: skip
     assert lost == ["input.web_search_call", "input.reasoning.encrypted_content"]
 

@@ -158,7 +158,8 @@ def _add(message: dict[str, Any], delta: dict[str, Any]) -> None:
                 if call["index"] == len(calls):
                     calls.append(plain)
                 else:
-                    calls[call["index"]]["function"]["arguments"] += call["function"]["arguments"]
+                    kind, field = ("custom", "input") if "custom" in call else ("function", "arguments")
+                    calls[call["index"]][kind][field] += call[kind][field]
         elif name != "role" and isinstance(value, str | list) and isinstance(message.get(name), type(value)):
             message[name] += value
         elif value is not None:

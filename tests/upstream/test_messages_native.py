@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 
 from apps.gateway.dialects.chat_stream import ChatStream
 from apps.gateway.dialects.messages.blocks import folded
-from apps.gateway.dialects.messages.native import NativeStream
+from apps.gateway.dialects.messages.native import NativeMessages
 from apps.gateway.providers.anthropic_answer import AnthropicStream
 from apps.gateway.providers.anthropic_native import _betas
 from apps.usage.contracts import Outcome
@@ -181,7 +181,7 @@ async def test_any_split_of_the_bytes_gives_the_same_stream(
 
 
 def test_a_ping_goes_on_at_once_while_the_model_says_nothing() -> None:
-    native = NativeStream(AnthropicStream(), request_id="req_1", model=PUBLIC_MODEL, usage=dict)
+    native = NativeMessages(AnthropicStream(), request_id="req_1", model=PUBLIC_MODEL, usage=dict)
     chat = ChatStream(completion_id="c", model=PUBLIC_MODEL, choices=1, token_bound=9)
     started = sse_events(*events(THOUGHT)[:2])
     sent = []
@@ -189,7 +189,7 @@ def test_a_ping_goes_on_at_once_while_the_model_says_nothing() -> None:
         block = chat.feed(native.feed(said))
         sent.append(native.passed(block) if block else b"")
     assert [each.count(b"event: ping") for each in sent] == [0, 0, 1, 1]
-    assert sent[2].startswith(b"event: content_block_start")
+    assert sent[1].startswith(b"event: content_block_start")
     assert chat.output_count == 0
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from apps.gateway.answers import relay
 from apps.gateway.dialects.messages.answer import MessagesStream, messages_counts, messages_usage, whole_message
 from apps.gateway.dialects.messages.blocks import Blocks
-from apps.gateway.dialects.messages.native import NativeStream, native_message
+from apps.gateway.dialects.messages.native import NativeMessages, native_message
 from apps.gateway.dialects.messages.request import MessagesRequest
 from apps.gateway.dialects.vendor_json import read_json, write_json
 from apps.gateway.dispatch import Exchange
@@ -35,7 +35,7 @@ def stream(exchange: Exchange) -> AsyncGenerator[bytes, None]:
 
 def _native(exchange: Exchange) -> tuple[AsyncGenerator[bytes, None], Callable[[bytes], bytes]]:
     admission = exchange.admission
-    native = NativeStream(
+    native = NativeMessages(
         AnthropicStream(),
         request_id=admission.request_id,
         model=admission.model.id,

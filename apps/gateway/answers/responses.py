@@ -1,4 +1,5 @@
-"""Answers of Chat Completions on their way to a client of the Responses API."""
+"""Answers on their way to a client of the Responses API: of upstreams that speak it as they came, all others by way of
+a chat."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
@@ -13,10 +14,12 @@ from apps.gateway.dialects.responses.answer import (
     responses_usage,
     whole_output,
 )
-from apps.gateway.dialects.responses.output import Output
+from apps.gateway.dialects.responses.native import Names, NativeResponses, native_response
 from apps.gateway.dialects.responses.request import ResponsesRequest
-from apps.gateway.dialects.vendor_json import write_json
+from apps.gateway.dialects.vendor_json import read_json, write_json
 from apps.gateway.dispatch import Exchange
+from apps.gateway.providers import passes_as_it_came
+from apps.gateway.providers.openai_responses_answer import ResponsesAnswerStream
 from apps.usage.contracts import RequestClosed
 
 Keep = Callable[[Exchange, dict[str, Any], dict[str, str]], Awaitable[bool]]
@@ -32,8 +35,8 @@ class WholeAnswer:
 
     def give(self, exchange: Exchange, body: bytes) -> tuple[bytes, RequestClosed]:
         """A response under our names, as `give_response`."""
-        answer, output, closed = _answer(exchange, body)
-        self._answered = exchange, answer, output.carried
+        answer, carried, closed = _answer(exchange, body)
+        self._answered = exchange, answer, carried
         return write_json(answer), closed
 
     async def stored(self, content: bytes) -> bytes:
@@ -49,34 +52,50 @@ def give_response(exchange: Exchange, body: bytes) -> tuple[bytes, RequestClosed
     return write_json(answer), closed
 
 
-def _answer(exchange: Exchange, body: bytes) -> tuple[dict[str, Any], Output, RequestClosed]:
-    answer, closed = relay.close_chat(exchange, body)
+def _answer(exchange: Exchange, body: bytes) -> tuple[dict[str, Any], dict[str, str], RequestClosed]:
+    """(the response, what its vendor wants back with its items, the record)."""
     asked, request_id = _asked(exchange), exchange.admission.request_id
+    begun = begun_response(asked, request_id=request_id, model=exchange.admission.model.id)
+    if passes_as_it_came(asked, exchange.target):
+        exchange.keeping = None  # the chat beside it says less than the response
+        _, closed = relay.close_chat(exchange, body)
+        usage, tier = _usage(closed), closed.service_tier
+        told = native_response(read_json(body), begun, Names(request_id), usage=usage, service_tier=tier)
+        return told, {}, closed  # what the vendor wants back stands in its items
+    answer, closed = relay.close_chat(exchange, body)
     output = output_of(asked, request_id)
     whole_output(answer, output)
-    begun = begun_response(asked, request_id=request_id, model=exchange.admission.model.id)
-    return ended(begun, output, _usage(closed), service_tier=closed.service_tier), output, closed
+    answer = ended(begun, output, _usage(closed), service_tier=closed.service_tier)
+    return answer, output.carried, closed
 
 
 def stream(exchange: Exchange, keep: Keep | None = None) -> AsyncGenerator[bytes, None]:
     """The answer as server-sent events, as `relay.stream` but for their shape; stored before its end is told."""
     asked, request_id = _asked(exchange), exchange.admission.request_id
+    begun = begun_response(asked, request_id=request_id, model=exchange.admission.model.id)
+
+    def usage() -> dict[str, Any]:
+        return _usage(_closed(exchange))
+
+    def service_tier() -> str:
+        return _closed(exchange).service_tier
+
+    if passes_as_it_came(asked, exchange.target):
+        chat = ResponsesAnswerStream()
+        native = NativeResponses(chat, begun, request_id=request_id, usage=usage, service_tier=service_tier)
+        events = relay.rendered(exchange, relay.RelayedStream(exchange, native), native.passed)
+        return events if keep is None else _stored(events, native, lambda answer: keep(exchange, answer, {}))
     output = output_of(asked, request_id)
-    translation = ResponsesStream(
-        begun_response(asked, request_id=request_id, model=exchange.admission.model.id),
-        output,
-        usage=lambda: _usage(_closed(exchange)),
-        service_tier=lambda: _closed(exchange).service_tier,
-    )
+    translation = ResponsesStream(begun, output, usage=usage, service_tier=service_tier)
     events = relay.rendered(exchange, relay.stream(exchange), translation.feed)
-    if keep is None:
-        return events
-    return _stored(events, translation, lambda answer: keep(exchange, answer, output.carried))
+    return (
+        events if keep is None else _stored(events, translation, lambda answer: keep(exchange, answer, output.carried))
+    )
 
 
 async def _stored(
     events: AsyncGenerator[bytes, None],
-    translation: ResponsesStream,
+    translation: ResponsesStream | NativeResponses,
     keep: Callable[[dict[str, Any]], Awaitable[bool]],
 ) -> AsyncGenerator[bytes, None]:
     """The same events. The last one waits until the answer is stored, and says so if it could not be."""

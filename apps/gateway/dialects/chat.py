@@ -61,11 +61,12 @@ class ChatRequest:
     """What guards it and its answer; None where its organization has no guardrails."""
     pinned: tuple[str, str] | None = None
     """Provider and upstream model of the route that answered the turn before, where that is known."""
+    inputs: int = 1
+    """How often the model's context can be read for it: more than once where its vendor runs tools."""
     asked_output: int | None = field(init=False)
     """The output tokens that the caller allows each choice; None when it set no bound."""
     asked_tier: str = field(init=False)
     """The service tier that the caller asks for; "" for the standard one, or when the upstream may choose."""
-    inputs: ClassVar[int] = 1
     has_unreadable_text: ClassVar[bool] = False
     content_field: ClassVar[str] = "messages"
     endpoint: ClassVar[str] = "chat/completions"

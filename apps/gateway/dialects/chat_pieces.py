@@ -51,7 +51,7 @@ def text_in(delta: dict[str, Any]) -> str:
 class Call:
     """A call that is being made: what came of it, and how much of that was passed on."""
 
-    __slots__ = ("arguments", "extra", "id", "index", "is_begun", "is_ended", "name", "passed")
+    __slots__ = ("arguments", "extra", "id", "index", "is_begun", "is_custom", "is_ended", "name", "passed")
 
     def __init__(self, index: object, call_id: str) -> None:
         self.index = index
@@ -61,12 +61,16 @@ class Call:
         self.extra: dict[str, Any] | None = None
         self.passed = 0
         """Characters of its arguments."""
+        self.is_custom = False
+        """Its arguments are a text, as custom tools of Chat Completions have it."""
         self.is_begun = False
         self.is_ended = False
 
     @property
     def is_whole(self) -> bool:
-        """Whether its arguments are a JSON document: then nothing more of it is to come."""
+        """Whether its arguments are a JSON document: then nothing more of it is to come. Nobody can tell of a text."""
+        if self.is_custom:
+            return False
         try:
             read_json(self.arguments.encode("utf-8", "surrogatepass"))
         except ValueError:
@@ -101,10 +105,12 @@ class Calls:
                 self._add(piece)
 
     def _add(self, piece: dict[str, Any]) -> None:
-        function = piece.get("function")
+        is_custom = isinstance(piece.get("custom"), dict)
+        function = piece["custom"] if is_custom else piece.get("function")
         function = function if isinstance(function, dict) else {}
-        name, arguments = function.get("name"), function.get("arguments")
+        name, arguments = function.get("name"), function.get("input" if is_custom else "arguments")
         call = self._call(piece, begins=isinstance(name, str) and bool(name))
+        call.is_custom = call.is_custom or is_custom
         if isinstance(name, str) and name and not call.name:
             call.name = name
         if isinstance(arguments, dict):  # Ollama's, in some versions

@@ -7,7 +7,7 @@ import re
 from typing import Any, Final
 
 from apps.gateway.dialects.order import ORDER
-from apps.gateway.dialects.thoughts import is_claudes
+from apps.gateway.dialects.thoughts import OPENAI, is_claudes
 from apps.gateway.errors import bad_field
 
 _REASONS: Final = re.compile(
@@ -16,6 +16,7 @@ _REASONS: Final = re.compile(
     re.IGNORECASE,
 )
 """Names of models that take an effort: others refuse the request for it."""
+_CALLED: Final = ("function", "custom")
 _ONLY_ELSEWHERE: Final = ("top_k", "cache_control")
 _ONLY_ELSEWHERE_IN_MESSAGES: Final = ("cache_control", "is_error", ORDER)
 _SAID: Final = ("content", "refusal", "tool_calls")
@@ -60,9 +61,9 @@ def plain_chat(body: dict[str, Any], upstream_model: str) -> tuple[dict[str, Any
 
 def _check_forced(body: dict[str, Any]) -> None:
     """A tool that only its vendor can run was left out: to answer without it would be another answer."""
-    choice, functions = body.get("tool_choice"), [tool["function"]["name"] for tool in body.get("tools") or ()]
-    name = choice["function"]["name"] if isinstance(choice, dict) and choice.get("type") == "function" else None
-    if (name is not None and name not in functions) or (choice == "required" and not functions):
+    choice, tools = body.get("tool_choice"), [tool[tool["type"]]["name"] for tool in body.get("tools") or ()]
+    name = choice[choice["type"]]["name"] if isinstance(choice, dict) and choice.get("type") in _CALLED else None
+    if (name is not None and name not in tools) or (choice == "required" and not tools):
         raise bad_field("tool_choice", "tool_choice forces a tool that this model's provider cannot run.")
 
 
@@ -84,7 +85,7 @@ def _plain_message(
     if not is_running:
         plain.pop("reasoning_content", None)
     if details := plain.pop("reasoning_details", None):
-        others = [entry for entry in details if not is_claudes(entry)]
+        others = [entry for entry in details if not is_claudes(entry) and entry.get("format") != OPENAI]
         if len(others) < len(details):
             lost.add("thinking")
         if others:

@@ -14,7 +14,7 @@ _MEDIA: Final = frozenset(("data", "b64_json"))
 """Base64 of what is no text, but in a source of Anthropic's that says that it is."""
 _ADDRESSES: Final = frozenset(("url", "image_url", "file_data"))
 """Where `data:` means media. Elsewhere it is a word like any other."""
-_NAMED: Final = frozenset(("arguments", "parameters", "input_schema", "strict"))
+_NAMED: Final = frozenset(("arguments", "parameters", "input_schema", "strict", "input", "format"))
 """Whatever has one of these is a tool or a call of one: its name is an identifier."""
 
 
@@ -41,7 +41,7 @@ def texts_within(value: Any, path: tuple[Step, ...] = ()) -> Iterator[TextPlace]
     if type(value) is dict:
         is_tool = not _NAMED.isdisjoint(value)
         for key, inner in value.items():
-            if key in _PROTOCOL or (is_tool and key == "name"):
+            if (key in _PROTOCOL and (key != "format" or type(inner) is str)) or (is_tool and key == "name"):
                 continue
             if type(inner) is str:
                 if inner and not _is_media(value, key, inner):

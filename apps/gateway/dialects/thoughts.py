@@ -13,6 +13,8 @@ from apps.gateway.dialects.vendor_json import read_json, write_json
 
 CLAUDE: Final = "anthropic-claude-v1"
 """What `reasoning_details` of Claude's say of themselves, so that thoughts of another vendor are not sent there."""
+OPENAI: Final = "openai-responses"
+"""The same of what an upstream that speaks Responses sealed. Others who sell OpenAI's models name theirs otherwise."""
 _PACKED: Final = "crun1."
 _PIECES: Final = ("text", "summary", "data", "signature")
 

@@ -49,6 +49,7 @@ _OPENAI: Final = _COMMON | {
 }  # fmt: skip
 EXPRESSED: Final[Mapping[str, frozenset[str]]] = {
     "openai": _OPENAI,
+    "openai-responses": (_COMMON - {"stop"}) | {"parallel_tool_calls", "verbosity", "logprobs", "top_logprobs"},
     "azure": _OPENAI,
     "anthropic": _COMMON | {"top_k", "parallel_tool_calls"},
     "gemini": _COMMON | {"top_k", "seed", "frequency_penalty", "presence_penalty", "logprobs", "top_logprobs"},

@@ -7,19 +7,23 @@ from apps.gateway.dialects.chat import ChatRequest
 from apps.gateway.dialects.embeddings import EmbeddingsRequest
 from apps.gateway.dialects.messages.request import MessagesRequest
 from apps.gateway.dialects.model_request import ModelRequest
+from apps.gateway.dialects.responses import vendor_tools
+from apps.gateway.dialects.responses.request import ResponsesRequest
 from apps.gateway.errors import UNSUPPORTED_MODALITY, GatewayError
+from apps.gateway.providers import anthropic_native, openai_responses_native
 from apps.gateway.providers.anthropic import Anthropic
-from apps.gateway.providers.anthropic_native import native_request
 from apps.gateway.providers.azure import Azure
 from apps.gateway.providers.base import EmbeddingsProvider, Provider, UpstreamRequest
 from apps.gateway.providers.bedrock import Bedrock
 from apps.gateway.providers.gemini import Gemini
 from apps.gateway.providers.loss import check_loss
-from apps.gateway.providers.openai import OpenAI
+from apps.gateway.providers.openai import OpenAI, takes_custom_tools
+from apps.gateway.providers.openai_responses import OpenAIResponses
 
 _OPENAI, _AZURE = OpenAI(), Azure()
 PROVIDERS: dict[str, Provider] = {
     "openai": _OPENAI,
+    "openai-responses": OpenAIResponses(),
     "azure": _AZURE,
     "anthropic": Anthropic(),
     "gemini": Gemini(),
@@ -28,14 +32,16 @@ PROVIDERS: dict[str, Provider] = {
 """Dialect -> provider. A new one is a file beside this one, its test, and a line here."""
 NATIVE_OF_MESSAGES = "anthropic"
 """The dialect whose upstreams get requests of the Messages API as they came."""
+_NATIVE = {MessagesRequest.endpoint: NATIVE_OF_MESSAGES, ResponsesRequest.endpoint: vendor_tools.DIALECT}
+"""Endpoint -> the dialect of upstreams that get its requests as they came."""
 EMBEDDERS: dict[str, EmbeddingsProvider] = {"openai": _OPENAI, "azure": _AZURE}
 """Dialect -> provider, for those that can be asked for embeddings."""
 
 
 def passes_as_it_came(asked: ModelRequest, target: Target) -> bool:
-    """Whether the target gets a request of the Messages API itself, and not the chat that was made of it. Guardrails
-    have read and changed the chat."""
-    return target.dialect == NATIVE_OF_MESSAGES and asked.guarding is None
+    """Whether the target gets a request of the Messages or Responses API itself, and not the chat that was made of it.
+    Guardrails have read and changed the chat."""
+    return target.dialect == _NATIVE.get(asked.endpoint) and asked.guarding is None
 
 
 def upstream_request(asked: ModelRequest, model: OfferedModel, target: Target, *, request_id: str) -> UpstreamRequest:
@@ -43,7 +49,9 @@ def upstream_request(asked: ModelRequest, model: OfferedModel, target: Target, *
     must not leave out."""
     if isinstance(asked, ChatRequest):
         if isinstance(asked, MessagesRequest) and passes_as_it_came(asked, target):
-            request = native_request(asked, model, target)
+            request = anthropic_native.native_request(asked, model, target)
+        elif isinstance(asked, ResponsesRequest):
+            request = _of_responses(asked, model, target, request_id=request_id)
         else:
             request = PROVIDERS[target.dialect].chat_request(asked, model, target, request_id=request_id)
             if asked.lost:
@@ -56,3 +64,14 @@ def upstream_request(asked: ModelRequest, model: OfferedModel, target: Target, *
         message = f"The provider that serves the model {model.id} cannot be asked for embeddings."
         raise GatewayError(UNSUPPORTED_MODALITY, message, param="model")
     return embedder.embeddings_request(asked, target, request_id=request_id)
+
+
+def _of_responses(asked: ResponsesRequest, model: OfferedModel, target: Target, *, request_id: str) -> UpstreamRequest:
+    if passes_as_it_came(asked, target):
+        return openai_responses_native.native_request(asked, model, target, request_id=request_id)
+    takes_custom = takes_custom_tools(target)
+    lost = asked.lost_at(takes_custom=takes_custom, takes_sealed=target.dialect == vendor_tools.DIALECT)
+    if asked.custom_tools and not takes_custom:
+        asked = asked.with_functions_only()
+    request = PROVIDERS[target.dialect].chat_request(asked, model, target, request_id=request_id)
+    return msgspec.structs.replace(request, dropped=(*lost, *request.dropped)) if lost else request

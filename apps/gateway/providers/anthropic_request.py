@@ -97,7 +97,7 @@ def _passed(body: dict[str, Any]) -> dict[str, Any]:
 def _tools(body: dict[str, Any]) -> dict[str, Any]:
     listed = enumerate(body.get("tools") or ())
     tools = [_tool(tool, f"tools[{index}]") for index, tool in listed if is_function(tool)]
-    choice = _tool_choice(body.get("tool_choice"), has_tools=bool(tools))
+    choice = _tool_choice(body.get("tool_choice"), [tool["name"] for tool in tools])
     if not tools:
         return {}
     if body.get("parallel_tool_calls") is False and (choice or {}).get("type") != "none":
@@ -120,19 +120,21 @@ def _tool(tool: dict[str, Any], place: str) -> dict[str, Any]:
     return mapped | ({"cache_control": marked} if isinstance(marked, dict) else {})
 
 
-def _tool_choice(choice: object, *, has_tools: bool) -> dict[str, Any] | None:
+def _tool_choice(choice: object, names: list[str]) -> dict[str, Any] | None:
     """None where nothing has to be said: Claude chooses itself."""
     if choice in (None, "auto"):
         return None
     if choice == "none":
         return {"type": "none"}
-    if not has_tools:
+    if not names:
         raise bad_field("tool_choice", "tool_choice demands a tool, but there are no tools.")
     if choice == "required":
         return {"type": "any"}
     function = choice.get("function") if isinstance(choice, dict) and choice.get("type") == "function" else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise bad_field("tool_choice", "tool_choice must be none, auto, required or name a function.")
+    if function["name"] not in names:
+        raise bad_field("tool_choice", "tool_choice forces a tool that this model's provider cannot run.")
     return {"type": "tool", "name": function["name"]}
 
 

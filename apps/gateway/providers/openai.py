@@ -1,6 +1,7 @@
 """OpenAI and everything that speaks its Chat Completions: vLLM, Ollama, Groq, DeepSeek, Mistral, xAI and more. Pure."""
 
-from typing import Any
+import re
+from typing import Any, Final
 
 from apps.catalog.contracts import OfferedModel, Target
 from apps.gateway.dialects.chat import ChatRequest, body_for_upstream, dropped_options
@@ -19,6 +20,10 @@ from apps.gateway.providers.vendor_errors import (
     seconds,
 )
 
+_CUSTOM_TOOLS: Final = {"openai": "auto", "azure": "auto", "openai-responses": "yes"}
+"""What holds where the provider's options say nothing of custom tools. All other dialects have none."""
+_KNOWS_CUSTOM_TOOLS: Final = re.compile(r"gpt-([5-9]|\d\d)", re.IGNORECASE)
+
 
 class OpenAI:
     """The `openai` dialect."""
@@ -28,7 +33,7 @@ class OpenAI:
     ) -> UpstreamRequest:
         return UpstreamRequest(
             url=f"{target.base_url}/chat/completions",
-            headers=_headers(target, request_id, stream=chat.stream),
+            headers=request_headers(target, request_id, stream=chat.stream),
             body=body_for_upstream(chat, model, target.upstream_model, output_limit_field=target.output_limit_field),
             dropped=dropped_options(chat, target.upstream_model),
         )
@@ -36,7 +41,7 @@ class OpenAI:
     def embeddings_request(self, asked: EmbeddingsRequest, target: Target, *, request_id: str) -> UpstreamRequest:
         return UpstreamRequest(
             url=f"{target.base_url}/embeddings",
-            headers=_headers(target, request_id, stream=False),
+            headers=request_headers(target, request_id, stream=False),
             body=asked.for_upstream(target.upstream_model),
         )
 
@@ -66,7 +71,18 @@ class OpenAI:
         return by_status(status, seconds(retry_after), body=body)
 
 
-def _headers(target: Target, request_id: str, *, stream: bool) -> dict[str, str]:
+def takes_custom_tools(target: Target) -> bool:
+    """Whether tools whose input is a text can be told to it. Who does not know them refuses the request for them: of
+    those that speak Chat Completions only OpenAI's own, since GPT-5, are known to."""
+    wish = target.options.get("custom_tools") or _CUSTOM_TOOLS.get(target.dialect, "no")
+    if wish != "auto":
+        return wish == "yes"
+    is_openais = target.dialect == "azure" or target.base_url.startswith("https://api.openai.com/")
+    return is_openais and _KNOWS_CUSTOM_TOOLS.search(target.upstream_model) is not None
+
+
+def request_headers(target: Target, request_id: str, *, stream: bool) -> dict[str, str]:
+    """All that is sent beside the body."""
     headers = {
         "content-type": "application/json",
         "accept": "text/event-stream" if stream else "application/json",

@@ -43,7 +43,7 @@ def _turn(
     given: Any = asked.told["input"]
     if asked.is_redacted:
         answer = as_left(answer, asked.body)
-        given = items_that_left(asked.body["messages"][asked.earlier_messages :], asked.custom_tools)
+        given = items_that_left(asked.body["messages"], first=asked.earlier_messages)
     elif asked.earlier:
         given = given[asked.earlier :]
     return Turn(answer, kept_input(given, answer["id"].partition("_")[2]), carried, route)

@@ -1,5 +1,7 @@
 """POST /responses."""
 
+from typing import Final
+
 from apps.gateway.answers import responses as responses_answer
 from apps.gateway.dialects.responses.request import ResponsesRequest, read_responses, responses_request
 from apps.gateway.dispatch import Exchange
@@ -10,6 +12,14 @@ from apps.gateway.server.lean_request import LeanRequest
 from apps.gateway.stored.recalling import recall
 from apps.gateway.stored.storing import Storing
 from apps.gateway.views.asking import AsksModel
+
+_FIELDS: Final = {
+    "max_tokens": "max_output_tokens",
+    "response_format": "text.format",
+    "reasoning_effort": "reasoning.effort",
+    "verbosity": "text.verbosity",
+}
+"""Fields of the chat that was made of a request -> its own. Places in messages are no places in its input."""
 
 
 class Responses(AsksModel):
@@ -48,6 +58,6 @@ class Responses(AsksModel):
         try:
             return await self.open_exchange(asked)
         except GatewayError as error:
-            if (error.param or "").startswith("messages"):
-                error.param = "input"  # its place is one in the chat that was made of the request
+            named = error.param or ""
+            error.param = "input" if named.startswith("messages") else _FIELDS.get(named, error.param)
             raise

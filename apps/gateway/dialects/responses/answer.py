@@ -113,6 +113,13 @@ def ended(begun: dict[str, Any], output: Output, usage: dict[str, Any], *, servi
     }
 
 
+def failed_response(begun: dict[str, Any], error: dict[str, Any], output: list[dict[str, Any]]) -> dict[str, Any]:
+    """The answer that broke off by one of our errors, with the items that were done."""
+    code = _CODES.get(str(error.get("type")), "server_error")
+    told = {"code": code, "message": error.get("message"), "type": error.get("code")}
+    return {**begun, "status": "failed", "error": told, "output": output}
+
+
 def _format(wanted: Any) -> dict[str, Any]:
     if not isinstance(wanted, dict):
         return {"type": "text"}
@@ -200,10 +207,7 @@ class ResponsesStream:
 
     def _fail(self, error: dict[str, Any]) -> bytes:
         self._is_over = True
-        code = _CODES.get(str(error.get("type")), "server_error")
-        told = {"code": code, "message": error.get("message"), "type": error.get("code")}
-        failed = {**self._begun, "status": "failed", "error": told, "output": self._output.items}
-        return self._tell_end(failed)
+        return self._tell_end(failed_response(self._begun, error, self._output.items))
 
     def _written(self, event: Event) -> bytes:
         kind, number = event["type"], self._number

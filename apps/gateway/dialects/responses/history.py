@@ -7,7 +7,6 @@ from typing import Any, Final
 import msgspec
 
 from apps.gateway.dialects.order import in_order
-from apps.gateway.dialects.responses.items import CUSTOM_FIELD
 from apps.gateway.dialects.thoughts import is_packed, pack
 from apps.gateway.dialects.vendor_json import read_json, write_json
 
@@ -101,9 +100,12 @@ def kept_input(given: str | list[Item], answer_id: str) -> list[Item]:
     return [_kept(item, answer_id, index) for index, item in enumerate(items)]
 
 
-def items_that_left(messages: list[dict[str, Any]], custom_tools: frozenset[str]) -> list[Item]:
-    """Messages of a chat as input items: for a chat in which something was put in place of what came."""
-    return [item for message in messages for item in _items(message, custom_tools)]
+def items_that_left(messages: list[dict[str, Any]], *, first: int) -> list[Item]:
+    """Messages of a chat from the `first` on as input items: for a chat in which something was put in place of what
+    came."""
+    calls = [call for message in messages for call in message.get("tool_calls") or ()]
+    custom = {call["id"] for call in calls if call["type"] == "custom"}
+    return [item for message in messages[first:] for item in _items(message, custom)]
 
 
 def as_left(response: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
@@ -111,7 +113,7 @@ def as_left(response: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
     made = dict(response)
     if made.get("instructions"):
         made["instructions"] = body["messages"][0]["content"]
-    named = {each["function"]["name"]: each["function"] for each in body.get("tools") or ()}
+    named = {each[each["type"]]["name"]: each[each["type"]] for each in body.get("tools") or ()}
     made["tools"] = [_tool_that_left(tool, named) for tool in made["tools"] if tool.get("name") in named]
     schema = (body.get("response_format") or {}).get("json_schema")
     if schema:
@@ -123,8 +125,9 @@ def _tool_that_left(tool: Item, named: dict[str, Item]) -> Item:
     left = named[tool["name"]]
     made: Item = {"type": tool["type"], "name": tool["name"], "description": left.get("description")}
     if tool["type"] == "function":
-        made |= {"parameters": left.get("parameters"), "strict": tool["strict"]}
-    return made
+        return made | {"parameters": left.get("parameters"), "strict": tool["strict"]}
+    wanted = left.get("format") or {"type": "text"}
+    return made | {"format": {"type": wanted["type"], **(wanted.get("grammar") or {})}}
 
 
 def _with_carried(item: Item, carried: dict[str, str]) -> list[Item]:
@@ -159,19 +162,21 @@ def _part(part: Item, *, is_answer: bool) -> Item:
     return {"detail": "auto", **part} if kind == "input_image" else part
 
 
-def _items(message: dict[str, Any], custom_tools: frozenset[str]) -> list[Item]:
+def _items(message: dict[str, Any], custom: set[str]) -> list[Item]:
+    """`custom` are the ids of calls of custom tools."""
     role: str = message["role"]
     content: Any = message.get("content")
     if role == "tool":
         output = content if isinstance(content, str) else list(map(_input_part, content))
-        return [{"type": "function_call_output", "call_id": message["tool_call_id"], "output": output}]
+        kind = "custom_tool_call_output" if message["tool_call_id"] in custom else "function_call_output"
+        return [{"type": kind, "call_id": message["tool_call_id"], "output": output}]
     if role != "assistant":
         parts = content if isinstance(content, str) else list(map(_input_part, content))
         return [{"type": "message", "role": role, "content": parts}]
-    return [item for piece in in_order(message) for item in _said(piece, custom_tools)]
+    return [item for piece in in_order(message) for item in _said(piece)]
 
 
-def _said(message: dict[str, Any], custom_tools: frozenset[str]) -> list[Item]:
+def _said(message: dict[str, Any]) -> list[Item]:
     """A message of the assistant, or a piece of it."""
     items: list[Item] = []
     content = message.get("content")
@@ -189,19 +194,15 @@ def _said(message: dict[str, Any], custom_tools: frozenset[str]) -> list[Item]:
         parts.append({"type": "refusal", "refusal": message["refusal"]})
     if parts:
         items.append({"type": "message", "role": "assistant", "content": parts})
-    return items + [_call(call, custom_tools) for call in calls]
+    return items + [_call(call) for call in calls]
 
 
-def _call(call: dict[str, Any], custom_tools: frozenset[str]) -> Item:
-    name, arguments = call["function"]["name"], call["function"]["arguments"]
-    made = {"call_id": call["id"], "name": name}
-    if name not in custom_tools:
-        return {"type": "function_call", **made, "arguments": arguments}
-    try:
-        given = read_json(arguments.encode("utf-8", "surrogatepass"))[CUSTOM_FIELD]
-    except (ValueError, KeyError, TypeError):
-        given = arguments
-    return {"type": "custom_tool_call", **made, "input": given}
+def _call(call: dict[str, Any]) -> Item:
+    called = call[call["type"]]
+    made = {"call_id": call["id"], "name": called["name"]}
+    if call["type"] == "custom":
+        return {"type": "custom_tool_call", **made, "input": called["input"]}
+    return {"type": "function_call", **made, "arguments": called["arguments"]}
 
 
 def _input_part(part: dict[str, Any]) -> Item:

@@ -8,14 +8,13 @@ from typing import Any, Final
 
 from apps.gateway.dialects.order import Step, note_order
 from apps.gateway.dialects.responses.namespaces import flat_name
-from apps.gateway.dialects.thoughts import is_packed, unpack
-from apps.gateway.dialects.vendor_json import write_json
+from apps.gateway.dialects.thoughts import OPENAI, is_packed, unpack
 from apps.gateway.errors import bad_field
 
 Item = dict[str, Any]
 Lost = list[str]
-CUSTOM_FIELD: Final = "input"
-"""A custom tool is a function of one text for upstreams that know functions only."""
+SEALED: Final = "input.reasoning.encrypted_content"
+"""How reasoning is named that only an upstream of this dialect can read."""
 _ROLES: Final = {"user": "user", "system": "system", "developer": "system"}
 
 
@@ -29,6 +28,8 @@ class Conversation:
         self._answer: dict[str, Any] | None = None
         self._order: list[Step] = []
         self._extras: dict[str, dict[str, Any]] = {}
+        self._sealed = 0
+        """So many thoughts were sealed by an upstream of this dialect."""
 
     def add(self, item: Any, place: str) -> None:
         """One item. Raises GatewayError (400) naming the place of what is wrong."""
@@ -80,21 +81,21 @@ class Conversation:
         arguments = item.get("arguments")
         if type(arguments) is not str:
             raise bad_field(f"{place}.arguments", "arguments must be a string.")
-        self._add_call(item, place, arguments)
+        self._add_call(item, place, "function", {"arguments": arguments})
 
     def _custom_call(self, item: Item, place: str) -> None:
         given = item.get("input")
         if type(given) is not str:
             raise bad_field(f"{place}.input", "input must be a string.")
-        self._add_call(item, place, write_json({CUSTOM_FIELD: given}).decode())
+        self._add_call(item, place, "custom", {"input": given})
 
-    def _add_call(self, item: Item, place: str, arguments: str) -> None:
+    def _add_call(self, item: Item, place: str, kind: str, said: dict[str, str]) -> None:
         call_id, name = item.get("call_id"), item.get("name")
         if type(call_id) is not str or type(name) is not str or not name:
             raise bad_field(place, "A call must have a call_id and a name.")
         if type(item.get("namespace")) is str:
             name = flat_name(item["namespace"], name)
-        call = {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
+        call = {"id": call_id, "type": kind, kind: {"name": name, **said}}
         if call_id in self._extras:
             call["extra_content"] = self._extras[call_id]
         self._add("tool_calls", [call])
@@ -118,8 +119,10 @@ class Conversation:
         if carried is not None:
             unsigned = [entry for entry in carried.details if "format" not in entry]
             self._add("reasoning_details", [entry for entry in carried.details if "format" in entry])
-        elif sealed:
-            self._lost.append("input.reasoning.encrypted_content")
+        elif isinstance(sealed, str) and sealed:
+            self._lost.append(SEALED)
+            self._add("reasoning_details", _sealed_details(item, sealed, index=self._sealed))
+            self._sealed += 1
         said = [each.get("text") for each in unsigned]
         if thought := "\n\n".join(text for text in said if isinstance(text, str) and text):
             self._add("reasoning_content", f"\n\n{thought}" if "reasoning_content" in answer else thought)
@@ -146,6 +149,13 @@ class Conversation:
         if self._answer is not None:
             note_order(self._answer, self._order)
         self._answer, self._order = None, []
+
+
+def _sealed_details(item: Item, sealed: str, *, index: int) -> list[dict[str, Any]]:
+    """Reasoning that an upstream of this dialect sealed, as entries of `reasoning_details`."""
+    summary = "\n\n".join(str(part.get("text") or "") for part in _dicts(item.get("summary")))
+    entry = {"type": "reasoning.encrypted", "data": sealed, "format": OPENAI, "index": index}
+    return [{**entry, "summary": summary} if summary else entry]
 
 
 def content_of(content: Any, place: str, lost: Lost) -> Any:

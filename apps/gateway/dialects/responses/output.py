@@ -8,12 +8,13 @@ from typing import Any, Final
 
 from apps.gateway.dialects.chat_pieces import Call, Turn, text_in, thought_in
 from apps.gateway.dialects.put_together import PutTogether
-from apps.gateway.dialects.responses.items import CUSTOM_FIELD
+from apps.gateway.dialects.responses.custom_tools import text_of_call
 from apps.gateway.dialects.responses.namespaces import Member
 from apps.gateway.dialects.thoughts import add_pieces, pack
-from apps.gateway.dialects.vendor_json import read_json
 
 NO_MEMBERS: Final[Mapping[str, Member]] = MappingProxyType({})
+_ARGUMENTS: Final = ("arguments", "function_call_arguments")
+"""Where the text of a function's call stands, and how its events are named."""
 _INCOMPLETE: Final = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
 
@@ -138,15 +139,16 @@ class Output(PutTogether):
                 self.carried[self._open["id"]] = pack([], {call.id: call.extra})
         elif turn.ends:
             self._end_call(call)
-        elif call.name not in self._custom_tools and self._open is not None:
+        elif self._open is not None and (call.is_custom or self._open["type"] == "function_call"):
             place = {"item_id": self._open["id"], "output_index": len(self.items)}
-            self._open["arguments"] += turn.piece
-            self._tell("response.function_call_arguments.delta", **place, delta=turn.piece)
+            field, kind = ("input", "custom_tool_call_input") if call.is_custom else _ARGUMENTS
+            self._open[field] += turn.piece
+            self._tell(f"response.{kind}.delta", **place, delta=turn.piece)
 
     def _call_item(self, call: Call) -> dict[str, Any]:
         member = self._members.get(call.name)
         named = {"name": call.name} if member is None else {"name": member.name, "namespace": member.namespace}
-        if call.name in self._custom_tools:
+        if call.is_custom or call.name in self._custom_tools:
             item = {"type": "custom_tool_call", "id": self._id("ctc"), "call_id": call.id, **named}
             return item | {"input": "", "status": "in_progress"}
         item = {"type": "function_call", "id": self._id("fc"), "call_id": call.id, **named}
@@ -158,8 +160,9 @@ class Output(PutTogether):
             return
         place = {"item_id": item["id"], "output_index": len(self.items)}
         if item["type"] == "custom_tool_call":
-            item["input"] = _custom_input(call.arguments)
-            self._tell("response.custom_tool_call_input.delta", **place, delta=item["input"])
+            if not call.is_custom:
+                item["input"] = text_of_call(call.arguments)
+                self._tell("response.custom_tool_call_input.delta", **place, delta=item["input"])
             self._tell("response.custom_tool_call_input.done", **place, input=item["input"])
         else:
             if not item["arguments"] and not self.incomplete:
@@ -231,16 +234,6 @@ def _empty_part(kind: str) -> dict[str, Any]:
     if kind == "refusal":
         return {"type": "refusal", "refusal": ""}
     return {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
-
-
-def _custom_input(arguments: str) -> str:
-    """The text of a custom tool's call; arguments of another shape are told as they are."""
-    try:
-        parsed = read_json(arguments.encode("utf-8", "surrogatepass"))
-    except ValueError:
-        parsed = None
-    text = parsed.get(CUSTOM_FIELD) if isinstance(parsed, dict) else None
-    return text if isinstance(text, str) else arguments
 
 
 def _logprobs(choice: dict[str, Any]) -> list[Any]:

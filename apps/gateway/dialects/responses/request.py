@@ -3,9 +3,11 @@
 Source: `ResponseCreateParams` in the reference of OpenAI's Responses API.
 """
 
+import copy
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
+from apps.catalog.contracts import IMAGE_TOKENS, OfferedModel
 from apps.gateway.dialects.chat import media_length
 from apps.gateway.dialects.chat_fields import (
     A_BOOL,
@@ -20,14 +22,16 @@ from apps.gateway.dialects.chat_fields import (
     name_model,
 )
 from apps.gateway.dialects.large_body import Body
-from apps.gateway.dialects.responses.items import CUSTOM_FIELD, Conversation
+from apps.gateway.dialects.responses.custom_tools import as_functions, custom_tool
+from apps.gateway.dialects.responses.items import SEALED, Conversation
 from apps.gateway.dialects.responses.namespaces import Member, flat_name, members_of
+from apps.gateway.dialects.responses.vendor_tools import rounds
 from apps.gateway.dialects.strict_json import MAX_TEXT_BYTES, read_object, too_much_text
 from apps.gateway.dialects.translated_chat import TranslatedChat, is_strict
 from apps.gateway.errors import bad_field
 
 ENCRYPTED: Final = "reasoning.encrypted_content"
-_LOGPROBS: Final = "message.output_text.logprobs"
+LOGPROBS: Final = "message.output_text.logprobs"
 _SAME: Final = (
     "models", "provider", "session_id", "sandbox", "stream", "stop", "temperature", "top_p", "parallel_tool_calls",
     "service_tier", "safety_identifier", "prompt_cache_key", "metadata",
@@ -89,6 +93,34 @@ class ResponsesRequest(TranslatedChat):
         """Texts were put in place of others."""
         TranslatedChat.texts_changed(self)
         self.is_redacted = True
+
+    def check_model(self, model: OfferedModel) -> None:
+        """400 for a model that cannot be asked this. What its vendor may do by itself counts towards what is held."""
+        TranslatedChat.check_model(self, model)
+        self.inputs = rounds(self.told, model)
+
+    def input_bound(
+        self, context_length: int, *, image_tokens: int = IMAGE_TOKENS, text_tokens: int | None = None
+    ) -> int:
+        """No more input tokens than this can be billed. What a vendor's tool finds may fill the context."""
+        if self.inputs > 1:
+            return context_length * self.inputs
+        return TranslatedChat.input_bound(self, context_length, image_tokens=image_tokens, text_tokens=text_tokens)
+
+    def lost_at(self, *, takes_custom: bool, takes_sealed: bool) -> tuple[str, ...]:
+        """What is lost on the way to an upstream that takes grammars, or what OpenAI sealed, or does not."""
+        return tuple(
+            name
+            for name in self.lost
+            if not (takes_custom and name.startswith("tools[") and name.endswith("].format"))
+            and not (takes_sealed and name == SEALED)
+        )
+
+    def with_functions_only(self) -> "ResponsesRequest":
+        """The same for an upstream that knows no tools but functions."""
+        plain = copy.copy(self)
+        plain.body = as_functions(self.body)
+        return plain
 
 
 def parse_responses(raw: Body) -> ResponsesRequest:
@@ -157,12 +189,12 @@ def _chat(told: dict[str, Any], tools: "_Tools", lost: list[str], *, earlier: in
         chat["max_tokens"] = told["max_output_tokens"]
     if told.get("user") is not None:
         chat["user"] = clean_name("user", told["user"], most=MAX_USER, least=0)
-    if told.get("top_logprobs") or _LOGPROBS in (told.get("include") or ()):
+    if told.get("top_logprobs") or LOGPROBS in (told.get("include") or ()):
         chat |= {"logprobs": True, "top_logprobs": told.get("top_logprobs") or 0}
     chat |= _reasoning(told.get("reasoning") or {}, lost)
     chat |= _text(told.get("text") or {})
     chat |= tools.chat
-    check_fields(chat)
+    check_fields({name: value for name, value in chat.items() if name != "tool_choice"})
     chat["messages"], earlier_messages = _messages(told, lost, earlier=earlier)
     return chat, earlier_messages
 
@@ -225,6 +257,8 @@ class _Tools:
         self.members: dict[str, Member] = {}
         self._lost = lost
         self._functions: dict[str, dict[str, Any]] = {}
+        self._others: set[str] = set()
+        """Kinds of tools that only some vendor has."""
         for index, tool in enumerate(told.get("tools") or ()):
             self._add(tool, f"tools[{index}]")
         choice = self._choice(told.get("tool_choice"))
@@ -239,45 +273,52 @@ class _Tools:
                 self.members[flat] = member
                 self._add({**inner, "name": flat}, f"{place}.tools[{index}]")
         elif (made := self._function(tool, place)) is not None:
-            self._functions[made["function"]["name"]] = made
+            self._functions[made[made["type"]]["name"]] = made
 
     def _function(self, tool: Any, place: str) -> dict[str, Any] | None:
         if type(tool) is not dict or type(tool.get("type")) is not str:
             raise bad_field(place, "A tool must be an object with a type.")
         if tool["type"] not in ("function", "custom"):
             self._lost.append(place)
+            self._others.add(tool["type"])
             return None
         name = tool.get("name")
         if type(name) is not str or not name:
             raise bad_field(f"{place}.name", "A tool must have a name, which is a string.")
+        if tool["type"] == "custom":
+            return self._custom(tool, name, place)
         made: dict[str, Any] = {"name": name}
         if tool.get("description") is not None:
             made["description"] = tool["description"]
-        if tool["type"] == "custom":
-            self.custom.add(name)
-            grammar = tool.get("format") or {"type": "text"}
-            if type(grammar) is not dict:
-                raise bad_field(f"{place}.format", "format must be an object.")
-            if grammar.get("type") != "text":
-                self._lost.append(f"{place}.format")
-            made["parameters"] = _ONE_TEXT
-        elif tool.get("parameters") is not None:
+        if tool.get("parameters") is not None:
             made["parameters"] = tool["parameters"]
             made["strict"] = strictness(tool)
         return {"type": "function", "function": made}
+
+    def _custom(self, tool: dict[str, Any], name: str, place: str) -> dict[str, Any]:
+        self.custom.add(name)
+        wanted = tool.get("format") or {"type": "text"}
+        if type(wanted) is not dict:
+            raise bad_field(f"{place}.format", "format must be an object.")
+        if wanted.get("type") != "text":
+            self._lost.append(f"{place}.format")
+        return custom_tool(name, tool.get("description"), wanted)
 
     def _choice(self, choice: Any) -> Any:
         if choice is None or choice in ("auto", "none"):
             return choice
         if choice == "required":
-            self._demand(bool(self._functions))
+            self._demand(bool(self._functions or self._others))
             return choice
         if type(choice) is not dict or type(choice.get("type")) is not str:
             raise bad_field("tool_choice", "tool_choice must be auto, none, required or an object with a type.")
         if choice["type"] == "allowed_tools":
             return self._allowed(choice)
+        if choice["type"] in self._others:  # whoever does not have it refuses the request
+            return {"type": "function", "function": {"name": choice["type"]}}
         self._demand(choice["type"] in ("function", "custom") and choice.get("name") in list(self._functions))
-        return {"type": "function", "function": {"name": choice["name"]}}
+        kind = self._functions[choice["name"]]["type"]
+        return {"type": kind, kind: {"name": choice["name"]}}
 
     def _allowed(self, choice: dict[str, Any]) -> str:
         """Only these are offered."""
@@ -287,7 +328,7 @@ class _Tools:
         names = {name for tool in tools if type(tool) is dict and type(name := tool.get("name")) is str}
         names |= {flat for flat, member in self.members.items() if member.namespace in names}
         self._functions = {name: each for name, each in self._functions.items() if name in names}
-        self._demand(bool(self._functions) or choice["mode"] == "auto")
+        self._demand(bool(self._functions or self._others) or choice["mode"] == "auto")
         return str(choice["mode"])
 
     @staticmethod
@@ -307,12 +348,6 @@ def _list(name: str, value: Any) -> None:
         raise bad_field(name, f"{name} must be a list.")
 
 
-_ONE_TEXT: Final = {
-    "type": "object",
-    "properties": {CUSTOM_FIELD: {"type": "string"}},
-    "required": [CUSTOM_FIELD],
-    "additionalProperties": False,
-}
 _CHECKS: Final[dict[str, Check]] = {
     "instructions": A_STRING,
     "max_output_tokens": integer_from(1),
