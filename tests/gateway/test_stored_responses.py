@@ -328,7 +328,7 @@ async def test_what_is_stored_is_what_left(kept: Bench, upstream: ScriptedUpstre
         seen = await kept.call(f"{PATH}/{path}", query="order=asc" if "items" in path else "")
         assert seen.status == 200 and b"example.com" not in seen.body and b"[EMAIL_1]" in seen.body
     assert [item["type"] for item in seen.json["data"]] == [
-        "message", "custom_tool_call", "function_call_output", "message", "message",
+        "message", "custom_tool_call", "custom_tool_call_output", "message", "message",
     ]  # fmt: skip
     before = upstream.requests[-1].json["messages"]
     await ask(kept, f"then {MAIL}", PUBLIC_MODEL, previous_response_id=first["id"], **fields)
