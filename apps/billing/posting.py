@@ -26,11 +26,12 @@ from apps.usage.rollups import add_to_rollups
 BATCH_ROWS = 5_000
 log = logging.getLogger(__name__)
 
+# An array is made once. `IN (SELECT ... LIMIT)` may be planned as a join that asks again for each row, and takes more.
 _CLAIM = """
 WITH claimed AS (
-    DELETE FROM usage_unpostedusage WHERE request_id IN (
+    DELETE FROM usage_unpostedusage WHERE request_id = ANY(ARRAY(
         SELECT request_id FROM usage_unpostedusage ORDER BY request_id LIMIT %s FOR UPDATE SKIP LOCKED
-    ) RETURNING day, request_id
+    )) RETURNING day, request_id
 )
 SELECT record.organization_id, record.project_id, record.key_id, record.model, record.provider,
        record.status, record.estimated, record.input_tokens, record.cache_read_tokens, record.cache_write_tokens,

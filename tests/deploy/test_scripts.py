@@ -17,7 +17,7 @@ BASICS = ("sh", "env", "mktemp", "tail", "rm", "true")
 
 
 def run(*argv: str | Path, path: str | None = None) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PATH": path or os.environ["PATH"]}
+    environment = {**os.environ, "PATH": path or os.environ["PATH"], "SBIN": ""}
     return subprocess.run(
         [*map(str, argv)],
         env=environment,
