@@ -17,6 +17,7 @@ class Mutant:
 _CRASHES = "tests/money/test_crash_points_of_requests.py"
 _POSTING_CRASHES = "tests/money/test_crash_points_of_posting.py"
 _MACHINE = "tests/money/test_money_machine.py"
+_CANCELS = "tests/money/test_random_cancels.py"
 _MONEY = "tests/gateway/test_money.py"
 _RULES = "tests/money/test_rules.py"
 _LEDGER_RULES = "apps/billing/migrations/0002_ledger_rules.py"
@@ -278,6 +279,13 @@ MUTANTS = [
         "        elif cost_nanos:\n",
         "        elif False:\n",
         "tests/gateway/test_idempotency.py -k was_charged_is_not_done_again",
+    ),
+    Mutant(
+        "a connection whose answer nobody waited for carries the next request",
+        "apps/gateway/providers/connection.py",
+        'self.abort("given up")',
+        "self._parser = None\n                self._on_free(self)",
+        _CANCELS,
     ),
     Mutant(
         "SQL: an idempotency key can be used twice",
