@@ -74,10 +74,14 @@ class AsyncAPIView(APIView):
         if name == "head" and handler is None:
             handler = getattr(self, "get", None)
         if handler is None:
+            self.check_place()
             self.limit_headers = {"allow": ", ".join(self.allowed_methods).replace("GET", "GET, HEAD")}
             raise GatewayError(METHOD_NOT_ALLOWED, str(MethodNotAllowed(method).detail))
         answer: Response = await handler(self.request, **self.kwargs)
         return answer
+
+    def check_place(self) -> None:
+        """Raises GatewayError (404) where the path leads to nothing: that is so with any method."""
 
     def error_response(self, error: GatewayError) -> Answer:
         """The answer that an error becomes."""

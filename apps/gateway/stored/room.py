@@ -38,12 +38,12 @@ class ResponseRoom:
 
     async def find(self, owner: ResponseOwner, ids: list[str]) -> dict[str, Turn]:
         """Those of these responses that are the owner's. Raises Unavailable."""
-        possible = list(filter(_ID.fullmatch, ids))  # others are in no database, and some cannot even be asked for
+        possible = list(filter(is_response_id, ids))  # others are in no database, and some cannot even be asked for
         return await self._bridge.run(partial(_find, owner, possible)) if possible else {}
 
     async def chain(self, owner: ResponseOwner, response_id: str) -> "ReadChain":
         """A response and what it goes on from. Raises Unavailable, ChainTooLong."""
-        if not _ID.fullmatch(response_id):
+        if not is_response_id(response_id):
             return ReadChain("", [], is_whole=False)
         return await self._bridge.run(partial(_chain, owner, response_id))
 
@@ -65,8 +65,7 @@ class ResponseRoom:
 
     async def delete(self, owner: ResponseOwner, response_id: str) -> bool:
         """Delete a response; whether there was one. Raises Unavailable."""
-        is_possible = _ID.fullmatch(response_id) is not None
-        return is_possible and await self._bridge.run(partial(keeping.delete, owner, response_id))
+        return is_response_id(response_id) and await self._bridge.run(partial(keeping.delete, owner, response_id))
 
     def close(self) -> None:
         """No more calls."""
@@ -101,6 +100,11 @@ class ReadChain:
         self.turns = turns
         self.is_whole = is_whole
         """False where a turn in between is gone: what is left cannot be gone on from."""
+
+
+def is_response_id(text: str) -> bool:
+    """Whether a response can have this id."""
+    return _ID.fullmatch(text) is not None
 
 
 def owner_of(grant: KeyGrant) -> ResponseOwner:

@@ -68,7 +68,14 @@ class Models(ModelsView):
         return self.fresh(listing.content, listing.etag)
 
 
-class ModelDetail(ModelsView):
+class OfModel(ModelsView):
+    """What the endpoints of one model have in common: where the key is shown no such model, there is nothing."""
+
+    def check_place(self) -> None:
+        shown(self.runtime.snapshot, self.kwargs["model_id"], grant=self.grant)
+
+
+class ModelDetail(OfModel):
     """One model."""
 
     async def get(self, request: LeanRequest, model_id: str) -> Answer:
@@ -81,7 +88,7 @@ class ModelDetail(ModelsView):
         return self.fresh(content, etag_of(content))
 
 
-class ModelEndpoints(ModelsView):
+class ModelEndpoints(OfModel):
     """The routes of one model, and how they do."""
 
     async def get(self, request: LeanRequest, model_id: str) -> Answer:

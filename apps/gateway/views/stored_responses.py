@@ -4,11 +4,11 @@ from typing import Any, Final
 
 from apps.gateway.dialects.responses.history import Turn, items_of
 from apps.gateway.dialects.vendor_json import write_json
-from apps.gateway.errors import BAD_REQUEST, RESPONSE_NOT_FOUND, GatewayError, bad_field
+from apps.gateway.errors import BAD_REQUEST, NOT_FOUND, RESPONSE_NOT_FOUND, GatewayError, bad_field
 from apps.gateway.server.answer import Answer, JsonBytes
 from apps.gateway.server.http import AsyncAPIView
 from apps.gateway.server.lean_request import LeanRequest
-from apps.gateway.stored.room import owner_of
+from apps.gateway.stored.room import is_response_id, owner_of
 from apps.responses.contracts import ChainTooLong
 
 DEFAULT_PAGE: Final = 20
@@ -19,6 +19,11 @@ _ORDERS: Final = ("asc", "desc")
 
 class OfStoredResponse(AsyncAPIView):
     """What the endpoints of one stored response have in common: it is the caller's, or it is not there."""
+
+    def check_place(self) -> None:
+        """Other endpoints of OpenAI's are beneath the same path: `responses/compact` is no response."""
+        if not is_response_id(self.kwargs["response_id"]):
+            raise GatewayError(NOT_FOUND, f"There is no endpoint at {self.request.path}.")
 
     async def _found(self, response_id: str) -> Turn:
         """Raises GatewayError (404), the same whether it never was, is gone, or is somebody else's; Unavailable."""
