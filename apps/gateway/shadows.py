@@ -62,7 +62,7 @@ class Shadows:
             if STOPPING.is_asked or len(self._running) >= MOST_SHADOWS or self._is_busy():
                 self.left_out += 1
                 continue
-            task = asyncio.create_task(self._follow(admission, asked, target), name="shadow")
+            task = asyncio.create_task(self._follow(admission, _in_one_piece(asked), target), name="shadow")
             self._running.add(task)
             task.add_done_callback(self._forget)
 
@@ -109,9 +109,9 @@ class Shadows:
             )
 
     async def _answer(self, admission: Admission, asked: ChatRequest, target: Target) -> TokenCounts:
-        """What the copy used. It is asked in one piece, whatever the request was. Raises GatewayError."""
+        """What the copy used. Raises GatewayError."""
         model = admission.model
-        request = upstream_request(_in_one_piece(asked), model, target, request_id=admission.request_id)
+        request = upstream_request(asked, model, target, request_id=admission.request_id)
         provider = PROVIDERS[target.dialect]
         try:
             response = await self._transport.post(request, on_send=_nobody_is_told)
@@ -138,7 +138,8 @@ def _may_see(target: Target, grant: KeyGrant, asked: ChatRequest) -> bool:
 
 
 def _in_one_piece(asked: ChatRequest) -> ChatRequest:
-    """The request without its stream, so that one answer tells all. The caller's own stays as it is."""
+    """The request without its stream, so that one answer tells all. The caller's own stays as it is, and lets its media
+    go."""
     plain = copy.copy(asked)
     plain.stream = False
     plain.body = {name: value for name, value in asked.body.items() if name not in ("stream", "stream_options")}

@@ -1,5 +1,6 @@
 """Large requests on their way out: in pieces they are the same JSON, whatever their long strings have in them."""
 
+import gc
 from typing import Any
 
 import msgspec
@@ -113,3 +114,56 @@ async def test_a_large_request_to_bedrock_is_signed_as_a_whole(bench: Bench, ups
     assert call.status == 200
     assert upstream.request.json["messages"][0]["content"][0]["image"]["source"]["bytes"] == IMAGE
     verify(upstream.request, region="eu-central-1")
+
+
+PDF = {"type": "file", "file": {"file_data": "data:application/pdf;base64," + "AAAA" * 300_000, "filename": "a.pdf"}}
+TEXT = {"type": "text", "text": "one two three"}
+SPEECH = {"type": "input_audio", "input_audio": {"data": "AAAA" * 9_000, "format": "wav"}}
+
+
+def figures(asked: ChatRequest) -> tuple[Any, ...]:
+    bounds = [asked.input_bound(200_000, text_tokens=count) for count in (None, 5)]
+    return (*bounds, asked.input_estimate(), asked.images, asked.text_bytes, asked.countable_text().count("three"))
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        (TEXT, image()),
+        (TEXT, image(), image(), SPEECH),
+        (image(), PDF),
+        (TEXT, {"type": "image_url", "image_url": {"url": "data:video/mp4;base64," + "AAAA" * 9_000}}),
+        (TEXT, {"type": "image_url", "image_url": {"url": "https://pictures.example/a/long/way.png"}}),
+    ],
+)
+def test_what_was_counted_stays_when_media_are_let_go(parts: tuple[dict[str, Any], ...]) -> None:
+    asked = chat(*parts)
+    others, before = asked.body, figures(asked)
+    asked.let_go()
+    assert figures(asked) == before
+    assert len(orjson.dumps(asked.body)) < 50_000
+    assert others["messages"][0]["content"] == list(parts)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("path", ["chat/completions", "messages", "responses"])
+async def test_a_stream_that_runs_holds_no_pictures(bench: Bench, path: str) -> None:
+    bench.offer("sandbox-echo")
+    source = {"type": "base64", "media_type": "image/png", "data": IMAGE}
+    body: dict[str, Any] = {"model": "sandbox-echo", "stream": True, "sandbox": {"chunks": 30, "chunk_delay_ms": 200}}
+    if path == "responses":
+        parts = [{"type": "input_text", "text": "a b c"}, {"type": "input_image", "image_url": URL}]
+        body |= {"input": [{"role": "user", "content": parts}], "store": False}
+    else:
+        picture = image() if path == "chat/completions" else {"type": "image", "source": source}
+        body |= {"messages": [{"role": "user", "content": [TEXT, picture]}], "max_tokens": 99}
+    call = bench.start(f"/api/v1/{path}", body)
+    del body
+    await call.until(lambda call: b"one" in call.body or b"a" in call.body.partition(b"delta")[2])
+    running = [each for each in gc.get_objects() if isinstance(each, ChatRequest) and each.model == "sandbox-echo"]
+    call.leave()
+    (asked,) = running
+    held = [asked.body, getattr(asked, "native", None), getattr(asked, "told", None)]
+    assert len(orjson.dumps(held)) < 5_000
+    assert call.task is not None
+    await call.task

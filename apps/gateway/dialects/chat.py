@@ -40,6 +40,8 @@ _MODALITY_OF_PART = {
 _MEDIA_FIELDS = {"image_url": "url", "input_audio": "data", "file": "file_data", "video_url": "url"}
 """Kind of a content part -> where its media stand, in an object under the name of the kind."""
 
+_KIND_CHARACTERS = len("data:image/")
+
 
 @dataclass(slots=True)
 class ChatRequest:
@@ -123,6 +125,22 @@ class ChatRequest:
         """Texts were put in place of others: its size is what is written now."""
         self.body_bytes = 0
         self.grow_as_written()
+
+    def let_go(self) -> None:
+        """Its pictures and files are needed no more: nobody else is asked. What was counted of them stays as it was.
+
+        What others have of the body stays whole."""
+        freed = 0
+        messages = []
+        for message in self.body["messages"]:
+            content = message.get("content")
+            if isinstance(content, list):
+                shorter = [_without_data(part) for part in content]
+                freed += sum(map(_length_in, content)) - sum(map(_length_in, shorter))
+                message = {**message, "content": shorter}
+            messages.append(message)
+        self.body = {**self.body, "messages": messages}
+        self.body_bytes -= freed
 
     def _written_text(self) -> bytes:
         """The body without media as an upstream gets it."""
@@ -289,10 +307,19 @@ def _length_in(part: dict[str, Any]) -> int:
     return 0
 
 
+def _without_data(part: dict[str, Any]) -> dict[str, Any]:
+    """A picture or a file with as much of it as its kind can be told by; any other part as it is."""
+    kind = part.get("type")
+    place = _MEDIA_FIELDS.get(kind) if kind in ("image_url", "file") else None
+    if kind is None or place is None or not (text := _text_in(part.get(kind), place)):
+        return part
+    return {"type": kind, kind: {place: text[:_KIND_CHARACTERS]}}
+
+
 def _may_be_image(part: dict[str, Any]) -> bool:
     """Whether the address of an image does not say itself that it is something else."""
     url = _text_in(part.get("image_url"), "url")
-    return url[:5].lower() != "data:" or url[5:11].lower() == "image/"
+    return url[:5].lower() != "data:" or url[5:_KIND_CHARACTERS].lower() == "image/"
 
 
 def _is_here(audio: dict[str, Any]) -> bool:

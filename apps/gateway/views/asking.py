@@ -12,6 +12,7 @@ from apps.gateway import dispatch
 from apps.gateway.admission.decision import admit, reserve
 from apps.gateway.admission.refusals import limit_headers
 from apps.gateway.answers import relay
+from apps.gateway.dialects.chat import ChatRequest
 from apps.gateway.dialects.chat_fields import MAX_USER, clean_name
 from apps.gateway.dialects.dropped_params import HEADER, header_value
 from apps.gateway.dialects.large_body import LARGE_BYTES
@@ -123,6 +124,8 @@ class AsksModel(AsyncAPIView):
         )
         if exchange.admission.model.shadows:
             runtime.shadows.begin(exchange.admission, exchange.target)
+        if asked.body_bytes > LARGE_BYTES and isinstance(asked, ChatRequest):
+            asked.let_go()  # 20 MB, perhaps, and a stream takes minutes
         return exchange
 
     async def whole(self, exchange: Exchange, give: relay.Give = relay.give_chat) -> JsonBytes:

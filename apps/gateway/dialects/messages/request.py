@@ -62,6 +62,11 @@ class MessagesRequest(TranslatedChat):
     content_field: ClassVar[str] = "messages"
     endpoint: ClassVar[str] = "messages"
 
+    def let_go(self) -> None:
+        """The request as it came has the same media."""
+        TranslatedChat.let_go(self)
+        self.native = {}
+
     @property
     def media(self) -> int:
         """How many images and files the request brings."""

@@ -78,6 +78,12 @@ class ResponsesRequest(TranslatedChat):
     content_field: ClassVar[str] = "input"
     endpoint: ClassVar[str] = "responses"
 
+    def let_go(self) -> None:
+        """The input has the same media; where the answer is stored, so is the input."""
+        if not self.is_stored:
+            TranslatedChat.let_go(self)
+            self.told = {**self.told, "input": []}
+
     @property
     def shows_thoughts(self) -> bool:
         """Whether the caller asked for a summary of reasoning."""
