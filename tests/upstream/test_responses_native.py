@@ -8,6 +8,9 @@ from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
 from apps.catalog.contracts import Price
+from apps.gateway.dialects.responses.native import NativeResponses
+from apps.gateway.dialects.thoughts import CLAUDE, pack
+from apps.gateway.providers.openai_responses_answer import ResponsesAnswerStream
 from apps.usage.contracts import Outcome
 from tests.factories import PRICE
 from tests.gateway.conftest import UPSTREAM_KEY, Bench, Call
@@ -121,16 +124,21 @@ async def test_what_is_not_sent_is_named(bench: Bench, upstream: ScriptedUpstrea
     upstream.answer(whole(text("fine")))
     unsealed = {"type": "reasoning", "id": "rs_x", "summary": [{"type": "summary_text", "text": "Hm."}]}
     smuggled = {"type": "additional_tools", "role": "developer", "tools": [{"type": "web_search"}]}
+    found = {"type": "tool_search_output", "call_id": "c", "tools": [{"type": "web_search"}]}
+    of_another = {"type": "reasoning.encrypted", "data": "theirs", "format": CLAUDE, "index": 0}
+    foreign = {"type": "reasoning", "summary": [], "encrypted_content": pack([of_another], {})}
+    hidden = {"type": "web_search", "name": "w"}
+    group = {"type": "namespace", "name": "n", "description": "n", "tools": [WEATHER, hidden]}
     hello = {"role": "user", "content": [{"type": "input_image", "image_url": "https://a.example/x", "file_id": "f"}]}
     call = await asked(
-        bench, upstream, input=[hello, unsealed, smuggled], background=False, moderation={"model": "x"},
+        bench, upstream, input=[hello, unsealed, foreign, smuggled, found], background=False, moderation={"model": "x"},
         prompt_cache_options={"ttl": "12h"}, reasoning={"mode": "pro"}, max_tool_calls=3,
         tools=[WEATHER, SEARCH, {"type": "file_search", "vector_store_ids": ["vs_1"]}, {"type": "shell"},
-               {"type": "code_interpreter", "container": "cntr_1"}, {"type": "mcp", "server_label": "m"}],
+               {"type": "code_interpreter", "container": "cntr_1"}, {"type": "mcp", "server_label": "m"}, group],
     )  # fmt: skip
     assert set(call.headers["x-crun-dropped-params"].split(", ")) == {
         "moderation", "prompt_cache_options", "reasoning.mode", "input.reasoning", "input.additional_tools",
-        "tools[1]", "tools[2]", "tools[3]", "tools[4]", "tools[5]",
+        "input.tool_search_output", "tools[1]", "tools[2]", "tools[3]", "tools[4]", "tools[5]", "tools[6]",
     }  # fmt: skip
     assert upstream.request.json == {
         "model": UPSTREAM_MODEL, "store": False, "max_output_tokens": 5_000, "tools": [WEATHER],
@@ -309,3 +317,12 @@ async def test_what_guardrails_took_out_is_not_sent_and_thoughts_survive_it(
         thoughts = [item for item in sent if item["type"] == "reasoning"] if guards else [sent[1]]
         assert [item["encrypted_content"] for item in thoughts] == [THOUGHT["encrypted_content"]]
         assert [item["type"] for item in sent[-2:]] == ["custom_tool_call", "custom_tool_call_output"]
+
+
+async def test_an_answer_that_could_not_be_stored_says_so_in_the_place_of_its_last_event() -> None:
+    native = NativeResponses(
+        ResponsesAnswerStream(), {"store": True}, request_id="req_0", usage=dict, service_tier=lambda: ""
+    )
+    native.passed(native.feed(b"".join(streamed(text("Well")))))
+    first, second = (orjson.loads(block.split(b"data: ")[1]) for block in (native.last, native.not_stored()))
+    assert second == {**first, "response": {**first["response"], "store": False}}

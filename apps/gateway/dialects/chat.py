@@ -101,6 +101,9 @@ class ChatRequest:
     @property
     def images(self) -> int:
         """How many images the request brings."""
+        return self._images_of_messages()
+
+    def _images_of_messages(self) -> int:
         if not self.has_parts:
             return 0
         return sum(part.get("type") == "image_url" for _, part in _parts(self.body["messages"]))

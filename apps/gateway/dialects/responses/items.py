@@ -158,6 +158,11 @@ def _sealed_details(item: Item, sealed: str, *, index: int) -> list[dict[str, An
     return [{**entry, "summary": summary} if summary else entry]
 
 
+def stands_in_chat(item: Item) -> bool:
+    """Whether there is something in the chat for an item of this kind."""
+    return (item.get("type") or "message") in _OF_KIND
+
+
 def content_of(content: Any, place: str, lost: Lost) -> Any:
     """Text, or content parts. Raises GatewayError (400)."""
     if type(content) is str:

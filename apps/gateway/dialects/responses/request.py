@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
 from apps.catalog.contracts import IMAGE_TOKENS, OfferedModel
-from apps.gateway.dialects.chat import media_length
+from apps.gateway.dialects.chat import TOOLS_TOKENS, media_length
 from apps.gateway.dialects.chat_fields import (
     A_BOOL,
     A_STRING,
@@ -22,13 +22,15 @@ from apps.gateway.dialects.chat_fields import (
     name_model,
 )
 from apps.gateway.dialects.large_body import Body
+from apps.gateway.dialects.responses.beside_chat import NOTHING, BesideChat, beside_chat
 from apps.gateway.dialects.responses.custom_tools import as_functions, custom_tool
 from apps.gateway.dialects.responses.items import SEALED, Conversation
 from apps.gateway.dialects.responses.namespaces import Member, flat_name, members_of
-from apps.gateway.dialects.responses.vendor_tools import rounds
+from apps.gateway.dialects.responses.vendor_tools import DIALECT, rounds
 from apps.gateway.dialects.strict_json import MAX_TEXT_BYTES, read_object, too_much_text
 from apps.gateway.dialects.translated_chat import TranslatedChat, is_strict
 from apps.gateway.errors import bad_field
+from apps.gateway.metering.token_usage import estimate_tokens
 
 ENCRYPTED: Final = "reasoning.encrypted_content"
 LOGPROBS: Final = "message.output_text.logprobs"
@@ -74,6 +76,8 @@ class ResponsesRequest(TranslatedChat):
     """Whether a guardrail took something out of the chat that still stands in `told`."""
     members: dict[str, Member] = field(default_factory=dict)
     """Name of a function -> the tool of a namespace that it stands for."""
+    beside: BesideChat = NOTHING
+    """What a route of the model gets that does not stand in the chat."""
 
     content_field: ClassVar[str] = "input"
     endpoint: ClassVar[str] = "responses"
@@ -104,6 +108,17 @@ class ResponsesRequest(TranslatedChat):
         """400 for a model that cannot be asked this. What its vendor may do by itself counts towards what is held."""
         TranslatedChat.check_model(self, model)
         self.inputs = rounds(self.told, model)
+        is_native = any(target.dialect == DIALECT for target in model.targets)
+        self.beside = beside_chat(self.told) if is_native else NOTHING
+
+    @property
+    def images(self) -> int:
+        """How many images the request brings."""
+        return self._images_of_messages() + self.beside.images
+
+    def input_estimate(self) -> int:
+        """Tokens of all text in it, by our own estimate."""
+        return TranslatedChat.input_estimate(self) + estimate_tokens(self.beside.text_bytes)
 
     def input_bound(
         self, context_length: int, *, image_tokens: int = IMAGE_TOKENS, text_tokens: int | None = None
@@ -111,7 +126,12 @@ class ResponsesRequest(TranslatedChat):
         """No more input tokens than this can be billed. What a vendor's tool finds may fill the context."""
         if self.inputs > 1:
             return context_length * self.inputs
-        return TranslatedChat.input_bound(self, context_length, image_tokens=image_tokens, text_tokens=text_tokens)
+        bound = TranslatedChat.input_bound(self, context_length, image_tokens=image_tokens, text_tokens=text_tokens)
+        beside = self.beside
+        if beside is NOTHING:
+            return bound
+        more = beside.text_bytes + beside.images * image_tokens + (TOOLS_TOKENS if beside.tools else 0)
+        return min(bound + more, context_length)
 
     def lost_at(self, *, takes_custom: bool, takes_sealed: bool) -> tuple[str, ...]:
         """What is lost on the way to an upstream that takes grammars, or what OpenAI sealed, or does not."""
