@@ -54,6 +54,8 @@ class LastingBridge:
 
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(self.THREADS, thread_name_prefix="stored responses")
+        self._free = asyncio.Semaphore(self.THREADS)
+        """Who waits does so here: a thread's queue would hold on to what those wanted who gave up."""
 
     async def run(self, query: Callable[[], Result]) -> Result:
         """The result of `query`. Raises Unavailable when the database is away or slower than READ_TIMEOUT_S; what it
@@ -61,9 +63,17 @@ class LastingBridge:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(READ_TIMEOUT_S):
-                return await loop.run_in_executor(self._threads, _run_once_more, query)
+                await self._free.acquire()
+                running = self._threads.submit(_run_once_more, query)
+                running.add_done_callback(lambda _: self._release(loop))
+                return await asyncio.wrap_future(running)
         except (Error, TimeoutError) as error:
             raise Unavailable("the database is away") from error
+
+    def _release(self, loop: asyncio.AbstractEventLoop) -> None:
+        """A thread is free, whether or not anybody waited for its call to the end."""
+        with suppress(RuntimeError):  # nobody is left when the loop is closed
+            loop.call_soon_threadsafe(self._free.release)
 
     def close(self) -> None:
         """No new calls. Each thread drops its connection when its call is over; nobody waits for that."""
