@@ -1,6 +1,7 @@
 """Credentials that end by themselves: clients of Entra and roles of AWS, with token endpoints that do as they like."""
 
 import asyncio
+import traceback
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -105,6 +106,8 @@ async def test_one_that_has_ended_is_never_given() -> None:
             await kept.get(ONE)
         assert failure.value.is_refused
     assert endpoint.asked == 2  # for a while nobody is asked
+    told_by = [frame.f_code.co_name for frame, _ in traceback.walk_tb(kept._kept[ONE].failure.__traceback__)]
+    assert "get" not in told_by  # with its callers, and their requests, which would stay as long as the failure
     kept._kept[ONE].again_at = 0.0
     assert await kept.get(ONE) == "b"
 

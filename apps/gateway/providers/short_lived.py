@@ -92,7 +92,10 @@ class ShortLivedCredentials:
             await asyncio.wait({kept.task})  # who leaves does not take it away from the others
         if self._loop.time() < kept.ends_at:
             return kept.credential
-        raise kept.failure
+        failure = kept.failure
+        raise NoCredential(
+            str(failure), is_refused=failure.is_refused
+        )  # the one kept would keep every request it ended
 
     def refused(self, source: Source) -> None:
         """An upstream did not take it: it may have been withdrawn. Whoever needs it next gets another one."""
