@@ -24,4 +24,4 @@ class OpenedResponse:
 
 
 class ChainTooLong(Exception):
-    """A conversation has more turns, or is larger, than can be read again."""
+    """A conversation has more turns, or it or what is referred to is larger, than can be read again."""

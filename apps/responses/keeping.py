@@ -23,7 +23,9 @@ SELECT %(id)s, id, %(previous)s, %(sealed)s, %(plain)s, %(now)s FROM chain
 ON CONFLICT (id) DO NOTHING
 """
 _FIND: Final = """
-SELECT stored.id, chain_id, sealed FROM responses_storedresponse stored
+SELECT stored.id, chain_id,
+    CASE WHEN count(*) OVER () = 1 OR sum(plain_bytes) OVER () <= %(most)s THEN sealed END
+FROM responses_storedresponse stored
 JOIN responses_responsechain chain ON chain.id = chain_id
 WHERE stored.id = ANY(%(ids)s) AND chain.expires_at > now()
     AND chain.organization_id = %(organization)s AND chain.project_id = %(project)s AND chain.sandbox = %(sandbox)s
@@ -80,11 +82,17 @@ def keep(
     return len(content)
 
 
-def find(owner: ResponseOwner, ids: list[str], *, ring: Mapping[str, bytes]) -> dict[str, OpenedResponse]:
-    """Those of these responses that are the owner's, by id. Raises django.db.Error, ConfigurationError."""
+def find(
+    owner: ResponseOwner, ids: list[str], *, most_bytes: int, ring: Mapping[str, bytes]
+) -> dict[str, OpenedResponse]:
+    """Those of these responses that are the owner's, by id: one of any size, or several of `most_bytes` together.
+
+    Raises ChainTooLong, django.db.Error, ConfigurationError."""
     with connection.cursor() as cursor:
-        cursor.execute(_FIND, _of(owner) | {"ids": ids})
+        cursor.execute(_FIND, _of(owner) | {"ids": ids, "most": most_bytes})
         rows = cursor.fetchall()
+    if any(content is None for _, _, content in rows):
+        raise ChainTooLong
     return {
         name: OpenedResponse(name, chain, opened(bytes(content), owner=owner, response_id=name, ring=ring))
         for name, chain, content in rows

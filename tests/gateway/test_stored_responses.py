@@ -237,6 +237,19 @@ async def test_what_is_too_large_to_be_stored_is_refused_before_anybody_is_asked
     assert len(kept.truth()) == 2
 
 
+async def test_a_short_request_cannot_be_made_large_by_what_it_refers_to(
+    kept: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = [await ask(kept, "x" * 700_000, model="sandbox-tools") for _ in range(3)]
+    named = [{"type": "item_reference", "id": f"msg_{call.json['id'].partition('_')[2]}i00"} for call in calls]
+    assert (await ask(kept, named[:2], model="sandbox-tools")).status == 200
+    assert error(await ask(kept, [named[0], named[0]], model="sandbox-tools")) == (400, None, "input")
+    assert (await ask(kept, named, model="sandbox-tools")).status == 413  # as if it came with all that text
+    monkeypatch.setattr("apps.gateway.stored.room.MAX_CHAIN_BYTES", 1_000_000)
+    assert error(await ask(kept, named[:2], model="sandbox-tools")) == (400, None, "input")
+    assert len(kept.truth()) == 4
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_an_answer_that_cannot_be_stored_is_given_and_billed_and_says_so(kept: Bench, stream: bool) -> None:
     kept.limit(project_id="proj_of_nobody")  # so PostgreSQL refuses the row

@@ -38,7 +38,9 @@ def test_a_conversation_is_kept_until_the_last_turn_of_it_is_over() -> None:
     old, young = turns(owner, "old", 3), turns(owner, "young", 2)
     past = datetime.now(UTC) - timedelta(seconds=1)
     ResponseChain.objects.filter(id__in=(old[0], young[0])).update(expires_at=past)
-    assert find(owner, old, ring=RING) == {} and not delete(owner, old[0])  # over, though it is still there
+    assert find(owner, old, most_bytes=0, ring=RING) == {} and not delete(
+        owner, old[0]
+    )  # over, though it is still there
     keep(owner, OpenedResponse("resp_new", young[0], CONTENT), previous_id=young[1], days=30, ring=RING)
     assert purge_expired() == 1
     assert set(StoredResponse.objects.values_list("id", flat=True)) == {*young, "resp_new"}
@@ -111,6 +113,10 @@ def test_a_conversation_that_is_too_long_is_not_read(monkeypatch: pytest.MonkeyP
     assert len(read_chain(owner, last, most_bytes=4 * len(CONTENT), ring=RING)[0]) == 4
     with pytest.raises(ChainTooLong):
         read_chain(owner, last, most_bytes=3 * len(CONTENT), ring=RING)
+    several = [last, *turns(owner, "b"), "resp_no"]
+    assert len(find(owner, several, most_bytes=2 * len(CONTENT), ring=RING)) == 2
+    with pytest.raises(ChainTooLong):
+        find(owner, several, most_bytes=2 * len(CONTENT) - 1, ring=RING)
     monkeypatch.setattr("apps.responses.keeping.MAX_TURNS", 3)
     with pytest.raises(ChainTooLong):
         read_chain(owner, last, most_bytes=1 << 20, ring=RING)
@@ -120,8 +126,8 @@ def test_an_older_key_of_the_ring_still_opens_and_a_newer_one_seals() -> None:
     owner = new_owner()
     (name,) = turns(owner, "a")
     rotated = {"newer": b"n" * 32, **RING}
-    assert find(owner, [name], ring=rotated)[name].content == CONTENT
+    assert find(owner, [name], most_bytes=0, ring=rotated)[name].content == CONTENT
     keep(owner, OpenedResponse("resp_b", "resp_b", CONTENT), previous_id="", days=30, ring=rotated)
     assert bytes(StoredResponse.objects.get(id="resp_b").sealed).startswith(b"newer$")
     with pytest.raises(ConfigurationError):
-        find(owner, ["resp_b"], ring=RING)
+        find(owner, ["resp_b"], most_bytes=0, ring=RING)

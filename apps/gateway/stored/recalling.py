@@ -96,11 +96,19 @@ def _forbidden(param: str) -> GatewayError:
 
 
 async def _resolved(given: list[Any], references: list[Any], grant: KeyGrant, room: ResponseRoom) -> list[Any]:
-    """The input with the items themselves where they were only named. What is not found stays, and is refused."""
-    holders = {holder for item in references if (holder := holder_of(item.get("id"))) is not None}
+    """The input with the items themselves where they were only named. What is not found stays, and is refused.
+
+    Each can be named once, as in OpenAI's API: else a short request could be made as large as anybody likes."""
+    named = [item_id for item in references if type(item_id := item.get("id")) is str]
+    if len(set(named)) < len(named):
+        raise bad_field("input", "An item is referred to more than once.")
+    holders = {holder for item_id in named if (holder := holder_of(item_id)) is not None}
     if len(holders) > MAX_REFERENCES:
         raise bad_field("input", f"Items of more than {MAX_REFERENCES} responses are referred to.")
-    turns = await room.find(owner_of(grant), sorted(holders)) if holders else {}
+    try:
+        turns = await room.find(owner_of(grant), sorted(holders)) if holders else {}
+    except ChainTooLong:
+        raise bad_field("input", "The responses whose items are referred to are too large together.") from None
     made: list[Any] = []
     for item in given:
         turn = turns.get(holder_of(item.get("id")) or "") if is_reference(item) else None

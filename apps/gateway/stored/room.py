@@ -37,7 +37,7 @@ class ResponseRoom:
         self._evictions: set[asyncio.Task[None]] = set()
 
     async def find(self, owner: ResponseOwner, ids: list[str]) -> dict[str, Turn]:
-        """Those of these responses that are the owner's. Raises Unavailable."""
+        """Those of these responses that are the owner's. Raises Unavailable, ChainTooLong."""
         possible = list(filter(is_response_id, ids))  # others are in no database, and some cannot even be asked for
         return await self._bridge.run(partial(_find, owner, possible)) if possible else {}
 
@@ -114,7 +114,7 @@ def owner_of(grant: KeyGrant) -> ResponseOwner:
 
 def _find(owner: ResponseOwner, ids: list[str]) -> dict[str, Turn]:
     try:
-        found = keeping.find(owner, ids, ring=settings.ENCRYPTION_KEYS)
+        found = keeping.find(owner, ids, most_bytes=MAX_CHAIN_BYTES, ring=settings.ENCRYPTION_KEYS)
     except ConfigurationError as error:
         log.error("a stored response cannot be opened: %s", error)
         return {}

@@ -188,8 +188,8 @@ def responses_request(told: dict[str, Any], *, size: int, earlier: int = 0) -> R
         members=tools.members,
     )
     asked.grow_as_written()
-    if earlier and asked.text_bytes > MAX_TEXT_BYTES:
-        raise too_much_text()
+    if asked.body_bytes > max(size, MAX_TEXT_BYTES) and asked.text_bytes > MAX_TEXT_BYTES:
+        raise too_much_text()  # with what was put in from stored responses
     return asked
 
 
