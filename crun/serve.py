@@ -46,6 +46,7 @@ def main() -> None:
         access_log=False,
         log_config=None,
         server_header=False,
+        proxy_headers=False,  # for pages alone: crun/asgi.py
         backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_S,
     )

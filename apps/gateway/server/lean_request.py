@@ -65,8 +65,7 @@ class LeanRequest:
 
 def headers_meta(scope: Mapping[str, Any]) -> dict[str, Any]:
     """Headers under their WSGI names. A header with an underscore is dropped: it could pose as one with a hyphen."""
-    client = scope.get("client")
-    meta: dict[str, Any] = {"REQUEST_METHOD": scope["method"], "REMOTE_ADDR": client[0] if client else ""}
+    meta: dict[str, Any] = {}
     headers: Iterable[tuple[bytes, bytes]] = scope["headers"]
     for name, value in headers:
         if key := _wsgi_name(name):
