@@ -2,9 +2,9 @@
 
 import time
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Final
 
+from django.utils.functional import cached_property  # the one of functools takes a lock before Python 3.12
 from msgspec.structs import replace as replaced
 
 from apps.billing.admission import Admitted, Allowance, Demand, Refused

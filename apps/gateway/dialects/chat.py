@@ -147,6 +147,8 @@ class ChatRequest:
 
     def _written_text(self) -> bytes:
         """The body without media as an upstream gets it."""
+        if not self.has_parts:
+            return orjson.dumps(self.body)
         media = {id(part) for _, part in _parts(self.body["messages"]) if part.get("type") not in _TEXT_PARTS}
         messages = [
             {**message, "content": [part for part in message["content"] if id(part) not in media]}

@@ -38,6 +38,10 @@ class KeyAuthentication(BaseAuthentication):
 
 def presented_key(meta: Mapping[str, Any]) -> str:
     """The key in the request's headers (WSGI names). Raises GatewayError: 401 for none, 400 for two different ones."""
+    written: str = meta.get("HTTP_AUTHORIZATION", "")
+    only = written[7:].strip() if "," not in written and "HTTP_X_API_KEY" not in meta else ""
+    if only and written[:7].lower() == "bearer ":  # as nearly all come
+        return only
     authorizations = _values(meta, "HTTP_AUTHORIZATION")
     keys = {value.partition(" ")[2].strip() for value in authorizations if value[:7].lower() == "bearer "}
     keys |= _values(meta, "HTTP_X_API_KEY")

@@ -39,7 +39,7 @@ class Deadline:
         self._limits_s = configured_limits()
         self._tick_s = min(self._limits_s) / TICKS_PER_LIMIT
         self._loop = asyncio.get_running_loop()
-        self._task = asyncio.current_task()
+        self._task = asyncio.current_task(self._loop)
         self._since = self._loop.time()
         self._latest = self._since + self._limits_s[Wait.WHOLE_ANSWER]
         self._wait = Wait.WHOLE_ANSWER
