@@ -61,6 +61,7 @@ SAME = {
     ("anthropic", "reasoning_effort", "none"): "Claude 4.5 does not think unasked",
     ("bedrock", "reasoning_effort", "none"): "Claude 4.5 does not think unasked",
     ("gemini", "top_logprobs", 2): "OpenAI has it beside logprobs only",
+    ("openai-responses", "top_logprobs", 2): "OpenAI has it beside logprobs only",
 }
 """Values that say nothing here."""
 

@@ -155,7 +155,8 @@ def supported_parameters(model: OfferedModel) -> list[str]:
     so that the list tells nothing of the upstream, less what the model itself does not take."""
     if model.only_embeds:
         return list(_OF_EMBEDDINGS)
-    return sorted(_COMMON if any(map(_samples, model.targets)) else _COMMON - _SAMPLING)
+    common = _COMMON if any(map(_samples, model.targets)) else _COMMON - _SAMPLING
+    return sorted(common if any(map(_stops, model.targets)) else common - {"stop"})
 
 
 def supported_by(model: OfferedModel, target: Target) -> list[str]:
@@ -169,6 +170,11 @@ def supported_by(model: OfferedModel, target: Target) -> list[str]:
 def _samples(target: Target) -> bool:
     """Whether the model behind a route takes sampling parameters: the newer Claudes take none, wherever they run."""
     return not is_claude(target.upstream_model) or habits_of(target.upstream_model, "auto").samples
+
+
+def _stops(target: Target) -> bool:
+    """Whether a route takes texts to stop at: those of OpenAI's Responses do not, nor most models behind them."""
+    return "stop" in EXPRESSED.get(target.dialect, _COMMON)
 
 
 def present_as_anthropic(model: OfferedModel) -> dict[str, Any]:

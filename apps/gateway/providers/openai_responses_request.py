@@ -3,6 +3,7 @@
 Source: `ResponseCreateParams` and `ResponseInputItem` in the Responses reference of OpenAI.
 """
 
+from collections.abc import Iterator
 from typing import Any, Final
 
 from apps.catalog.contracts import OfferedModel, Target
@@ -35,6 +36,8 @@ def responses_request(chat: ChatRequest, model: OfferedModel, target: Target) ->
     refuse_inexpressible(body)
     custom = {f"tools[{index}]" for index, tool in enumerate(body.get("tools") or ()) if _is_custom(tool)}
     lost = [name for name in unexpressed(body, _KNOWN) if name not in custom and name not in _EXPRESSED]
+    if any("cache_control" in holder for tool in body.get("tools") or () for holder in _holders(tool)):
+        lost.append("cache_control")
     request: dict[str, Any] = {
         "model": target.upstream_model,
         "input": input_items(body["messages"], lost),
@@ -59,6 +62,14 @@ def responses_request(chat: ChatRequest, model: OfferedModel, target: Target) ->
 def refuse_inexpressible(body: dict[str, Any]) -> None:
     """Raises GatewayError (400) for a field of a chat that would change the answer if it were left out."""
     refuse_unknown(body, _KNOWN)
+
+
+def _holders(tool: Any) -> Iterator[dict[str, Any]]:
+    """Where a mark for the cache can stand: at a tool, and at its function."""
+    if isinstance(tool, dict):
+        yield tool
+        if isinstance(tool.get("function"), dict):
+            yield tool["function"]
 
 
 def _is_custom(tool: Any) -> bool:
