@@ -20,7 +20,7 @@ from crun.home import BASE_DIR, Home
 from crun.supervisor.program import LEASH
 
 READY = "Ctrl-C stops everything."
-START_LIMIT_S = 60.0
+START_LIMIT_S = 100.0
 STOP_LIMIT_S = 60.0
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "USER", "LOGNAME")
 
