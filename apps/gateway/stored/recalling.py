@@ -7,7 +7,7 @@ from typing import Any, Final
 from django.conf import settings
 
 from apps.catalog.contracts import OfferedModel
-from apps.gateway.dialects.responses.history import holder_of, is_reference, items_of, referred, without_seals
+from apps.gateway.dialects.responses.history import holder_of, is_reference, items_of, resolved, without_seals
 from apps.gateway.errors import (
     BAD_REQUEST,
     BODY_TOO_LARGE,
@@ -109,11 +109,7 @@ async def _resolved(given: list[Any], references: list[Any], grant: KeyGrant, ro
         turns = await room.find(owner_of(grant), sorted(holders)) if holders else {}
     except ChainTooLong:
         raise bad_field("input", "The responses whose items are referred to are too large together.") from None
-    made: list[Any] = []
-    for item in given:
-        turn = turns.get(holder_of(item.get("id")) or "") if is_reference(item) else None
-        made += (referred(item["id"], turn) if turn is not None else []) or [item]
-    return made
+    return resolved(given, turns)
 
 
 def _drop_foreign_seals(told: dict[str, Any], recalled: Recalled, models: Mapping[str, OfferedModel]) -> None:

@@ -1,7 +1,7 @@
 """What of a response is stored, and what a later request goes on from. Pure."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -83,15 +83,22 @@ def is_reference(item: object) -> bool:
     return kind == "item_reference" or (kind is None and "role" not in item and isinstance(item.get("id"), str))
 
 
-def referred(item_id: str, turn: Turn) -> list[Item]:
-    """The item of this id as input, with what its vendor wants back; none if the turn has no such item."""
-    for item in turn.input:
-        if item.get("id") == item_id:
-            return [item]
-    for item in turn.response["output"]:
-        if item.get("id") == item_id:
-            return _with_carried(item, turn.carried)
-    return []
+def resolved(given: list[Any], turns: Mapping[str, Turn]) -> list[Any]:
+    """Input items with those of these turns, by the id of the response, where they were only named. Others stay.
+
+    A turn is gone through once: it may have thousands of items, each of them named."""
+    known = {holder: _referable(turn) for holder, turn in turns.items()}
+    made: list[Any] = []
+    for item in given:
+        held = known.get(holder_of(item.get("id")) or "") if is_reference(item) else None
+        made += (held.get(item["id"]) if held is not None else None) or [item]
+    return made
+
+
+def _referable(turn: Turn) -> dict[str, list[Item]]:
+    """Id of an item of the turn -> that item as input, with what its vendor wants back."""
+    told = {item["id"]: _with_carried(item, turn.carried) for item in turn.response["output"]}
+    return told | {item["id"]: [item] for item in turn.input}
 
 
 def kept_input(given: str | list[Item], answer_id: str) -> list[Item]:
