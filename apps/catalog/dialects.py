@@ -22,7 +22,10 @@ def _one_of(*words: str) -> Option:
 
 
 OPTIONS: dict[str, dict[str, Option]] = {
-    "openai": {"custom_tools": _one_of("auto", "yes", "no")},
+    "openai": {
+        "custom_tools": _one_of("auto", "yes", "no"),
+        "tools": Option(re.compile(r"web_search"), "web_search, or left out"),
+    },
     "openai-responses": {
         "custom_tools": _one_of("yes", "no"),
         "summaries": _one_of("auto", "never"),

@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from apps.catalog.dialects import DIALECTS, with_defaults
-from apps.gateway.dialects.chat import parse_chat
+from apps.gateway.dialects.chat import SEARCHES, parse_chat
 from apps.gateway.dialects.dropped_params import header_value
 from apps.gateway.errors import GatewayError
 from apps.gateway.providers import PROVIDERS
@@ -123,6 +123,16 @@ def test_what_changes_the_answer_is_refused_by_all_that_have_no_words_for_it(
     with pytest.raises(GatewayError) as refusal:
         asked(dialect, changed(path, value))
     assert refusal.value.param == path.replace("messages.2", "messages[2]")
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_the_vendor_searches_only_where_the_operator_says_so(name: str) -> None:
+    asking = BASE | {name: {"search_context_size": "low"}}
+    priced = asked("openai", asking, options={"tools": "web_search"})
+    assert name in orjson.loads(priced.body) and priced.dropped == ()
+    for dialect in ("openai", "azure"):
+        unpriced = asked(dialect, asking)
+        assert name not in orjson.loads(unpriced.body) and unpriced.dropped == (name,)
 
 
 @pytest.mark.parametrize("dialect", FOREIGN)

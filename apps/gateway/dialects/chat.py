@@ -27,6 +27,8 @@ AUDIO_BYTES_PER_TOKEN = 32
 """Of its base64 text: 8 kbit/s speech is 1 333 of these bytes and at most 32 tokens a second."""
 OWN_FIELDS = ("models", "provider", "session_id", "metadata")
 """Request fields of CRUN: never forwarded."""
+SEARCHES = ("web_search_options", "search_parameters", "plugins")
+"""Fields of OpenAI, xAI and OpenRouter that have the vendor search the web or read files, for a fee of its own."""
 
 _TEXT_PARTS = ("text", "refusal", "thinking")
 _MODALITY_OF_PART = {
@@ -244,12 +246,21 @@ def check_service_tier(chat: ModelRequest, model: OfferedModel, price: Price) ->
 
 
 def body_for_upstream(
-    chat: ChatRequest, model: OfferedModel, upstream_model: str, *, output_limit_field: str = "max_tokens"
+    chat: ChatRequest,
+    model: OfferedModel,
+    upstream_model: str,
+    *,
+    output_limit_field: str = "max_tokens",
+    searches: bool = False,
 ) -> Content:
     """The request as the upstream gets it: its own model name, output capped, usage asked for, our fields gone.
 
+    What has the vendor search goes only where the operator `searches`, and has a price for that.
     An output that we had to cut is capped in `output_limit_field`; a cap of the caller's stays where it was."""
     body = {field: value for field, value in chat.for_openai(upstream_model)[0].items() if field not in OWN_FIELDS}
+    if not searches:
+        for name in SEARCHES:
+            body.pop(name, None)
     body["model"] = upstream_model
     for name in OUTPUT_LIMIT_FIELDS:
         if body.get(name) is not None:
@@ -265,10 +276,12 @@ def body_for_upstream(
     return written(body, size=chat.body_bytes)
 
 
-def dropped_options(chat: ChatRequest, upstream_model: str) -> tuple[str, ...]:
+def dropped_options(chat: ChatRequest, upstream_model: str, *, searches: bool = False) -> tuple[str, ...]:
     """What `body_for_upstream` leaves out of a request beside our own fields."""
     options = chat.body.get("stream_options")
     lost = chat.for_openai(upstream_model)[1]
+    if not searches:
+        lost += tuple(name for name in SEARCHES if chat.body.get(name) is not None)
     if not options:
         return lost
     return (*lost, *(f"stream_options.{name}" for name in options if name != "include_usage" or not chat.stream))

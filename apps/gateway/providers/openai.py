@@ -31,11 +31,14 @@ class OpenAI:
     def chat_request(
         self, chat: ChatRequest, model: OfferedModel, target: Target, *, request_id: str
     ) -> UpstreamRequest:
+        searches = target.options.get("tools") == "web_search"
         return UpstreamRequest(
             url=f"{target.base_url}/chat/completions",
             headers=request_headers(target, request_id, stream=chat.stream),
-            body=body_for_upstream(chat, model, target.upstream_model, output_limit_field=target.output_limit_field),
-            dropped=dropped_options(chat, target.upstream_model),
+            body=body_for_upstream(
+                chat, model, target.upstream_model, output_limit_field=target.output_limit_field, searches=searches
+            ),
+            dropped=dropped_options(chat, target.upstream_model, searches=searches),
         )
 
     def embeddings_request(self, asked: EmbeddingsRequest, target: Target, *, request_id: str) -> UpstreamRequest:
