@@ -27,7 +27,7 @@ def test_its_tools_are_functions_and_earlier_calls_of_them_too() -> None:
     call = {"type": "function_call", "call_id": "a", "name": "find", "namespace": "crm", "arguments": "{}"}
     given = {"type": "function_call_output", "call_id": "a", "output": "Ann"}
     chat = chat_of(tools=[CRM, FIND], input=[{"role": "user", "content": "x"}, call, given])
-    assert [tool["function"]["name"] for tool in chat["tools"]] == ["crm__find", "crm__patch", "find"]
+    assert [tool[tool["type"]]["name"] for tool in chat["tools"]] == ["crm__find", "crm__patch", "find"]
     assert chat["tools"][0]["function"]["description"] == "crm: Customers\n\nFind"
     assert chat["messages"][1]["tool_calls"][0]["function"]["name"] == "crm__find"
 
@@ -35,7 +35,7 @@ def test_its_tools_are_functions_and_earlier_calls_of_them_too() -> None:
 def test_a_choice_may_allow_the_whole_of_it() -> None:
     choice = {"type": "allowed_tools", "mode": "required", "tools": [{"type": "namespace", "name": "crm"}]}
     chat = chat_of(tools=[CRM, FIND], tool_choice=choice)
-    assert [tool["function"]["name"] for tool in chat["tools"]] == ["crm__find", "crm__patch"]
+    assert [tool[tool["type"]]["name"] for tool in chat["tools"]] == ["crm__find", "crm__patch"]
 
 
 def test_a_name_that_is_too_long_for_vendors_is_cut_and_stays_its_own() -> None:

@@ -184,5 +184,5 @@ def test_an_answer_that_cost_a_fee_costs_its_share_of_that_out_of_the_cache(capl
     post(factories.closed(opened, tokens=tokens, cost_nanos=cost_nanos(tokens, own)))
     receipt = find_stored_receipt(owner.id, opened.request_id)
     assert receipt is not None and receipt.arithmetic is not None
-    assert (receipt.charged_nanos, receipt.arithmetic.correction_nanos, receipt.is_byok) == (3_750, 0, False)
+    assert (receipt.charged_nanos, receipt.arithmetic.correction_nanos, receipt.is_byok) == (3_750, 0, True)
     assert [entry.message for entry in caplog.records if entry.levelname == "ERROR"] == []
