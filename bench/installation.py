@@ -20,6 +20,9 @@ from crun.supervisor.program import Program, StopStep
 MODEL = "bench-model"
 START_LIMIT_S = 90.0
 SHIPPING_LIMIT_S = 30.0
+CREDIT_USD = "1000"
+"""Enough for 24 million requests: what organizations begin with ends a run of a million."""
+_OWNER = ("--organization", "demo")
 _READY = "CRUN is ready"
 _CATALOG = """\
 providers:
@@ -107,7 +110,8 @@ def installation(
         catalog = folder / "catalog.yaml"
         catalog.write_text(_CATALOG.format(upstream_port=upstream_port))
         crun(environment, "catalog", "import", str(catalog))
-        key = crun(environment, "key", "create", "--organization", "demo", "--name", "bench").strip()
+        crun(environment, "credit", "grant", *_OWNER, "--amount-usd", CREDIT_USD, "--reason", "benchmark")
+        key = crun(environment, "key", "create", *_OWNER, "--name", "bench").strip()
         time.sleep(2.0)  # gateways follow a change of the catalog within two seconds
         yield Installation(home, port, environment, key)
 
