@@ -11,7 +11,15 @@ from apps.gateway.dialects.order import joined
 from apps.gateway.dialects.sse import event_data
 from apps.gateway.dialects.vendor_json import read_json, write_json
 from apps.gateway.providers.anthropic_thinking import detail
-from apps.gateway.providers.event_translation import DONE, FAILED, GARBAGE, OVERLOADED, ChunkWriter, EventTranslator
+from apps.gateway.providers.event_translation import (
+    DONE,
+    FAILED,
+    GARBAGE,
+    OVERLOADED,
+    ChunkWriter,
+    EventTranslator,
+    read_object,
+)
 
 FINISH_REASONS: Final = {
     "end_turn": "stop",
@@ -100,11 +108,8 @@ class AnthropicStream(EventTranslator):
         payload = event_data(event)
         if not payload or self._is_over:
             return b""
-        try:
-            told = read_json(payload)
-        except ValueError:
-            return GARBAGE
-        if not isinstance(told, dict):
+        told = read_object(payload)
+        if told is None:
             return GARBAGE
         read = _EVENTS.get(str(told.get("type")))
         return read(self, told) if read is not None else b""

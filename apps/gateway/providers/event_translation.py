@@ -5,12 +5,21 @@ from abc import ABC, abstractmethod
 from typing import Any, Final
 
 from apps.gateway.dialects.sse import EventSplitter, events
-from apps.gateway.dialects.vendor_json import write_json
+from apps.gateway.dialects.vendor_json import read_json, write_json
 from apps.gateway.errors import CONTENT_FILTERED, UPSTREAM_FAILED, UPSTREAM_OVERLOADED, ErrorKind
 
 DONE: Final = b"data: [DONE]\n\n"
 GARBAGE: Final = b"data: ?\n\n"
 """What stands for an event that is no JSON: it is counted further on."""
+
+
+def read_object(payload: bytes) -> dict[str, Any] | None:
+    """The JSON object that an event says; None for anything else."""
+    try:
+        told = read_json(payload)
+    except ValueError:
+        return None
+    return told if isinstance(told, dict) else None
 
 
 def error_event(kind: ErrorKind) -> bytes:

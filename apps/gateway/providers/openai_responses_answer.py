@@ -19,6 +19,7 @@ from apps.gateway.providers.event_translation import (
     OVERLOADED,
     ChunkWriter,
     EventTranslator,
+    read_object,
 )
 
 Item = dict[str, Any]
@@ -137,11 +138,8 @@ class ResponsesAnswerStream(EventTranslator):
         payload = event_data(event)
         if not payload or self._is_over or payload == b"[DONE]":
             return b""
-        try:
-            told = read_json(payload)
-        except ValueError:
-            return GARBAGE
-        if not isinstance(told, dict):
+        told = read_object(payload)
+        if told is None:
             return GARBAGE
         read = _EVENTS.get(str(told.get("type")))
         if read is not None:
