@@ -193,7 +193,7 @@ async def judge(meter: Meter, guarding: Guarding) -> None:
     if guarding.judge_request is not None:
         try:
             await guarding.judge_request()
-        except BaseException:
+        except BaseException:  # a cancellation too: the record says that no provider saw the request
             meter.note_nobody_asked()
             raise
 

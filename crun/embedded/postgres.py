@@ -152,7 +152,7 @@ def _initialize(place: Path, binaries: PostgresBinaries, account: Account | None
     process = spawn(initdb)
     try:
         status = process.wait()
-    except BaseException:
+    except BaseException:  # Ctrl-C above all: initdb must not go on writing
         stop(process, initdb)
         raise
     if status != 0:

@@ -71,7 +71,7 @@ class Sandbox:
                 self._server = await loop.create_server(self._connect, sock=listening, backlog=BACKLOG)
             else:
                 self._server = await loop.create_server(self._connect, options.host, options.port, backlog=BACKLOG)
-        except BaseException:
+        except BaseException:  # a cancellation too: the log's task must not outlive a start that failed
             await self._close_truth()
             raise
         self.port = self._server.sockets[0].getsockname()[1]

@@ -126,11 +126,10 @@ async def _judged(exchange: Exchange, guarding: Guarding) -> None:
     """As in dispatch: the moderation model may think otherwise of the request than when its answer was kept."""
     try:
         await judge(exchange.meter, guarding)
-    except GatewayError as error:
-        exchange.meter.close(Outcome.FAILED, TokenCounts(), http_status=error.kind.status, error_code=error.code or "")
-        exchange.abandon()
-        raise
-    except BaseException:
+    except BaseException as error:  # a cancellation too: a record that stays open holds money
+        if isinstance(error, GatewayError):
+            status, code = error.kind.status, error.code or ""
+            exchange.meter.close(Outcome.FAILED, TokenCounts(), http_status=status, error_code=code)
         exchange.abandon()
         raise
 
