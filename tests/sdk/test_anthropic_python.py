@@ -66,6 +66,32 @@ def test_the_async_client_streams_raw_events(installation: Installation) -> None
     ]  # fmt: skip
 
 
+def test_the_async_clients_helpers(installation: Installation) -> None:
+    @anthropic.beta_async_tool
+    async def weather(town: str) -> str:
+        """The weather of a town."""
+        return f"sunny in {town}"
+
+    async def ask() -> None:
+        base_url = installation.api.removesuffix("/v1")
+        async with AsyncAnthropic(base_url=base_url, api_key=installation.api_key, max_retries=2) as client:
+            asked: Any = {"max_tokens": 99, "messages": _user("one two three")}
+            async with client.messages.stream(model="truth-echo", **asked) as stream:
+                words = [word async for word in stream.text_stream]
+                assert (await stream.get_final_message()).usage.output_tokens == len(words) == 3
+            parsed = await client.messages.parse(model="truth-json", output_format=Person, **asked)
+            assert isinstance(parsed.parsed_output, Person)
+            assert (await client.messages.count_tokens(model="truth-echo", messages=_user("one two"))).input_tokens > 1
+            final = await client.beta.messages.tool_runner(model="truth-tools", tools=[weather], **asked).until_done()
+            assert "sunny in" in final.content[0].text  # type: ignore[union-attr]  # it is text
+            again = await client.messages.create(model=fault_model("flaky-1"), metadata={"user_id": "async"}, **asked)
+            assert again.stop_reason == "end_turn"
+            with pytest.raises(anthropic.NotFoundError):
+                await client.messages.create(model="nobody", **asked)
+
+    asyncio.run(ask())
+
+
 def test_a_conversation_with_a_tool(client: Anthropic) -> None:
     messages = _user("How is Ulm?")
     first = client.messages.create(model="truth-tools", max_tokens=99, messages=messages, tools=[WEATHER])
@@ -79,6 +105,9 @@ def test_a_conversation_with_a_tool(client: Anthropic) -> None:
 def test_the_parse_helper(client: Anthropic) -> None:
     parsed = client.messages.parse(model="truth-json", max_tokens=99, messages=_user("Who?"), output_format=Person)
     assert isinstance(parsed.parsed_output, Person)
+    asked: Any = {"model": "truth-json", "max_tokens": 99, "messages": _user("Who?"), "output_format": Person}
+    with client.messages.stream(**asked) as stream:
+        assert stream.get_final_message().parsed_output == parsed.parsed_output
 
 
 def test_tokens_are_counted(client: Anthropic) -> None:

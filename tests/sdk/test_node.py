@@ -14,9 +14,9 @@ from tests.programs import NODE, NPM, missing
 
 pytestmark = pytest.mark.installation
 FOLDER = Path(__file__).with_name("node")
-SCRIPTS = {"checks.mjs": 28, "anthropic.mjs": 11}
+SCRIPTS = {"chat.mjs": 24, "responses.mjs": 8, "anthropic.mjs": 11}
 """File -> how many checks it has."""
-FILES = ("package.json", "package-lock.json", ".npmrc", *SCRIPTS)
+FILES = ("package.json", "package-lock.json", ".npmrc", "run.mjs", "schema.mjs", *SCRIPTS)
 NAMES = [
     (script, name)
     for script in SCRIPTS
@@ -47,16 +47,13 @@ def sdk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def outcomes(sdk: Path, installation: Installation) -> Outcomes:
     """What each check said: nothing when it passed."""
     environment = {**os.environ, "BASE_URL": installation.api, "API_KEY": installation.api_key}
-    said: Outcomes = {}
-    for script in SCRIPTS:
-        command = [NODE, script]
-        done = subprocess.run(
-            command, cwd=sdk, env=environment, capture_output=True, text=True, timeout=LIMIT_S, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        checks = [orjson.loads(line) for line in done.stdout.splitlines()]
-        said |= {(script, check["name"]): check["error"] for check in checks}
-    return said
+    command = [NODE, "run.mjs", *SCRIPTS]
+    done = subprocess.run(
+        command, cwd=sdk, env=environment, capture_output=True, text=True, timeout=LIMIT_S, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    checks = [orjson.loads(line) for line in done.stdout.splitlines()]
+    return {(check["script"], check["name"]): check["error"] for check in checks}
 
 
 @pytest.mark.parametrize("check", NAMES, ids=lambda check: check[1])

@@ -1,8 +1,6 @@
 """The official OpenAI SDK for Python against a running installation: only base URL and key are ours."""
 
 import asyncio
-import base64
-from array import array
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,7 +19,6 @@ from openai import (
 )
 from pydantic import BaseModel
 
-from crun.sandbox.embeddings import vector_of
 from tests.acceptance.installing import Installation
 from tests.acceptance.upstream import fault_model
 
@@ -101,15 +98,22 @@ def test_the_stream_helper_accumulates_the_answer(client: OpenAI) -> None:
     assert final.choices[0].message.content == "one two three"
 
 
-def test_the_async_client_gets_answers_and_streams(installation: Installation) -> None:
-    async def ask() -> tuple[str | None, str]:
+def test_the_async_client_gets_answers_streams_and_objects(installation: Installation) -> None:
+    async def ask() -> tuple[str | None, str, Any, Any]:
         async with AsyncOpenAI(base_url=installation.api, api_key=installation.api_key, max_retries=0) as client:
             answer = await client.chat.completions.create(model="truth-echo", messages=_user("one two"))
             stream = await client.chat.completions.create(model="truth-echo", messages=_user("three four"), stream=True)
             text = "".join([chunk.choices[0].delta.content or "" async for chunk in stream if chunk.choices])
-            return answer.choices[0].message.content, text
+            who: Any = {"model": "truth-json", "messages": _user("Who?"), "response_format": Person}
+            parsed = await client.chat.completions.parse(**who)
+            async with client.chat.completions.stream(**who) as helper:
+                streamed = await helper.get_final_completion()
+            objects = (each.choices[0].message.parsed for each in (parsed, streamed))
+            return answer.choices[0].message.content, text, *objects
 
-    assert asyncio.run(ask()) == ("one two", "three four")
+    *texts, parsed, streamed = asyncio.run(ask())
+    assert texts == ["one two", "three four"]
+    assert isinstance(parsed, Person) and parsed == streamed
 
 
 def test_20_streams_at_once_each_get_their_own_words(installation: Installation) -> None:
@@ -360,76 +364,3 @@ def test_the_clients_own_retry_gets_the_answer_that_its_first_try_was_charged_fo
     assert sent == ["lost and found"] * 2
     assert answer.headers["x-crun-idempotent-replay"] == "true"
     assert answer.parse().choices[0].message.content == "one two three"
-
-
-@pytest.mark.parametrize("encoding", [None, "float", "base64"])
-def test_embeddings_are_vectors_in_the_order_of_their_texts(client: OpenAI, encoding: str | None) -> None:
-    """Without a word the SDK asks for base64 and unpacks it."""
-    asked = {"model": "sandbox-embedding", "input": ["one two", "three"], "dimensions": 16}
-    answer = client.embeddings.create(**asked, **({"encoding_format": encoding} if encoding else {}))
-    expected = [vector_of(text, 16) for text in asked["input"]]
-    if encoding == "base64":
-        assert [array("f", base64.b64decode(each.embedding)).tolist() for each in answer.data] == expected
-    else:
-        assert [each.embedding for each in answer.data] == expected
-    assert [(each.index, each.object) for each in answer.data] == [(0, "embedding"), (1, "embedding")]
-    assert (answer.object, answer.model) == ("list", "sandbox-embedding")
-    assert (answer.usage.prompt_tokens, answer.usage.total_tokens) == (3, 3)
-    assert answer.usage.cost > 0
-
-
-def test_embeddings_of_token_ids_and_what_gives_none(client: OpenAI) -> None:
-    assert len(client.embeddings.create(model="sandbox-embedding", input=[[1, 2], [3]]).data) == 2
-    with pytest.raises(BadRequestError) as refused:
-        client.embeddings.create(model="truth-echo", input="Hello")
-    assert (refused.value.code, refused.value.param) == ("unsupported_modality", "model")
-    with pytest.raises(BadRequestError) as refused:
-        client.chat.completions.create(model="sandbox-embedding", messages=_user("Hello"))
-    assert refused.value.code == "unsupported_modality"
-
-
-def test_a_text_completion(client: OpenAI) -> None:
-    answer = client.completions.create(model="truth-echo", prompt="one two three", n=2, echo=True)
-    assert [choice.text for choice in answer.choices] == ["one two threeone two three"] * 2
-    assert (answer.object, answer.model, answer.choices[1].finish_reason) == ("text_completion", "truth-echo", "stop")
-    assert answer.usage is not None and answer.usage.total_tokens == 9
-    short = client.completions.create(model="truth-echo", prompt=" ".join(["word"] * 40))
-    assert short.choices[0].finish_reason == "length"
-    assert short.usage is not None and short.usage.completion_tokens == 16
-    with pytest.raises(BadRequestError) as refused:
-        client.completions.create(model="truth-echo", prompt=["one", "two"])
-    assert refused.value.param == "prompt"
-
-
-def test_a_text_completion_streams(client: OpenAI) -> None:
-    with client.completions.create(model="truth-echo", prompt="one two three", stream=True) as stream:
-        chunks = list(stream)
-    assert "".join(chunk.choices[0].text for chunk in chunks if chunk.choices) == "one two three"
-    assert [chunk.usage for chunk in chunks[:-1]] == [None] * (len(chunks) - 1)
-    assert chunks[-1].usage is not None and chunks[-1].usage.total_tokens == 6
-    assert {(chunk.object, chunk.model) for chunk in chunks} == {("text_completion", "truth-echo")}
-    with (
-        pytest.raises(Exception, match="broke off"),
-        client.completions.create(model=fault_model("cut-3"), prompt="one two three four", stream=True) as stream,
-    ):
-        list(stream)
-
-
-def test_responses_whole_streamed_parsed_and_over_turns(client: OpenAI) -> None:
-    answer = client.responses.create(model="truth-echo", input="one two three", store=False)
-    assert (answer.output_text, answer.status) == ("one two three", "completed")
-    assert answer.usage is not None and (answer.usage.input_tokens, answer.usage.output_tokens) == (3, 3)
-    with client.responses.stream(model="truth-echo", input="one two three", store=False) as stream:
-        words = [event.delta for event in stream if event.type == "response.output_text.delta"]
-        assert stream.get_final_response().output_text == "".join(words) == "one two three"
-    conversation: list[Any] = [{"role": "user", "content": "How is Ulm?"}]
-    tool: Any = {"type": "function", "strict": False, **WEATHER["function"]}  # type: ignore[dict-item]  # it is an object
-    first = client.responses.create(model="truth-tools", input=conversation, tools=[tool], store=False)
-    (call,) = first.output
-    assert call.type == "function_call"
-    conversation += [call.model_dump(exclude_none=True)]
-    conversation += [{"type": "function_call_output", "call_id": call.call_id, "output": "sunny"}]
-    second = client.responses.create(model="truth-tools", input=conversation, tools=[tool], store=False)
-    assert "sunny" in second.output_text
-    with pytest.raises(NotFoundError):
-        client.responses.create(model="nobody", input="x", store=False)

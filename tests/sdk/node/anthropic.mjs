@@ -1,7 +1,9 @@
-// What the official Anthropic SDK for Node must be able to do. Run by test_node.py as checks.mjs is.
+// What the official Anthropic SDK for Node must be able to do.
 
 import assert from "node:assert/strict";
 import Anthropic from "@anthropic-ai/sdk";
+import { betaTool } from "@anthropic-ai/sdk/helpers/beta/json-schema";
+import { jsonSchemaOutputFormat } from "@anthropic-ai/sdk/helpers/json-schema";
 
 const baseURL = process.env.BASE_URL.replace(/\/v1$/, "");
 const apiKey = process.env.API_KEY;
@@ -16,7 +18,7 @@ const weather = {
   input_schema: { type: "object", properties: { town: { type: "string" } }, required: ["town"] },
 };
 
-const checks = {
+export const checks = {
   async "models are listed in Anthropic's shape"() {
     const listed = [];
     for await (const model of client.models.list({ limit: 5 })) listed.push(model);
@@ -67,25 +69,26 @@ const checks = {
     });
   },
 
-  async "the tool runner goes on until the model has answered"() {
-    let town;
-    const tool = {
-      ...weather,
-      parse: (input) => input,
-      run: async (input) => ((town = input.town), "22 degrees"),
-    };
+  async "the tool runner goes on until the model has answered, whole and as a stream"() {
+    const towns = [];
+    const run = ({ town }) => (towns.push(town), "22 degrees");
+    const tool = betaTool({ name: "weather", description: "Of a town", inputSchema: weather.input_schema, run });
     const question = ask({ model: "truth-tools", tools: [tool], messages: user("How is Rome?") });
     const final = await client.beta.messages.toolRunner(question);
     assert.match(final.content[0].text, /22 degrees/);
-    assert.equal(typeof town, "string");
+    const reasons = [];
+    for await (const stream of client.beta.messages.toolRunner({ ...question, stream: true }))
+      reasons.push((await stream.finalMessage()).stop_reason);
+    assert.deepEqual(reasons, ["tool_use", "end_turn"]);
+    assert.deepEqual(towns.map((town) => typeof town), ["string", "string"]);
   },
 
-  async "an answer is parsed by its schema"() {
-    const schema = { type: "object", properties: { name: { type: "string" } }, required: ["name"], additionalProperties: false };
-    const format = { type: "json_schema", schema, parse: (content) => JSON.parse(content) };
+  async "an answer is parsed by its schema, whole and as a stream"() {
+    const format = jsonSchemaOutputFormat({ type: "object", properties: { name: { type: "string" } }, required: ["name"] });
     const asked = ask({ model: "truth-json", messages: user("Who?"), output_config: { format } });
     const parsed = await client.messages.parse(asked);
     assert.equal(typeof parsed.parsed_output.name, "string");
+    assert.deepEqual((await client.messages.stream(asked).finalMessage()).parsed_output, parsed.parsed_output);
   },
 
   async "an image is seen and tokens are counted"() {
@@ -122,13 +125,3 @@ const checks = {
     await assert.rejects(client.messages.stream(asked).finalMessage(), Anthropic.APIError);
   },
 };
-
-for (const [name, check] of Object.entries(checks)) {
-  let error = null;
-  try {
-    await check();
-  } catch (failure) {
-    error = failure.stack ?? String(failure);
-  }
-  console.log(JSON.stringify({ name, error }));
-}

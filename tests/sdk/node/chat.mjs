@@ -1,8 +1,9 @@
-// What the official OpenAI SDK for Node must be able to do. Run by test_node.py, which copies this file next to
-// the installed SDK and sets BASE_URL and API_KEY. Each check prints one line of JSON: {"name", "error"}.
+// What the official OpenAI SDK for Node must be able to do with Chat Completions, and with all but Responses.
 
 import assert from "node:assert/strict";
 import OpenAI from "openai";
+import { standardResponseFormat } from "openai/helpers/standard-schema";
+import { ages } from "./schema.mjs";
 
 const baseURL = process.env.BASE_URL;
 const apiKey = process.env.API_KEY;
@@ -30,7 +31,7 @@ async function textOf(stream) {
   return { text, last };
 }
 
-const checks = {
+export const checks = {
   async "an answer has text and true usage"() {
     const answer = await create({ messages: user("Hello, CRUN!") });
     assert.equal(answer.choices[0].message.content, "Hello, CRUN!");
@@ -82,6 +83,26 @@ const checks = {
       response_format: { type: "json_schema", json_schema: { name: "age", schema } },
     });
     assert.ok(Number.isInteger(JSON.parse(answer.choices[0].message.content).age));
+  },
+
+  async "the parse helpers make an object of an answer, whole and as a stream"() {
+    const asked = { model: "truth-json", messages: user("Who?"), response_format: standardResponseFormat(ages, "ages") };
+    const whole = await client.chat.completions.parse(asked);
+    assert.deepEqual(Object.keys(whole.choices[0].message.parsed), ["name", "age"]);
+    const streamed = await client.chat.completions.stream(asked).finalChatCompletion();
+    assert.deepEqual(streamed.choices[0].message.parsed, whole.choices[0].message.parsed);
+  },
+
+  async "the tool runner goes on until the model has answered, whole and as a stream"() {
+    const towns = [];
+    const run = { ...weather.function, parse: JSON.parse, function: ({ town }) => (towns.push(town), "22 degrees") };
+    for (const stream of [false, true]) {
+      const asked = { model: "truth-tools", messages: user("How is Rome?"), tools: [{ type: "function", function: run }] };
+      const runner = client.chat.completions.runTools({ ...asked, stream });
+      assert.equal(await runner.finalContent(), 'The tool answered: "22 degrees"');
+      assert.deepEqual(runner.messages.map((message) => message.role), ["user", "assistant", "tool", "assistant"]);
+    }
+    assert.deepEqual(towns.map((town) => typeof town), ["string", "string"]);
   },
 
   async "an image reaches a model that sees"() {
@@ -214,68 +235,6 @@ const checks = {
     });
   },
 
-  async "a response comes whole and as a stream that is put together"() {
-    const asked = { model: "truth-echo", input: "one two three", store: false };
-    const whole = await client.responses.create(asked);
-    assert.deepEqual([whole.output_text, whole.status, whole.usage.total_tokens], ["one two three", "completed", 6]);
-    const stream = client.responses.stream(asked);
-    const words = [];
-    stream.on("response.output_text.delta", (event) => words.push(event.delta));
-    const final = await stream.finalResponse();
-    assert.deepEqual([words.join(""), final.output_text], ["one two three", "one two three"]);
-  },
-
-  async "a function of a response is called and its result is answered, over three turns"() {
-    const tools = [{ type: "function", name: "weather", parameters: weather.function.parameters, strict: false }];
-    const asked = { model: "truth-tools", tools, store: false, include: ["reasoning.encrypted_content"] };
-    const input = user("How is Rome?");
-    for (const town of ["Rome", "Ulm"]) {
-      const stream = client.responses.stream({ ...asked, input });
-      const called = await stream.finalResponse();
-      const [call] = called.output.filter((item) => item.type === "function_call");
-      assert.equal(typeof JSON.parse(call.arguments).town, "string");
-      input.push(...called.output, { type: "function_call_output", call_id: call.call_id, output: `sunny in ${town}` });
-      const answered = await client.responses.create({ ...asked, input });
-      assert.match(answered.output_text, new RegExp(`sunny in ${town}`));
-      input.push(...answered.output, ...user("And how is Ulm?"));
-    }
-  },
-
-  async "a response is parsed by its schema"() {
-    const schema = { type: "object", properties: { age: { type: "integer" } }, required: ["age"], additionalProperties: false };
-    const format = { type: "json_schema", name: "age", schema, strict: true };
-    const parsed = await client.responses.parse({ model: "truth-json", input: "How old?", text: { format }, store: false });
-    assert.ok(Number.isInteger(JSON.parse(parsed.output_text).age));
-  },
-
-  async "an image reaches a model through a response"() {
-    const content = [{ type: "input_image", image_url: pixel, detail: "auto" }];
-    const seen = await client.responses.create({ model: "truth-vision", input: user(content), store: false });
-    assert.equal(seen.output_text, "1 image: image/png, 70 bytes");
-  },
-
-  async "a response that breaks ends as failed"() {
-    const asked = { model: "truth-fault-cut-3", input: "one two three four five", stream: true, store: false };
-    let last;
-    for await (const event of await client.responses.create(asked)) last = event;
-    assert.deepEqual([last.type, last.response.error.code], ["response.failed", "server_error"]);
-  },
-
-  async "the next response goes on from a stored one, which can be deleted"() {
-    const first = await client.responses.create({ model: "truth-echo", input: "one two" });
-    const asked = { model: "truth-echo", input: "three", previous_response_id: first.id };
-    const second = await client.responses.stream(asked).finalResponse();
-    assert.deepEqual([second.previous_response_id, second.output_text], [first.id, "three"]);
-    assert.equal(second.usage.input_tokens, 5);
-    assert.equal((await client.responses.retrieve(second.id)).output_text, "three");
-    const items = [];
-    for await (const item of client.responses.inputItems.list(second.id)) items.push(item.type);
-    assert.deepEqual(items, ["message", "message", "message"]);
-    await client.responses.delete(first.id);
-    await assert.rejects(client.responses.create(asked), OpenAI.BadRequestError);
-    await assert.rejects(client.responses.retrieve(first.id), OpenAI.NotFoundError);
-  },
-
   async "an aborted stream stops"() {
     const controller = new AbortController();
     const slow = { messages: user("one two"), stream: true, sandbox: { chunks: 1000, chunk_delay_ms: 20 } };
@@ -288,13 +247,3 @@ const checks = {
     assert.ok(chunks >= 5 && chunks < 1000);
   },
 };
-
-for (const [name, check] of Object.entries(checks)) {
-  let error = null;
-  try {
-    await check();
-  } catch (failure) {
-    error = failure.stack ?? String(failure);
-  }
-  console.log(JSON.stringify({ name, error }));
-}
