@@ -1,4 +1,7 @@
-"""Stored responses that go: when their time is over, when an organization has too many, or when it wants that."""
+"""Stored responses that go: when their time is over, when an organization has too many, or when it wants that.
+
+Whoever changes what is stored takes the lock of the conversation first, and that of its responses after it: nobody
+waits for one who waits for him."""
 
 from typing import Final, NamedTuple
 
@@ -14,6 +17,9 @@ MAX_BATCHES: Final = 500
 _EXPIRED: Final = """
 SELECT id FROM responses_responsechain WHERE expires_at <= now()
 ORDER BY expires_at LIMIT %s FOR UPDATE SKIP LOCKED
+"""
+_ALL: Final = """
+SELECT id FROM responses_responsechain WHERE organization_id = %s ORDER BY id LIMIT %s FOR UPDATE
 """
 _BEYOND: Final = """
 SELECT chain.id FROM responses_responsechain chain JOIN (
@@ -55,13 +61,14 @@ def evict_all(most_bytes: int) -> int:
 
 
 def erase(organization_id: str) -> int:
-    """Delete all that an organization has stored, at once; how many responses. Raises django.db.Error."""
-    chains = ResponseChain.objects.for_organization(organization_id)
-    with transaction.atomic():
-        responses = StoredResponse.objects.filter(chain__in=chains)
-        count = int(responses._raw_delete(responses.db))  # the web may not read what is in them
-        chains._raw_delete(chains.db)
-    return count
+    """Delete all that an organization has stored by now; how many responses. What is just being stored is waited for.
+    Raises django.db.Error."""
+    total = 0
+    while True:
+        chains, responses = _delete(_ALL, (organization_id,))
+        total += responses
+        if not chains:  # a part may be short without being the last: others may have deleted some of it meanwhile
+            return total
 
 
 def kept_by(organization_id: str) -> Kept:
@@ -75,12 +82,20 @@ def kept_by(organization_id: str) -> Kept:
 def _in_batches(which: str, values: tuple[str | int, ...]) -> int:
     total = 0
     for _ in range(MAX_BATCHES):
-        with transaction.atomic(), connection.cursor() as cursor:
-            cursor.execute(which, (*values, BATCH))
-            ids = [row[0] for row in cursor.fetchall()]
-            cursor.execute("DELETE FROM responses_storedresponse WHERE chain_id = ANY(%s)", (ids,))
-            cursor.execute("DELETE FROM responses_responsechain WHERE id = ANY(%s)", (ids,))
-        total += len(ids)
-        if len(ids) < BATCH:
+        chains, _ = _delete(which, values)
+        total += chains
+        if chains < BATCH:
             break
     return total
+
+
+def _delete(which: str, values: tuple[str | int, ...]) -> tuple[int, int]:
+    """Delete some of the conversations that a query locks; how many, and how many responses of theirs."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(which, (*values, BATCH))
+        ids = [row[0] for row in cursor.fetchall()]
+        # The web may not read what is in a response, so this is no deletion of Django's.
+        cursor.execute("DELETE FROM responses_storedresponse WHERE chain_id = ANY(%s)", (ids,))
+        responses = cursor.rowcount
+        cursor.execute("DELETE FROM responses_responsechain WHERE id = ANY(%s)", (ids,))
+    return len(ids), responses

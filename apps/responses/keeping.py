@@ -12,16 +12,18 @@ from apps.responses.sealing import opened, sealed
 MAX_TURNS: Final = 1_000
 """Of one conversation: each is a row to be read for the next one."""
 _KEEP: Final = """
-WITH chain AS (
-    INSERT INTO responses_responsechain AS known (id, organization_id, project_id, sandbox, bytes, expires_at)
-    VALUES (%(chain)s, %(organization)s, %(project)s, %(sandbox)s, %(bytes)s, %(expires)s)
-    ON CONFLICT (id) DO UPDATE SET bytes = known.bytes + EXCLUDED.bytes, expires_at = EXCLUDED.expires_at
-    RETURNING id
+WITH added AS (
+    INSERT INTO responses_storedresponse (id, chain_id, previous_id, sealed, plain_bytes, created_at)
+    VALUES (%(id)s, %(chain)s, %(previous)s, %(sealed)s, %(plain)s, %(now)s)
+    ON CONFLICT (id) DO NOTHING RETURNING chain_id, octet_length(sealed) AS bytes
 )
-INSERT INTO responses_storedresponse (id, chain_id, previous_id, sealed, plain_bytes, created_at)
-SELECT %(id)s, id, %(previous)s, %(sealed)s, %(plain)s, %(now)s FROM chain
-ON CONFLICT (id) DO NOTHING
+INSERT INTO responses_responsechain AS known (id, organization_id, project_id, sandbox, bytes, expires_at)
+SELECT chain_id, %(organization)s, %(project)s, %(sandbox)s, bytes, %(expires)s FROM added
+ON CONFLICT (id) DO UPDATE SET bytes = known.bytes + EXCLUDED.bytes, expires_at = EXCLUDED.expires_at
 """
+"""What is stored already, because a connection died before it said so, is neither stored nor counted again. Its own row
+comes before that of the conversation, against the order of locks: nobody else can wait for a row that is not there yet.
+The reference between them is looked at when both are."""
 _FIND: Final = """
 SELECT stored.id, chain_id,
     CASE WHEN count(*) OVER () = 1 OR sum(plain_bytes) OVER () <= %(most)s THEN sealed END
@@ -44,10 +46,14 @@ WITH RECURSIVE turn AS (
 SELECT id, chain_id, previous_id, sealed, so_far, place FROM turn ORDER BY place
 """
 _DELETE: Final = """
-WITH gone AS (
-    DELETE FROM responses_storedresponse stored USING responses_responsechain chain
-    WHERE chain.id = stored.chain_id AND stored.id = %(id)s AND chain.expires_at > now()
+WITH locked AS (
+    SELECT chain.id FROM responses_responsechain chain
+    WHERE chain.id = (SELECT chain_id FROM responses_storedresponse WHERE id = %(id)s) AND chain.expires_at > now()
     AND chain.organization_id = %(organization)s AND chain.project_id = %(project)s AND chain.sandbox = %(sandbox)s
+    FOR UPDATE
+), gone AS (
+    DELETE FROM responses_storedresponse stored USING locked
+    WHERE stored.chain_id = locked.id AND stored.id = %(id)s
     RETURNING stored.chain_id, octet_length(stored.sealed) AS freed
 )
 UPDATE responses_responsechain chain SET bytes = bytes - freed FROM gone WHERE chain.id = gone.chain_id
@@ -72,7 +78,6 @@ def keep(
         "chain": response.chain_id,
         "previous": previous_id,
         "sealed": content,
-        "bytes": len(content),
         "plain": len(response.content),
         "now": now,
         "expires": now + timedelta(days=days),

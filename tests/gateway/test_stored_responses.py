@@ -1,6 +1,9 @@
 """Stored responses: kept before their end is told, gone on from anywhere, found by nobody else."""
 
+import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from typing import Any
 
 import httpx
@@ -14,6 +17,7 @@ from openai.types.responses import Response, ResponseItemList
 from pydantic import TypeAdapter
 
 from apps.accounts.models import Organization, Project
+from apps.core.limits import Limits
 from apps.gateway.dialects.responses.history import resolved, without_seals
 from apps.gateway.dialects.responses.items import Conversation
 from apps.gateway.dialects.thoughts import CLAUDE, pack
@@ -190,7 +194,7 @@ async def test_who_does_not_want_it_stored_pays_nothing_for_it(kept: Bench) -> N
         call = await ask(kept, store=False, stream=stream)
         assert call.status == 200 and b'"store":false' in call.body and b'"store":true' not in call.body
     assert await stored(kept, ResponseChain.objects.count) == 0
-    assert not kept.runtime.stored._bridge._threads._threads
+    assert not kept.runtime.stored._writing._pool._threads
 
 
 @pytest.mark.parametrize(
@@ -396,3 +400,30 @@ class _Counted(list[Any]):
         for item in list.__iter__(self):
             self.looks += 1
             yield item
+
+
+async def test_reading_and_deleting_count_as_requests(kept: Bench) -> None:
+    name = (await ask(kept)).json["id"]
+    kept.limit(key_limits=Limits(requests_per_minute=2, tokens_per_minute=1, concurrency=1))
+    for path in (name, f"{name}/input_items"):
+        seen = await kept.call(f"{PATH}/{path}")
+        assert (seen.status, seen.headers["x-ratelimit-limit-requests"]) == (200, "2")
+    for method, path in (("GET", name), ("GET", f"{name}/input_items"), ("DELETE", name), ("POST", f"{name}/cancel")):
+        refused = await kept.call(f"{PATH}/{path}", method=method)
+        assert error(refused) == (429, "rate_limit_exceeded", None) and int(refused.headers["retry-after"]) >= 1
+    kept.limit(key_limits=Limits())
+    assert (await kept.call(f"{PATH}/{name}")).status == 200
+    assert len(kept.truth()) == 1 and len(kept.journal()) == 2  # no upstream was asked, and there is no record of it
+
+
+async def test_answers_are_stored_while_another_organization_reads_all_the_time(kept: Bench) -> None:
+    """The threads that read are taken, by as many organizations as there are threads."""
+    may_end = threading.Event()
+    readers = kept.runtime.stored._readers
+    busy = [asyncio.create_task(readers.read(f"org_{number}", partial(may_end.wait, 20))) for number in (8, 9)]
+    try:
+        for stream in (False, True):
+            assert (await ask(kept, stream=stream)).body.count(b'"store":true')
+    finally:
+        may_end.set()
+    assert all(await asyncio.gather(*busy))

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from apps.billing.admission import Admitted, Allowance, Demand
+from apps.billing.admission import NO_LIMITS, Admitted, Allowance, Demand
 from apps.catalog.contracts import OfferedModel
 from apps.core.limits import Limits
 from apps.gateway.admission.refusals import refusal
@@ -11,9 +11,10 @@ from apps.keys.contracts import KeyGrant
 
 
 async def take_request(
-    reservations: Reservations, grant: KeyGrant, model: OfferedModel, *, request_id: str
+    reservations: Reservations, grant: KeyGrant, model: OfferedModel | None = None, *, request_id: str
 ) -> Allowance:
-    """Count one request of its key, project, organization and model. Needs no credit; nothing stays held.
+    """Count one request of its key, project, organization and, where it is about one, model. Needs no credit; nothing
+    stays held.
 
     Raises GatewayError (429) when a rate of requests says no, Unavailable without the store."""
     demand = Demand(
@@ -27,8 +28,8 @@ async def take_request(
         key_limits=_rates_of_requests(grant.key_limits),
         project_limits=_rates_of_requests(grant.project_limits),
         organization_limits=_rates_of_requests(grant.organization_limits),
-        model=model.id,
-        model_limits=_rates_of_requests(model.limits),
+        model="" if model is None else model.id,
+        model_limits=NO_LIMITS if model is None else _rates_of_requests(model.limits),
     )
     answer = await reservations.reserve(demand)
     if grant.sandbox:

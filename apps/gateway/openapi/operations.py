@@ -69,6 +69,11 @@ def _in_anthropics_words(asking: Schema) -> Schema:
     }
 
 
+def _counted(words: str, schema: Schema) -> Schema:
+    """The answer of what is free, and counts as a request."""
+    return _good(words, schema, *_LIMITS, "x-crun-budget-remaining")
+
+
 def _operation(
     name: str, summary: str, *, tag: str, answers: dict[str, Schema], parameters: Iterable[Schema] = (), **more: Any
 ) -> Schema:
@@ -265,11 +270,11 @@ OPERATIONS: Final[dict[tuple[str, str], Schema]] = {
             _RESPONSE_ID,
             _parameter("stream", "query", text(enum=["false"]), "It is given in one piece."),
         ],
-        answers={"200": _good("The answer.", ref("StoredResponse")), **_errors(404)},
+        answers={"200": _counted("The answer.", ref("StoredResponse")), **_errors(404, 429)},
     ),
     ("/responses/{response_id}", "delete"): _operation(
         "deleteResponse", "Delete a stored answer", tag="Responses", parameters=[_RESPONSE_ID],
-        answers={"200": _good("It is deleted.", ref("DeletedResponse")), **_errors(404)},
+        answers={"200": _counted("It is deleted.", ref("DeletedResponse")), **_errors(404, 429)},
     ),
     ("/responses/{response_id}/input_items", "get"): _operation(
         "listInputItems", "What a stored answer was made of", tag="Responses",
@@ -279,11 +284,11 @@ OPERATIONS: Final[dict[tuple[str, str], Schema]] = {
             _parameter("order", "query", text(enum=["asc", "desc"]), "The latest first unless it is said."),
             _parameter("after", "query", text(), "The page after this item."),
         ],
-        answers={"200": _good("A page of items.", ref("InputItems")), **_errors(404)},
+        answers={"200": _counted("A page of items.", ref("InputItems")), **_errors(404, 429)},
     ),
     ("/responses/{response_id}/cancel", "post"): _operation(
         "cancelResponse", "Always refused: no answer is made in the background", tag="Responses",
-        parameters=[_RESPONSE_ID], answers=_errors(404),
+        parameters=[_RESPONSE_ID], answers=_errors(404, 429),
     ),
     ("/messages", "post"): _MESSAGES,
     ("/messages/count_tokens", "post"): _COUNT,

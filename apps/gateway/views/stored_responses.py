@@ -1,14 +1,15 @@
 """GET and DELETE /responses/{id}, GET /responses/{id}/input_items, POST /responses/{id}/cancel."""
 
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, NamedTuple
 
 from apps.gateway.dialects.responses.history import Turn, items_of
 from apps.gateway.dialects.vendor_json import write_json
 from apps.gateway.errors import BAD_REQUEST, NOT_FOUND, RESPONSE_NOT_FOUND, GatewayError, bad_field
 from apps.gateway.server.answer import Answer, JsonBytes
-from apps.gateway.server.http import AsyncAPIView
 from apps.gateway.server.lean_request import LeanRequest
-from apps.gateway.stored.room import is_response_id, owner_of
+from apps.gateway.stored.room import ReadChain, is_response_id, owner_of
+from apps.gateway.views.counted import CountedView
 from apps.responses.contracts import ChainTooLong
 
 DEFAULT_PAGE: Final = 20
@@ -17,7 +18,7 @@ MAX_PAGE: Final = 100
 _ORDERS: Final = ("asc", "desc")
 
 
-class OfStoredResponse(AsyncAPIView):
+class OfStoredResponse(CountedView):
     """What the endpoints of one stored response have in common: it is the caller's, or it is not there."""
 
     def check_place(self) -> None:
@@ -25,12 +26,10 @@ class OfStoredResponse(AsyncAPIView):
         if not is_response_id(self.kwargs["response_id"]):
             raise GatewayError(NOT_FOUND, f"There is no endpoint at {self.request.path}.")
 
-    async def _found(self, response_id: str) -> Turn:
-        """Raises GatewayError (404), the same whether it never was, is gone, or is somebody else's; Unavailable."""
-        found = await self.runtime.stored.find(owner_of(self.grant), [response_id])
-        if response_id not in found:
-            raise not_found(response_id)
-        return found[response_id]
+    async def _told(self, response_id: str) -> bytes:
+        """The response as JSON. Raises GatewayError (404), the same whether it never was, is gone, or is somebody
+        else's; Unavailable."""
+        return await self.runtime.stored.read(owner_of(self.grant), [response_id], partial(_told, response_id))
 
 
 class StoredResponse(OfStoredResponse):
@@ -40,7 +39,7 @@ class StoredResponse(OfStoredResponse):
         query = request.query
         if query.get("stream", "false").lower() != "false" or "starting_after" in query:
             raise bad_field("stream", "A stored response is given in one piece: ask for it without stream.")
-        return JsonBytes(write_json((await self._found(response_id)).response))
+        return JsonBytes(await self._told(response_id))
 
     async def delete(self, request: LeanRequest, response_id: str) -> Answer:
         if not await self.runtime.stored.delete(owner_of(self.grant), response_id):
@@ -52,30 +51,18 @@ class InputItems(OfStoredResponse):
     """What a response was made of: all items before it in its conversation, and those of its own request."""
 
     async def get(self, request: LeanRequest, response_id: str) -> Answer:
-        limit, order, after = _page(request.query)
+        page = partial(_page_of, response_id, _wanted(request.query))
         try:
-            chain = await self.runtime.stored.chain(owner_of(self.grant), response_id)
+            return JsonBytes(await self.runtime.stored.read_chain(owner_of(self.grant), response_id, page))
         except ChainTooLong:
             raise GatewayError(BAD_REQUEST, "The conversation is too long to be listed.") from None
-        if not chain.turns:
-            raise not_found(response_id)
-        *before, last = chain.turns
-        items = [item for item in (*items_of(before), *last.input) if "id" in item]
-        if order == "desc":
-            items.reverse()
-        if after:
-            place = next((index for index, item in enumerate(items) if item["id"] == after), None)
-            if place is None:
-                raise bad_field("after", "There is no such item in this list.")
-            items = items[place + 1 :]
-        return JsonBytes(write_json(_listed(items, limit)))
 
 
 class CancelResponse(OfStoredResponse):
     """Nothing can be cancelled: no response is made in the background."""
 
     async def post(self, request: LeanRequest, response_id: str) -> Answer:
-        await self._found(response_id)
+        await self._told(response_id)
         message = "Only a response that is made in the background can be cancelled; this one is over."
         raise GatewayError(BAD_REQUEST, message)
 
@@ -85,7 +72,15 @@ def not_found(response_id: str) -> GatewayError:
     return GatewayError(RESPONSE_NOT_FOUND, f"There is no stored response '{response_id[:100]}'.")
 
 
-def _page(query: dict[str, str]) -> tuple[int, str, str]:
+class Wanted(NamedTuple):
+    """Which page of a list."""
+
+    limit: int
+    order: str
+    after: str
+
+
+def _wanted(query: dict[str, str]) -> Wanted:
     text = query.get("limit", str(DEFAULT_PAGE))
     limit = int(text) if text.isascii() and text.isdigit() and len(text) <= len(str(MAX_PAGE)) else 0
     if not 1 <= limit <= MAX_PAGE:
@@ -93,7 +88,29 @@ def _page(query: dict[str, str]) -> tuple[int, str, str]:
     order = query.get("order", "desc")
     if order not in _ORDERS:
         raise bad_field("order", f"order must be one of: {', '.join(_ORDERS)}.")
-    return limit, order, query.get("after", "")
+    return Wanted(limit, order, query.get("after", ""))
+
+
+def _told(response_id: str, found: dict[str, Turn]) -> bytes:
+    if response_id not in found:
+        raise not_found(response_id)
+    return write_json(found[response_id].response)
+
+
+def _page_of(response_id: str, wanted: Wanted, chain: ReadChain) -> bytes:
+    """A page of what was said before the answer, as JSON. Made where it was read: it may have 20 MB."""
+    if not chain.turns:
+        raise not_found(response_id)
+    *before, last = chain.turns
+    items = [item for item in (*items_of(before), *last.input) if "id" in item]
+    if wanted.order == "desc":
+        items.reverse()
+    if wanted.after:
+        place = next((index for index, item in enumerate(items) if item["id"] == wanted.after), None)
+        if place is None:
+            raise bad_field("after", "There is no such item in this list.")
+        items = items[place + 1 :]
+    return write_json(_listed(items, wanted.limit))
 
 
 def _listed(items: list[dict[str, Any]], limit: int) -> dict[str, Any]:
