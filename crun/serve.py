@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import ctypes
 import gc
+import importlib
 import os
 import resource
 import socket
@@ -17,6 +18,7 @@ from crun.http_protocol import GatewayProtocol
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "crun.settings")
 
+DATA_PATH_ALONE = "crun.asgi:gateway"
 KEEP_ALIVE_S = 30
 BACKLOG = 2048
 M_MMAP_THRESHOLD = -3
@@ -51,6 +53,8 @@ def main() -> None:
         timeout_keep_alive=KEEP_ALIVE_S,
     )
     config.load()
+    if options.app != DATA_PATH_ALONE:
+        importlib.import_module("crun.urls")  # now, and not while the first page stops everybody's streams
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)

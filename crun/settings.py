@@ -125,7 +125,7 @@ if STRIPE_SECRET_KEY and not any(secret.strip() for secret in STRIPE_WEBHOOK_SEC
 INSTALLED_APPS = [
     "unfold",
     "unfold.contrib.filters",
-    "django.contrib.admin",
+    "django.contrib.admin.apps.SimpleAdminConfig",  # its pages are loaded with their URLs, by those who serve them
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",

@@ -1,4 +1,4 @@
-"""Names the modules that register pages with the console; Django imports this one at start-up."""
+"""Names the modules that register pages with the console; `autodiscover` (urls.py) imports this one."""
 
 from apps.console import (
     alerts,

@@ -11,7 +11,7 @@ from django.urls import reverse
 from pytest_django import DjangoDbBlocker
 
 from apps.accounts.models import User
-from apps.console.site import console_site
+from apps.console.urls import console_site  # with its pages: the site alone has none
 from tests.console.cast import Rows
 from tests.console.conftest import made_customer, made_rows
 
