@@ -7,7 +7,7 @@ from contextlib import ExitStack
 import hypothesis
 import pytest
 from django.conf import settings as django_settings
-from django.db import transaction
+from django.db import connection, transaction
 from django.test import TransactionTestCase, override_settings
 from pytest_django import DjangoDbBlocker
 
@@ -15,6 +15,7 @@ from apps.core.ids import new_id
 from apps.core.redis import sync_client
 from tests.acceptance.installing import Installation, running_installation
 from tests.acceptance.upstream import TruthUpstream, catalog, running_upstream
+from tests.databases import migrated_database
 from tests.emptying import empty_database
 from tests.environment import INSTALLATION
 
@@ -28,6 +29,19 @@ GATEWAY_LIMITS = {
     "CRUN_CLIENT_WRITE_TIMEOUT_S": "3",
 }
 """Short enough for tests of upstreams and clients that stall, long enough for a busy machine."""
+
+
+@pytest.fixture(scope="session")
+def migrated(django_test_environment: None, django_db_blocker: DjangoDbBlocker) -> str:
+    """The name of a database with all tables and nobody in it, to be copied."""
+    with django_db_blocker.unblock():
+        return migrated_database()
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: None, migrated: str) -> None:
+    """The test database is a copy: there is nothing left to migrate."""
+    connection.settings_dict["TEST"]["TEMPLATE"] = migrated
 
 
 @pytest.fixture(scope="session")

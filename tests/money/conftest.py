@@ -10,9 +10,9 @@ from tests.money.stage import Stage, running_stage
 
 
 @pytest.fixture(scope="session")
-def lasting_stage(truth: TruthUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def lasting_stage(truth: TruthUpstream, migrated: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """The stores and the upstream, and what processes are forked from."""
-    with running_stage(tmp_path_factory.mktemp("stage"), truth, catalog(truth)) as running:
+    with running_stage(tmp_path_factory.mktemp("stage"), truth, catalog(truth), migrated) as running:
         running.ask("offer", dollars.catalog(truth))
         yield running
 

@@ -191,15 +191,15 @@ class _Named:
 
 
 @contextmanager
-def running_stage(folder: Path, truth: TruthUpstream, catalog: str) -> Iterator[Stage]:
-    """A stage with its catalog, and nothing of it left behind."""
+def running_stage(folder: Path, truth: TruthUpstream, catalog: str, template: str = "template1") -> Iterator[Stage]:
+    """A stage with its catalog, and nothing of it left behind. `template`: the database to copy, migrated or empty."""
     database = f"money_{os.getpid()}_{next(_serial)}"
     stage = Stage(folder, database, truth)
     with ExitStack() as stack:
         stack.callback(stage.close)
         stage.start_valkey()
         with stage.database("postgres") as server:
-            server.execute(f'CREATE DATABASE "{database}"')
+            server.execute(f'CREATE DATABASE "{database}" TEMPLATE "{template}"')
         stack.callback(_drop, stage)
         _start_forking(stage)
         stack.callback(_stop_forking)
