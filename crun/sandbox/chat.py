@@ -1,7 +1,7 @@
 """The Chat Completions request as the sandbox reads it: types, bounds, and errors that name the field."""
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
@@ -11,6 +11,7 @@ from crun.sandbox.errors import ApiError, bad_request
 Milliseconds = Annotated[int, Meta(ge=0, le=600_000)]
 Count = Annotated[int, Meta(ge=0, le=10_000_000)]
 AtLeastOne = Annotated[int, Meta(ge=1)]
+Asked = TypeVar("Asked", bound=Struct)
 
 
 class Script(Struct, frozen=True, forbid_unknown_fields=True):
@@ -133,18 +134,24 @@ _MISSING_OR_UNKNOWN = re.compile(r"(?:missing required|contains unknown) field `
 
 def read_chat(body: bytes) -> ChatRequest:
     """The request in `body`. Raises ApiError 400 with `param` naming the field."""
+    return decoded(_decoder, body)
+
+
+def decoded(decoder: msgspec.json.Decoder[Asked], body: bytes) -> Asked:
+    """The request in `body`. Raises ApiError 400 with `param` naming the field."""
     try:
-        return _decoder.decode(body)
+        return decoder.decode(body)
     except msgspec.ValidationError as error:
         raise field_error(str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise bad_request(f"The request body is not valid JSON: {error}", code="invalid_json") from None
 
 
-def field_error(text: str) -> ApiError:
-    """What msgspec says of a request, as an error that names the field."""
+def field_error(text: str, *, within: str = "") -> ApiError:
+    """What msgspec says of a request, or of a part of it, as an error that names the field."""
     found = _FIELD_IN_ERROR.match(text)
     message, path = (found["message"], found["path"]) if found else (text, "")
     named = _MISSING_OR_UNKNOWN.search(message)
-    param = (f"{path}.{named['name']}" if named else path).lstrip(".") or None
-    return bad_request(f"{message}: {param}" if param else message, param=param)
+    param = within + (f"{path}.{named['name']}" if named else path)
+    param = param.lstrip(".")
+    return bad_request(f"{message}: {param}" if param else message, param=param or None)

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from crun.sandbox.answers import Usage, count_words
-from crun.sandbox.chat import Script, field_error
+from crun.sandbox.chat import Script, decoded
 from crun.sandbox.errors import bad_request, unknown_model
 from crun.sandbox.faults import ChosenFault, Fault, find_fault
 from crun.sandbox.planning import JSON, Reply
@@ -41,12 +41,7 @@ _as_it_should = ChosenFault(Fault("answers as it should"))
 
 def read_embeddings(body: bytes) -> EmbeddingsRequest:
     """The request in `body`. Raises ApiError 400 with `param` naming the field."""
-    try:
-        return _decoder.decode(body)
-    except msgspec.ValidationError as error:
-        raise field_error(str(error)) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise bad_request(f"The request body is not valid JSON: {error}", code="invalid_json") from None
+    return decoded(_decoder, body)
 
 
 def plan_embeddings(request: EmbeddingsRequest, *, presented_key: str) -> Reply:

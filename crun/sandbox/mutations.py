@@ -1,7 +1,8 @@
 """How faults bend a reply: pure functions over the steps of a stream, or over the step of a whole answer."""
 
 import gzip
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import cycle
 from typing import NamedTuple
@@ -9,67 +10,69 @@ from typing import NamedTuple
 import orjson
 
 from crun.sandbox.answers import Usage
-from crun.sandbox.rendering import DONE, NULL_USAGE, usage_object
+from crun.sandbox.rendering import NULL_USAGE, STREAM_ERROR, usage_object
 from crun.sandbox.steps import Act, Step
 
 Steps = Iterator[Step]
 
 
 class Setting(NamedTuple):
-    """What a fault may know: the number in its model's name and the true usage."""
+    """What a fault may know: the number in its model's name, the true usage, and how its dialect says things."""
 
     number: int
     usage: Usage
+    late: tuple[bytes, ...]
+    """Events that have no place behind the last one."""
+    failure: Callable[[int], bytes]
+    """The event that tells of an error, after so many others."""
 
 
 GARBAGE = b'data: {"id": "chatcmpl-garbage", "choices": [{"ind\n\n'
 BAD_UTF8 = b'data: {"choices":[{"index":0,"delta":{"content":"\xff\xfe\xc3"},"finish_reason":null}]}\n\n'
-LATE_EVENT = b'data: {"choices":[{"index":0,"delta":{"content":"late"},"finish_reason":null}]}\n\n'
-STREAM_ERROR = {
-    "message": "The sandbox failed in the middle of its answer.",
-    "type": "server_error",
-    "code": None,
-}
+_TEXT = re.compile(rb'"(content|text)":"')
 BIG_LINE_BYTES = 10_000_000
 BOMB_BYTES = 32 * 1024 * 1024
 
 
-def stop_after(steps: Steps, chunks: int, last: Step) -> Steps:
-    """The stream up to its `chunks`th chunk, then `last`; a stream with fewer chunks stays whole."""
+def stop_after(steps: Steps, chunks: int, last: Callable[[int], Step]) -> Steps:
+    """The stream up to its `chunks`th chunk, then `last`, made of the number of events before it; a stream with fewer
+    chunks stays whole."""
+    sent = 0
     for step in steps:
         if step.act is not Act.CHUNK:
             yield step
+            sent += 1
             continue
         if chunks > 0:
             yield step
+            sent += 1
         if chunks <= 1:
-            yield last
+            yield last(sent)
             return
         chunks -= 1
 
 
 def cut_after(steps: Steps, setting: Setting) -> Steps:
-    return stop_after(steps, setting.number, Step(act=Act.CUT))
+    return stop_after(steps, setting.number, lambda _: Step(act=Act.CUT))
 
 
 def reset_after(steps: Steps, setting: Setting) -> Steps:
-    return stop_after(steps, setting.number, Step(act=Act.RESET))
+    return stop_after(steps, setting.number, lambda _: Step(act=Act.RESET))
 
 
 def stall_after(steps: Steps, setting: Setting) -> Steps:
-    return stop_after(steps, setting.number, Step(act=Act.STALL))
+    return stop_after(steps, setting.number, lambda _: Step(act=Act.STALL))
 
 
 def fail_after(steps: Steps, setting: Setting) -> Steps:
-    event = b"data: " + orjson.dumps({"error": STREAM_ERROR}) + b"\n\n"
-    return stop_after(steps, setting.number, Step(event, Act.FAIL))
+    return stop_after(steps, setting.number, lambda sent: Step(setting.failure(sent), Act.FAIL))
 
 
 def insert_after_first_chunk(steps: Steps, event: bytes) -> Steps:
-    """`event` once, behind the first chunk or, in a stream without one, in front of `[DONE]`."""
+    """`event` once, behind the first chunk or, in a stream without one, in front of the last event."""
     inserted = False
     for step in steps:
-        if step.payload == DONE and not inserted:
+        if step.act is Act.END and not inserted:
             yield Step(event)
         yield step
         if step.act is Act.CHUNK and not inserted:
@@ -91,13 +94,12 @@ def big_line(steps: Steps, _: Setting) -> Steps:
 
 
 def no_done(steps: Steps, _: Setting) -> Steps:
-    return (step for step in steps if step.payload != DONE)
+    return (step for step in steps if step.act is not Act.END)
 
 
-def events_after_done(steps: Steps, _: Setting) -> Steps:
+def events_after_done(steps: Steps, setting: Setting) -> Steps:
     yield from steps
-    yield Step(LATE_EVENT)
-    yield Step(DONE)
+    yield from map(Step, setting.late)
 
 
 def crlf(steps: Steps, _: Setting) -> Steps:
@@ -179,7 +181,7 @@ def broken_json(body: Step) -> Reshaped:
 
 
 def bad_utf8_body(body: Step) -> Reshaped:
-    return _instead(body, body.payload.replace(b'"content":"', b'"content":"\xff\xfe\xc3', 1))
+    return _instead(body, _TEXT.sub(rb"\g<0>" + b"\xff\xfe\xc3", body.payload, count=1))
 
 
 def big_line_body(body: Step) -> Reshaped:

@@ -1,7 +1,8 @@
 """From a request to the plan of its reply: which model answers, bent by which fault, at which pace. Pure."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 from crun.sandbox import answers
 from crun.sandbox.answers import Answer, Usage
@@ -9,8 +10,8 @@ from crun.sandbox.chat import ChatRequest
 from crun.sandbox.errors import unknown_model
 from crun.sandbox.faults import OVERLOADED, ChosenFault, Fault, fault_models, find_fault, refuse
 from crun.sandbox.mutations import Setting
-from crun.sandbox.rendering import Report, StreamWriter, render_whole
-from crun.sandbox.steps import Plan
+from crun.sandbox.rendering import ChatWriter, Report
+from crun.sandbox.steps import Plan, Step
 
 MODELS: dict[str, Callable[[ChatRequest], Answer]] = {
     "sandbox-echo": answers.echo,
@@ -59,8 +60,34 @@ class FlakyCounter:
         return True
 
 
-def plan_reply(request: ChatRequest, *, presented_key: str, created: int, flaky: FlakyCounter) -> Reply:
-    """The reply to `request` at `created` (unix seconds). Raises ApiError for what the sandbox refuses."""
+class Writer(Protocol):
+    """How a dialect writes one answer. Nothing of it is shared between answers."""
+
+    @property
+    def late(self) -> tuple[bytes, ...]:
+        """Events that have no place behind the last one."""
+
+    def usage(self, told: Any) -> Any:
+        """A report of Chat Completions as this dialect tells it."""
+
+    def failure(self, sent: int) -> bytes:
+        """The event that tells of an error, after `sent` others."""
+
+    def whole(self, answer: Answer, report: Report) -> Step:
+        """The body of an answer that is not streamed, as one step with all its tokens."""
+
+    def steps(self, answer: Answer, report: Report, *, delay_s: float, chunk_delay_s: float) -> Iterator[Step]:
+        """The events of a stream, of which each piece of the answer is a step that acts as a chunk."""
+
+
+def writer_of_chat(request: ChatRequest, created: int) -> Writer:
+    """For an answer of Chat Completions at `created` (unix seconds)."""
+    tier = request.sandbox.service_tier
+    return ChatWriter(request.model, created, includes_usage=request.includes_usage, service_tier=tier)
+
+
+def plan_reply(request: ChatRequest, writer: Writer, *, presented_key: str, flaky: FlakyCounter) -> Reply:
+    """The reply to `request`. Raises ApiError for what the sandbox refuses."""
     model = MODELS.get(request.model, answers.echo)
     chosen = _NO_FAULT if request.model in MODELS else find_fault(request.model)
     if chosen is None:
@@ -70,31 +97,30 @@ def plan_reply(request: ChatRequest, *, presented_key: str, created: int, flaky:
         return Reply(chosen.fault.instead(presented_key), answer.usage)
     if chosen.fault.fails_first and flaky.must_fail(request, chosen):
         return Reply(refuse(OVERLOADED), answer.usage)
-    plan = _stream(request, answer, chosen, created) if request.stream else _whole(request, answer, chosen, created)
+    plan = _stream(request, writer, answer, chosen) if request.stream else _whole(request, writer, answer, chosen)
     return Reply(plan, answer.usage)
 
 
-def _stream(request: ChatRequest, answer: Answer, chosen: ChosenFault, created: int) -> Plan:
+def _stream(request: ChatRequest, writer: Writer, answer: Answer, chosen: ChosenFault) -> Plan:
     script, fault = request.sandbox, chosen.fault
-    tier, asked = script.service_tier, request.includes_usage
-    writer = StreamWriter(request.model, created, includes_usage=asked, service_tier=tier)
     pace = {"delay_s": script.delay_ms / 1000, "chunk_delay_s": script.chunk_delay_ms / 1000}
-    steps = writer.steps(answer, _report(request, fault), **pace)
+    steps = writer.steps(answer, _report(request, writer, fault), **pace)
     if fault.stream is not None:
-        steps = fault.stream(steps, Setting(chosen.number, answer.usage))
+        steps = fault.stream(steps, Setting(chosen.number, answer.usage, writer.late, writer.failure))
     return Plan(200, steps, (*EVENT_STREAM, *fault.headers), head_pause_s=script.first_byte_delay_ms / 1000)
 
 
-def _whole(request: ChatRequest, answer: Answer, chosen: ChosenFault, created: int) -> Plan:
+def _whole(request: ChatRequest, writer: Writer, answer: Answer, chosen: ChosenFault) -> Plan:
     fault = chosen.fault
-    report, tier = _report(request, fault), request.sandbox.service_tier
-    body = render_whole(answer, request.model, created, report=report, service_tier=tier)
+    body = writer.whole(answer, _report(request, writer, fault))
     length, steps = (len(body.payload), (body,)) if fault.body is None else fault.body(body)
     pause_s = (request.sandbox.first_byte_delay_ms + request.sandbox.delay_ms) / 1000
     return Plan(200, steps, (*JSON, *fault.headers), length, pause_s)
 
 
-def _report(request: ChatRequest, fault: Fault) -> Report:
+def _report(request: ChatRequest, writer: Writer, fault: Fault) -> Report:
     """What is told of usage: the scripted object in place of the true one, else what the fault says."""
     scripted = request.sandbox.usage
-    return fault.report if scripted is None else lambda _: (scripted,)
+    if scripted is not None:
+        return lambda _: (scripted,)
+    return lambda usage: [writer.usage(told) for told in fault.report(usage)]

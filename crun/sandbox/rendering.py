@@ -16,6 +16,12 @@ NULL_USAGE = b',"usage":null}'
 
 # Which usage objects a stream ends with (a whole answer takes the last); no object: the field is left out.
 Report = Callable[[Usage], Sequence[Any]]
+STREAM_ERROR = {
+    "message": "The sandbox failed in the middle of its answer.",
+    "type": "server_error",
+    "code": None,
+}
+_LATE = b'data: {"choices":[{"index":0,"delta":{"content":"late"},"finish_reason":null}]}\n\n'
 
 
 def usage_object(usage: Usage) -> dict[str, Any]:
@@ -39,61 +45,62 @@ def true_report(usage: Usage) -> Sequence[Any]:
     return (usage_object(usage),)
 
 
-def render_whole(
-    answer: Answer, model: str, created: int, *, report: Report = true_report, service_tier: str = "default"
-) -> Step:
-    """The body of an answer that is not streamed, as one step with all its tokens."""
-    choices = [
-        {"index": index, "message": _message(answer), "logprobs": None, "finish_reason": answer.finish_reason}
-        for index in range(answer.choices)
-    ]
-    document = {
-        "id": _new_id("chatcmpl-"),
-        "object": "chat.completion",
-        "created": created,
-        "model": model,
-        "choices": choices,
-        "service_tier": service_tier,
-        "system_fingerprint": FINGERPRINT,
-    }
-    reported = report(answer.usage)
-    if reported:
-        document["usage"] = reported[-1]
-    said = bool(reported) and reported[-1] is not None
-    return Step(orjson.dumps(document), tokens=_spoken_tokens(answer.usage), carries_usage=said)
-
-
 def _message(answer: Answer) -> dict[str, Any]:
     if answer.tool is None:
         return {"role": "assistant", "content": answer.text, "refusal": None, "annotations": []}
     function = {"name": answer.tool, "arguments": answer.text}
-    call = {"id": _new_id("call_"), "type": "function", "function": function}
+    call = {"id": new_id("call_"), "type": "function", "function": function}
     return {"role": "assistant", "content": None, "refusal": None, "annotations": [], "tool_calls": [call]}
 
 
-def _new_id(prefix: str) -> str:
+def new_id(prefix: str) -> str:
+    """An id that no other answer has."""
     return prefix + secrets.token_hex(12)
 
 
-def _spoken_tokens(usage: Usage) -> int:
+def spoken_tokens(usage: Usage) -> int:
+    """The completion tokens that can be seen in an answer."""
     return usage.completion_tokens - usage.reasoning_tokens
 
 
-class StreamWriter:
-    """Writes the events of one stream. All but the changing middle of an event is rendered once, here."""
+class ChatWriter:
+    """Writes one answer as Chat Completions. All but the changing middle of an event is rendered once, here."""
+
+    late = (_LATE, DONE)
 
     def __init__(self, model: str, created: int, *, includes_usage: bool, service_tier: str = "default") -> None:
-        fields = {
-            "id": _new_id("chatcmpl-"),
+        self._fields = {
+            "id": new_id("chatcmpl-"),
             "object": "chat.completion.chunk",
             "created": created,
             "model": model,
             "service_tier": service_tier,
             "system_fingerprint": FINGERPRINT,
         }
-        self._start = b"data: " + orjson.dumps(fields)[:-1]
+        self._start = b"data: " + orjson.dumps(self._fields)[:-1]
         self._end = (NULL_USAGE if includes_usage else b"}") + b"\n\n"
         self._includes_usage = includes_usage
+
+    def usage(self, told: Any) -> Any:
+        """A report as this dialect tells it."""
+        return told
+
+    def failure(self, sent: int) -> bytes:
+        """The event that tells of an error, after `sent` others."""
+        return b"data: " + orjson.dumps({"error": STREAM_ERROR}) + b"\n\n"
+
+    def whole(self, answer: Answer, report: Report) -> Step:
+        """The body of an answer that is not streamed, as one step with all its tokens."""
+        choices = [
+            {"index": index, "message": _message(answer), "logprobs": None, "finish_reason": answer.finish_reason}
+            for index in range(answer.choices)
+        ]
+        document = {**self._fields, "object": "chat.completion", "choices": choices}
+        reported = report(answer.usage)
+        if reported:
+            document["usage"] = reported[-1]
+        said = bool(reported) and reported[-1] is not None
+        return Step(orjson.dumps(document), tokens=spoken_tokens(answer.usage), carries_usage=said)
 
     def steps(self, answer: Answer, report: Report, *, delay_s: float, chunk_delay_s: float) -> Iterator[Step]:
         """Role chunks, then the pieces round the choices, finish chunks, usage when asked for, `[DONE]`."""
@@ -114,7 +121,7 @@ class StreamWriter:
         if self._includes_usage:
             for reported in report(answer.usage):
                 yield Step(self._usage(reported), carries_usage=reported is not None)
-        yield Step(DONE)
+        yield Step(DONE, Act.END)
 
     def _chunk(self, index: int, delta: dict[str, Any], finish_reason: str | None = None) -> bytes:
         choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
@@ -135,7 +142,7 @@ class StreamWriter:
 def _call_opening(name: str) -> dict[str, Any]:
     call = {
         "index": 0,
-        "id": _new_id("call_"),
+        "id": new_id("call_"),
         "type": "function",
         "function": {"name": name, "arguments": ""},
     }

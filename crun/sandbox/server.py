@@ -18,8 +18,9 @@ from crun.sandbox import embeddings
 from crun.sandbox.chat import read_chat
 from crun.sandbox.errors import ApiError, unknown_model
 from crun.sandbox.faults import refuse
-from crun.sandbox.planning import FlakyCounter, Reply, is_model, model_names, plan_reply
+from crun.sandbox.planning import FlakyCounter, Reply, is_model, model_names, plan_reply, writer_of_chat
 from crun.sandbox.playing import play
+from crun.sandbox.responses import chat_of, in_words_of_responses, read_responses, writer_of_responses
 from crun.sandbox.steps import Outcome, Plan, whole
 from crun.sandbox.truth import Ticket, TruthLog
 from crun.sandbox.wire import ClientGone, Connection, Exchange
@@ -102,6 +103,9 @@ class Sandbox:
             if request.path == "/v1/chat/completions":
                 await self._chat(exchange)
                 return
+            if request.path == "/v1/responses":
+                await self._responses(exchange)
+                return
             if request.path == "/v1/embeddings":
                 await self._embeddings(exchange)
                 return
@@ -115,7 +119,22 @@ class Sandbox:
         if request.method != "POST":
             raise ApiError(405, "Chat completions are created by POST.", headers=(("allow", "POST"),))
         chat = read_chat(request.body)
-        reply = plan_reply(chat, presented_key=request.presented_key, created=int(time()), flaky=self._flaky)
+        writer = writer_of_chat(chat, int(time()))
+        reply = plan_reply(chat, writer, presented_key=request.presented_key, flaky=self._flaky)
+        ticket = Ticket(self._truth, request.headers.get("x-request-id"))
+        await _give(chat.model, reply, exchange, ticket, stream=bool(chat.stream))
+
+    async def _responses(self, exchange: Exchange) -> None:
+        request = exchange.request
+        if request.method != "POST":
+            raise ApiError(405, "Responses are created by POST.", headers=(("allow", "POST"),))
+        asked = read_responses(request.body)
+        chat = chat_of(asked)
+        writer = writer_of_responses(asked, int(time()))
+        try:
+            reply = plan_reply(chat, writer, presented_key=request.presented_key, flaky=self._flaky)
+        except ApiError as error:
+            raise in_words_of_responses(error) from None
         ticket = Ticket(self._truth, request.headers.get("x-request-id"))
         await _give(chat.model, reply, exchange, ticket, stream=bool(chat.stream))
 

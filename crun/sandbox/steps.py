@@ -13,6 +13,7 @@ class Act(Enum):
 
     SEND = "send"  # nothing more
     CHUNK = "chunk"  # it carried a piece of the answer: the truth log gets a line
+    END = "end"  # it was the last event of a whole stream
     FAIL = "fail"  # it told the caller of an error: the outcome is `error`
     STALL = "stall"  # nothing, until the client leaves
     CUT = "cut"  # the connection is closed by FIN

@@ -65,6 +65,8 @@ def native_request(asked: ResponsesRequest, model: OfferedModel, target: Target,
     body["input"] = _input(told["input"], lost)
     body |= _tools(asked, body, target, lost=lost)
     body |= _settings(told, target, lost)
+    if target.is_sandbox and "sandbox" in told:
+        body["sandbox"] = told["sandbox"]
     if asked.stream:
         body["stream"] = True
         obfuscation = (told.get("stream_options") or {}).get("include_obfuscation")

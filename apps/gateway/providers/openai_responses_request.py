@@ -56,6 +56,9 @@ def responses_request(chat: ChatRequest, model: OfferedModel, target: Target) ->
         request["top_logprobs"] = body.get("top_logprobs") or 0
     if include:
         request["include"] = include
+    if target.is_sandbox and "sandbox" in lost:
+        lost.remove("sandbox")
+        request["sandbox"] = body["sandbox"]
     return request, tuple(dict.fromkeys(lost))
 
 
