@@ -53,13 +53,13 @@ def by_responses(told: dict[str, Any], answer: Answer) -> ChatRequest:
 CALLERS: Final[dict[str, Ask]] = {"chat": by_chat, "messages": by_messages, "responses": by_responses}
 
 
-def sent(dialect: str, chat: ChatRequest) -> Any:
+def sent(dialect: str, chat: ChatRequest, upstream_model: str = "claude-sonnet-4-5") -> Any:
     """The request that the upstream gets."""
     options = {"region": "us-east-1"} if dialect == "bedrock" else {}
     model = offered()
     target = msgspec.structs.replace(
         TARGET, dialect=dialect, options=with_defaults(dialect, options), api_key=CREDENTIAL,
-        upstream_model="gemini-2.5-flash" if dialect == "gemini" else "claude-sonnet-4-5",
+        upstream_model="gemini-2.5-flash" if dialect == "gemini" else upstream_model,
     )  # fmt: skip
     chat.check_model(model)
     return orjson.loads(PROVIDERS[dialect].chat_request(chat, model, target, request_id="req_1").body)

@@ -51,7 +51,7 @@ _OURS: Final = frozenset({
     *(f"{said}.{name}" for said in ("ChatCompletionMessage", "ChoiceDelta")
       for name in ("reasoning_content", "reasoning", "reasoning_details")),
     *(f"{call}.extra_content" for call in ("ChatCompletionMessageFunctionToolCall", "ChoiceDeltaToolCall")),
-    "Response.output_text", "Response.store", "ResponseCustomToolCall.status",
+    "Choice.stop_reason", "Response.output_text", "Response.store", "ResponseCustomToolCall.status",
     "ResponseFunctionCallArgumentsDoneEvent.name",
 })  # fmt: skip
 """What docs/api.md names beside the published fields. Those of Responses are OpenAI's own: its SDK has no field for

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apps.gateway.answers.relay import PUBLIC_FIELDS
 from apps.gateway.dialects.chat_stream import ChatStream, output_of
+from apps.gateway.dialects.published import PUBLIC_FIELDS
 from apps.gateway.dialects.vendor_json import read_json, write_json
 from apps.gateway.errors import GatewayError
 from apps.gateway.metering.token_usage import read_usage, to_openai

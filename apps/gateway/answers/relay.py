@@ -9,8 +9,8 @@ from typing import Any
 
 from apps.core.crash_points import crash_point
 from apps.core.money import NANOS_PER_USD
-from apps.gateway.dialects.chat_stream import PUBLIC_FIELDS, ChatStream, output_of
-from apps.gateway.dialects.order import ORDER
+from apps.gateway.dialects.chat_stream import ChatStream, output_of
+from apps.gateway.dialects.published import public_chat
 from apps.gateway.dialects.vendor_json import write_json
 from apps.gateway.dispatch import Exchange
 from apps.gateway.errors import CONTENT_POLICY, GATEWAY_STOPPING, SERVER_ERROR, UPSTREAM_FAILED, GatewayError
@@ -348,15 +348,12 @@ def _parse_answer(exchange: Exchange, body: bytes) -> dict[str, Any]:
 
 def _as_ours(answer: dict[str, Any], exchange: Exchange, closed: RequestClosed) -> bytes:
     """The answer under our names: nothing that tells which upstream it came from."""
-    ours = {name: answer[name] for name in PUBLIC_FIELDS if name in answer and name != "system_fingerprint"}
-    ours["object"] = "chat.completion"
-    ours.setdefault("created", int(time.time()))
-    ours["id"] = completion_id(exchange.admission.request_id)
-    ours["model"] = exchange.admission.model.id
-    ours["usage"] = usage_for_client(closed)
-    for choice in ours["choices"]:
-        if isinstance(message := choice.get("message"), dict):
-            message.pop(ORDER, None)  # for dialects that have a place for it
+    ours = public_chat(
+        {"created": int(time.time()), **answer},
+        completion_id=completion_id(exchange.admission.request_id),
+        model=exchange.admission.model.id,
+        usage=usage_for_client(closed),
+    )
     return write_json(ours)
 
 

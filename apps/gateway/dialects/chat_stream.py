@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 from apps.gateway.dialects.chat_repairs import Repairs
+from apps.gateway.dialects.published import PUBLIC_FIELDS, failure_of, reason_as_published
 from apps.gateway.dialects.sse import EventSplitter, event_data, events
 from apps.gateway.dialects.vendor_json import read_json, write_json
 from apps.gateway.errors import CONTENT_FILTERED, UPSTREAM_FAILED, UPSTREAM_OVERLOADED, GatewayError
@@ -24,8 +25,6 @@ _IDENTITY = {
     name: re.compile(rb'"' + name.encode() + rb'"\s*:\s*"(?:[^"\\]|\\.)*"')
     for name in ("id", "model", "system_fingerprint")
 }
-PUBLIC_FIELDS = ("id", "object", "created", "model", "choices", "service_tier", "system_fingerprint")
-"""What may leave of an answer's top level; vendors add fields there that tell who they are."""
 _CHOICES = b'"choices":'
 _FINGERPRINT = b'"system_fingerprint"'
 _DATA = b"data: "
@@ -35,6 +34,8 @@ _PLAIN_TAIL = re.compile(
 )
 _DONE = b"[DONE]"
 _REQUIRED = frozenset(("id", "object", "created", "model"))
+_OVERLOADED = (UPSTREAM_OVERLOADED.code, 429, 503, 529)
+"""Codes of errors within a stream: ours, and what OpenRouter and others put there, which is a status."""
 _DICT_OR_NONE = (dict, type(None))
 _PUBLIC_FIELDS = frozenset((*PUBLIC_FIELDS, "usage", "obfuscation"))
 OUTPUT_FIELDS = ("content", "tool_calls", "function_call", "reasoning_content", "reasoning", "refusal")
@@ -158,6 +159,8 @@ class ChatStream:
             if not chunk.get("choices"):
                 return b""
         self._watch(chunk)
+        if self.failure is not None:
+            return b""
         if self._repairs.repair(chunk) or usage is not None or not _PUBLIC_FIELDS.issuperset(chunk):
             public = {name: value for name, value in chunk.items() if name in _PUBLIC_FIELDS and name != "usage"}
             payload = write_json(public)
@@ -216,8 +219,9 @@ class ChatStream:
                     for piece in pieces:
                         self._note_output(piece if isinstance(piece, str) else write_json(piece))
             if choice.get("finish_reason"):
-                self.finish_reason = str(choice["finish_reason"])
+                self.finish_reason = reason_as_published(str(choice["finish_reason"]), has_calls=False)
                 self._finished.add(str(choice.get("index")))
+                self.failure = self.failure or failure_of(choice)
 
     def _take_usage(self, usage: object) -> None:
         """The last usage counts: vendors repeat it, cumulatively. An empty one takes nothing back."""
@@ -231,7 +235,7 @@ def _reported(error: object) -> GatewayError:
     code = error.get("code") if isinstance(error, dict) else None
     if code == CONTENT_FILTERED.code:
         return GatewayError(CONTENT_FILTERED, "The upstream's content filter ended the answer.")
-    if code == UPSTREAM_OVERLOADED.code:
+    if code in _OVERLOADED:
         return GatewayError(UPSTREAM_OVERLOADED, "The upstream became overloaded while answering.")
     return GatewayError(UPSTREAM_FAILED, "The upstream reported an error while answering.")
 

@@ -24,6 +24,8 @@ _BESIDE_DETAILS: Final = frozenset((
     "cache_creation_input_tokens",
     "cache_creation",
     "cached_tokens",
+    "num_cached_tokens",
+    "prompt_token_details",
 ))  # fmt: skip
 """Where vendors tell of their caches, when they do so outside of OpenAI's details."""
 _LITELLM_DETAILS: Final = frozenset(("cache_creation_tokens", "cache_creation_token_details"))
@@ -183,8 +185,8 @@ def _from_totals(usage: dict[str, Any], prompt_name: str, completion_name: str) 
 
 
 def _cached(usage: dict[str, Any], parts: dict[str, Any], prompt: int) -> int:
-    """Input that a cache served. DeepSeek tells hits and misses at the top, which make the prompt together; Moonshot
-    tells `cached_tokens` there."""
+    """Input that a cache served. At the top, DeepSeek tells hits and misses, which make the prompt together; Moonshot
+    and Together tell `cached_tokens`; Mistral tells `num_cached_tokens`, and the details under two names."""
     hits, misses = _optional(usage, "prompt_cache_hit_tokens"), _optional(usage, "prompt_cache_miss_tokens")
     if hits is not None and misses is not None and hits + misses != prompt:
         raise UsageInvalid(f"{hits} cache hits and {misses} misses do not make {prompt} input tokens")
@@ -193,6 +195,8 @@ def _cached(usage: dict[str, Any], parts: dict[str, Any], prompt: int) -> int:
         hits,
         _optional(usage, "cache_read_input_tokens"),
         _optional(usage, "cached_tokens"),
+        _optional(usage, "num_cached_tokens"),
+        _optional(_details(usage, "prompt_token_details"), "cached_tokens"),
     )
     return _agreed("cached tokens", *told)
 
@@ -216,8 +220,11 @@ def _written(usage: dict[str, Any], parts: dict[str, Any]) -> tuple[int, int]:
 def _reasoning(usage: dict[str, Any], parts: dict[str, Any], *, prompt: int, completion: int) -> tuple[int, int]:
     """(reasoning, output with reasoning). The total tells whether reasoning is part of the completion.
 
-    It is at OpenAI. At xAI it stands beside it. Google counts it in the total only and does not name it."""
+    It is at OpenAI, and at SGLang, which tells it at the top. At xAI it stands beside it. Google counts it in the total
+    only and does not name it."""
     reasoning, total = _optional(parts, "reasoning_tokens"), _optional(usage, "total_tokens")
+    if reasoning is None and "reasoning_tokens" in usage:
+        reasoning = _optional(usage, "reasoning_tokens")
     if total is None or total == prompt + completion:
         return reasoning or 0, completion
     hidden = total - prompt - completion

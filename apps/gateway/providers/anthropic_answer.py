@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from apps.gateway.dialects.order import joined
+from apps.gateway.dialects.published import STOP_REASON
 from apps.gateway.dialects.sse import event_data
 from apps.gateway.dialects.vendor_json import read_json, write_json
 from apps.gateway.providers.anthropic_thinking import detail
@@ -46,12 +47,15 @@ def whole_answer(body: bytes) -> dict[str, Any]:
     if message["content"] is None and "tool_calls" not in message:
         message["content"] = ""
     reason = FINISH_REASONS.get(answer["stop_reason"], "stop")
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": reason}
+    if met := _word(answer, "stop_sequence"):
+        choice[STOP_REASON] = met
     return {
         "id": "chatcmpl-0",
         "object": "chat.completion",
         "created": int(time.time()),
         "model": "upstream",
-        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": reason}],
+        "choices": [choice],
         "usage": answer.get("usage"),
     }
 
@@ -101,7 +105,7 @@ class AnthropicStream(EventTranslator):
         self._usage: dict[str, Any] = {}
         self._open: dict[int, _Open] = {}
         self._calls = 0
-        self._stop_reason = ""
+        self._stop_reason = self._stop_sequence = ""
         self._is_over = False
 
     def _event(self, event: bytes) -> bytes:
@@ -168,7 +172,9 @@ class AnthropicStream(EventTranslator):
         return b""
 
     def _message_delta(self, told: dict[str, Any]) -> bytes:
-        self._stop_reason = _word(_object(told, "delta"), "stop_reason") or self._stop_reason
+        delta = _object(told, "delta")
+        self._stop_reason = _word(delta, "stop_reason") or self._stop_reason
+        self._stop_sequence = _word(delta, "stop_sequence") or self._stop_sequence
         self._add_usage(told.get("usage"))
         return self._writer.usage(self._usage) if self._usage else b""
 
@@ -178,7 +184,7 @@ class AnthropicStream(EventTranslator):
             return FAILED
         reason = FINISH_REASONS.get(self._stop_reason, "stop")
         rest = [self._closed(block, index) for index, block in self._open.items()] if reason == "tool_calls" else []
-        return b"".join((*rest, self._writer.delta({}, finish_reason=reason), DONE))
+        return b"".join((*rest, self._writer.ending(reason, stop=self._stop_sequence), DONE))
 
     def _error(self, told: dict[str, Any]) -> bytes:
         kind = _object(told, "error").get("type")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from apps.gateway.dialects.order import joined
+from apps.gateway.dialects.published import STOP_REASON
 from apps.gateway.dialects.vendor_json import read_json, write_json
 from apps.gateway.errors import UPSTREAM_FAILED, GatewayError
 from apps.gateway.providers.anthropic_thinking import detail
@@ -36,7 +37,14 @@ def whole_answer(body: bytes) -> dict[str, Any]:
         raise ValueError("no response of Converse")
     if reason in _BROKEN:
         raise GatewayError(UPSTREAM_FAILED, "The model broke off with an answer that makes no sense.")
-    choice = {"index": 0, "message": _message(blocks), "logprobs": None, "finish_reason": _finish_reason(reason)}
+    choice: dict[str, Any] = {
+        "index": 0,
+        "message": _message(blocks),
+        "logprobs": None,
+        "finish_reason": _finish_reason(reason),
+    }
+    if met := _stop_met(answer):
+        choice[STOP_REASON] = met
     whole = {
         "object": "chat.completion",
         "created": int(time.time()),
@@ -58,7 +66,7 @@ class BedrockStream:
         """Block of a call -> which call of the answer it is."""
         self._empty_calls: set[int] = set()
         self._thoughts: dict[int, dict[str, list[str]]] = {}
-        self._stop_reason = ""
+        self._stop_reason = self._stop_met = ""
         self._is_over = False
 
     def feed(self, received: bytes) -> bytes:
@@ -138,6 +146,7 @@ class BedrockStream:
 
     def _message_stop(self, told: dict[str, Any]) -> bytes:
         self._stop_reason = str(told.get("stopReason") or "end_turn")
+        self._stop_met = _stop_met(told)
         if self._stop_reason in _BROKEN:
             self._is_over = True
             return FAILED
@@ -151,7 +160,7 @@ class BedrockStream:
     def _finish(self, usage: object, service_tier: object) -> bytes:
         self._is_over = True
         reason = _finish_reason(self._stop_reason)
-        return self._writer.delta({}, finish_reason=reason, usage=usage, service_tier=service_tier)
+        return self._writer.ending(reason, stop=self._stop_met, usage=usage, service_tier=service_tier)
 
     def _call(self, index: int, part: dict[str, Any]) -> bytes:
         return self._writer.delta({"tool_calls": [{"index": self._calls[index], **part}]})
@@ -193,6 +202,13 @@ def _details(thought: dict[str, Any], index: int) -> list[dict[str, Any]]:
 def _place(told: dict[str, Any]) -> int:
     index = told.get("contentBlockIndex")
     return index if isinstance(index, int) else 0
+
+
+def _stop_met(told: dict[str, Any]) -> str:
+    """The stop sequence that Claude met, which is told where it was asked for: whole answers and streams have it at
+    other places."""
+    fields = _object(told, "additionalModelResponseFields")
+    return _word(fields, "stop_sequence") or _word(_object(fields, "delta"), "stop_sequence")
 
 
 def _finish_reason(reason: str) -> str:

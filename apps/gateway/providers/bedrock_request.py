@@ -62,6 +62,9 @@ _VIDEO: Final = {"video/mp4": "mp4", "video/webm": "webm", "video/quicktime": "m
 _FORMATS: Final = {"image": _IMAGES, "document": _DOCUMENTS, "audio": _AUDIO, "video": _VIDEO}
 
 Block = dict[str, Any]
+_STOP_MET: Final = ("/stop_sequence", "/delta/stop_sequence")
+"""Where Claude tells which stop sequence it met: in whole answers, and in streams. What a model does not have is left
+out of the answer."""
 
 
 def losses(chat: ChatRequest, model: OfferedModel, target: Target) -> tuple[str, ...]:
@@ -84,6 +87,8 @@ def converse_request(chat: ChatRequest, model: OfferedModel, target: Target) -> 
     request["inferenceConfig"] = {"maxTokens": limit}
     if stops := stop_sequences(body):
         request["inferenceConfig"]["stopSequences"] = stops
+        if is_claude(target.upstream_model):
+            request["additionalModelResponseFieldPaths"] = list(_STOP_MET)
     tools = tools_of(body)
     if config := _tool_config(tools, body, lost=lost):
         request["toolConfig"] = config

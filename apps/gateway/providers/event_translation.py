@@ -4,6 +4,7 @@ import time
 from abc import ABC, abstractmethod
 from typing import Any, Final
 
+from apps.gateway.dialects.published import STOP_REASON
 from apps.gateway.dialects.sse import EventSplitter, events
 from apps.gateway.dialects.vendor_json import read_json, write_json
 from apps.gateway.errors import CONTENT_FILTERED, UPSTREAM_FAILED, UPSTREAM_OVERLOADED, ErrorKind
@@ -55,6 +56,16 @@ class ChunkWriter:
         choice: dict[str, Any] = {"index": index, "delta": delta, "finish_reason": finish_reason}
         if logprobs is not None:
             choice["logprobs"] = logprobs
+        return self._chunk(choice, usage, service_tier)
+
+    def ending(self, finish_reason: str, *, stop: str = "", usage: object = None, service_tier: object = None) -> bytes:
+        """The chunk that says why the only choice ends; `stop` is the stop sequence that it met, if that is known."""
+        choice: dict[str, Any] = {"index": 0, "delta": {}, "finish_reason": finish_reason}
+        if stop:
+            choice[STOP_REASON] = stop
+        return self._chunk(choice, usage, service_tier)
+
+    def _chunk(self, choice: dict[str, Any], usage: object, service_tier: object) -> bytes:
         tail = b"" if service_tier is None else b',"service_tier":' + write_json(service_tier)
         return self._head + write_json([choice]) + tail + _usage(usage) + b"}\n\n"
 

@@ -14,9 +14,12 @@ from apps.gateway.providers.vendor_errors import (
     by_status,
     credential_refused,
     error_object,
+    failure_within,
     is_refused_key,
+    is_too_long,
     presentable,
     presentable_name,
+    prompt_too_long,
     seconds,
 )
 
@@ -51,6 +54,8 @@ class OpenAI:
     def whole_answer(self, body: bytes) -> dict[str, Any]:
         answer = read_json(body)
         choices = answer.get("choices") if isinstance(answer, dict) else None
+        if not choices and (failure := failure_within(body)) is not None:
+            raise failure
         if not isinstance(choices, list) or not choices or not all(isinstance(choice, dict) for choice in choices):
             raise ValueError("no chat completion")
         repair_whole(answer)
@@ -60,10 +65,12 @@ class OpenAI:
         return None
 
     def failure(self, status: int, retry_after: str | None, body: bytes, *, target: Target, model: str) -> GatewayError:
+        error = error_object(body)
+        if is_too_long(status, error):
+            return prompt_too_long()
         if status in (400, 422):
             if is_refused_key(body):
                 return credential_refused()
-            error = error_object(body)
             message = presentable(error.get("message"), target=target, model=model)
             return GatewayError(
                 BAD_REQUEST,

@@ -45,19 +45,64 @@ _NOT_THIS_MODEL: Final = re.compile(
     re.IGNORECASE,
 )
 """OpenAI, Groq."""
+_TOO_LONG: Final = re.compile(
+    r"(maximum|model'?s) (context|prompt) length|maximum context|available context size|prompt is too long"
+    r"|exceed(s|ed)? (the )?(model'?s? )?(maximum )?(context|n_ctx)|too large for model with",
+    re.IGNORECASE,
+)
+"""vLLM, DeepSeek, Fireworks, OpenRouter, xAI, llama.cpp, Mistral. Only OpenAI's own and Groq's have a code."""
 _WRONG_KEY: Final = re.compile(rb"(incorrect|invalid) api key", re.IGNORECASE)
 
 
 def error_object(body: bytes) -> dict[str, Any]:
-    """The `error` of an error answer; {} for one without. Google wraps some in a list."""
+    """The `error` of an error answer; {} for one without. Google wraps some in a list. vLLM, SGLang and Mistral tell it
+    at the top, LM Studio as a text; Mistral and others have what their framework makes of a wrong field."""
     try:
         answer = orjson.loads(body)
     except orjson.JSONDecodeError:
         return {}
     if isinstance(answer, list) and answer:
         answer = answer[0]
-    error = answer.get("error") if isinstance(answer, dict) else None
+    if not isinstance(answer, dict):
+        return {}
+    error = answer.get("error")
+    if isinstance(error, str):
+        return {"message": error}
+    if error is None and answer.get("object") == "error":
+        error = answer
+    if error is None and "detail" in answer:
+        error = _of_framework(answer["detail"])
     return error if isinstance(error, dict) else {}
+
+
+def _of_framework(detail: object) -> dict[str, Any]:
+    """FastAPI's `detail`: a text, or what is wrong with each field."""
+    if isinstance(detail, str):
+        return {"message": detail}
+    first = detail[0] if isinstance(detail, list) and detail else None
+    if not isinstance(first, dict):
+        return {}
+    place = first.get("loc")
+    named = [str(step) for step in place if step != "body"] if isinstance(place, list) else []
+    return {"message": first.get("msg"), "param": ".".join(named) or None}
+
+
+def is_too_long(status: int, error: dict[str, Any]) -> bool:
+    """Whether the prompt has more tokens than the model takes. Only OpenAI and Groq have a code for it."""
+    if error.get("type") == "exceed_context_size_error":
+        return True
+    told = error.get("message")
+    return status in (400, 413, 422) and isinstance(told, str) and _TOO_LONG.search(told[:READ_BYTES]) is not None
+
+
+def failure_within(body: bytes) -> GatewayError | None:
+    """What an error means that came with 200, as those of OpenRouter do; None where there is none. LM Studio says so of
+    addresses that it does not know."""
+    error = error_object(body)
+    if not error:
+        return None
+    code = error.get("code")
+    return by_status(code if type(code) is int and 400 < code < 600 else 502, body=body)
 
 
 def presentable(message: object, *, target: Target, model: str) -> str:
@@ -93,6 +138,9 @@ def seconds(retry_after: str | None) -> int:
 
 def by_status(status: int, retry_after_s: int = 0, *, body: bytes = b"") -> GatewayError:
     """What a status other than 200 says where nothing else is known. `body` tells the meanings of 403 apart."""
+    if status == 413 and error_object(body).get("code") == "rate_limit_exceeded":
+        # Groq: more than the account's tokens of a minute. Another route may take it.
+        return GatewayError(UPSTREAM_OVERLOADED, "The upstream's limit is too small for this request.")
     if status == 413:
         return GatewayError(BODY_TOO_LARGE, "The request is too large for the upstream.")
     if status == 401:

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.conf import settings
 
-from apps.gateway.dialects.chat_stream import PUBLIC_FIELDS
+from apps.gateway.dialects.published import PUBLIC_FIELDS
 from apps.gateway.dialects.vendor_json import write_json
 from apps.gateway.dispatch import Exchange
 from apps.gateway.kept.recorded import RecordedStream
