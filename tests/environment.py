@@ -3,10 +3,12 @@
 Loaded as a pytest plugin (`-p tests.environment` in pyproject.toml). With xdist the controller owns the servers."""
 
 import base64
+import gc
 import os
 import shutil
 import tempfile
 from collections import Counter
+from collections.abc import Generator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -104,6 +106,18 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> WholeFi
     """Which process gets which test, in the order below; by itself it would begin with files of many short tests."""
     config.option.loadscopereorder = False
     return WholeFiles(config, log)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Modules and tests live to the end: looking for garbage among them took a fifth of the time of collecting, and
+    much of every look later."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(trylast=True)

@@ -14,6 +14,9 @@ CONNECT_TIMEOUT_S: Final = 0.5
 PROTOCOL: Final = 2
 """RESP2: with RESP3's maintenance notifications redis-py skips the check for unread bytes in pooled connections."""
 
+DRIVER: Final = redis.DriverInfo()
+"""What connections say of themselves. By itself redis-py looks its version up on the disk for each of them."""
+
 
 def changes_channel(client: "redis.Redis | redis.asyncio.Redis") -> str:
     """Where every gateway worker listens: `key:DIGEST` drops a cached key, `catalog` reloads the snapshot.
@@ -27,6 +30,7 @@ def listening_client() -> "redis.asyncio.Redis":
     return redis.asyncio.Redis.from_url(
         settings.REDIS_URL,
         protocol=PROTOCOL,
+        driver_info=DRIVER,
         socket_timeout=None,
         socket_connect_timeout=CONNECT_TIMEOUT_S,
         health_check_interval=5,
@@ -38,6 +42,7 @@ def sync_client() -> "redis.Redis":
     return redis.Redis.from_url(
         settings.REDIS_URL,
         protocol=PROTOCOL,
+        driver_info=DRIVER,
         socket_timeout=CALL_TIMEOUT_S,
         socket_connect_timeout=CONNECT_TIMEOUT_S,
     )
@@ -50,6 +55,7 @@ def path_connection(url: str = "") -> "redis.asyncio.Connection":
     pool = redis.asyncio.ConnectionPool.from_url(
         url or settings.REDIS_URL,
         protocol=PROTOCOL,
+        driver_info=DRIVER,
         socket_timeout=None,
         socket_connect_timeout=None,
         retry=AsyncRetry(NoBackoff(), 0),
@@ -64,6 +70,7 @@ def single_try_client(url: str = "") -> "redis.Redis":
     return redis.Redis.from_url(
         url or settings.REDIS_URL,
         protocol=PROTOCOL,
+        driver_info=DRIVER,
         socket_timeout=CALL_TIMEOUT_S * 5,
         socket_connect_timeout=CONNECT_TIMEOUT_S,
         retry=Retry(NoBackoff(), 0),

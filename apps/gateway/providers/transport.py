@@ -5,7 +5,7 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from hashlib import sha256
 from typing import Final, NamedTuple
 from urllib.parse import quote, urlsplit
@@ -237,8 +237,9 @@ def _head_of(line: bytes, request: UpstreamRequest) -> bytes:
     return b"%bcontent-length: %d\r\n%b\r\n" % (line, len(request.body), fields.encode("latin-1"))
 
 
+@cache
 def _tls_context() -> ssl.SSLContext:
-    """Certificates and host names are checked, by the system's authorities; TLS 1.2 at least."""
+    """Certificates and host names are checked, by the system's authorities; TLS 1.2 at least. Reading those is slow."""
     context = ssl.create_default_context()
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
