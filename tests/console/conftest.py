@@ -1,12 +1,14 @@
 """The cast of the console's tests: an operator, a customer and their rows; strangers need no fixture."""
 
 from collections.abc import Iterator
+from copy import deepcopy
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.test import Client
 from django.utils import timezone
+from pytest_django import DjangoDbBlocker
 
 from apps.accounts.models import Plan, User
 from apps.accounts.organizations import create_organization, default_project
@@ -63,9 +65,16 @@ def console(operator: User) -> Client:
     return client
 
 
+@pytest.fixture(scope="module")
+def lasting_rows(module_db: DjangoDbBlocker) -> Rows:
+    """Made once: it takes longer than a page does. A module with a test that commits has `rows` of its own."""
+    with module_db.unblock():
+        return made_rows(made_customer())
+
+
 @pytest.fixture
-def rows(customer: User) -> Rows:
-    return made_rows(customer)
+def rows(lasting_rows: Rows, db: None) -> Rows:
+    return deepcopy(lasting_rows)
 
 
 def made_rows(customer: User) -> Rows:

@@ -4,16 +4,24 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
+import pytest
 from django.test import Client
 from django.utils import timezone
 
-from apps.accounts.models import Organization
+from apps.accounts.models import Organization, User
 from apps.catalog.models import Model, Provider, Route
 from apps.console.overview import Readiness, read_overview, read_readiness
 from tests.console.cast import Rows, add_rollup
+from tests.console.conftest import made_rows
 
 NOW = datetime(2026, 3, 15, 12, 34, 56, tzinfo=UTC)
 THIS_HOUR = datetime(2026, 3, 15, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def rows(customer: User) -> Rows:
+    """Made anew: one of these tests is about an installation without any."""
+    return made_rows(customer)
 
 
 def at(hours_ago: int) -> datetime:

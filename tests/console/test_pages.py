@@ -1,6 +1,5 @@
 """Every page of the console, found in its registry: operators see it, nobody else does."""
 
-from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -8,27 +7,13 @@ from django.contrib.admin.utils import quote
 from django.db.models import Model as DatabaseModel
 from django.test import Client, RequestFactory
 from django.urls import reverse
-from pytest_django import DjangoDbBlocker
 
 from apps.accounts.models import User
 from apps.console.urls import console_site  # with its pages: the site alone has none
 from tests.console.cast import Rows
-from tests.console.conftest import made_customer, made_rows
 
 KINDS = sorted(console_site._registry, key=lambda kind: kind._meta.label)
 PAGES = ("changelist", "add", "change", "history")
-
-
-@pytest.fixture(scope="module")
-def lasting_rows(module_db: DjangoDbBlocker) -> Rows:
-    """Made once: it takes longer than a page does."""
-    with module_db.unblock():
-        return made_rows(made_customer())
-
-
-@pytest.fixture
-def rows(lasting_rows: Rows, db: None) -> Rows:
-    return deepcopy(lasting_rows)
 
 
 def page_address(kind: type[DatabaseModel], page: str, rows: Rows) -> str:

@@ -12,6 +12,7 @@ from django.test import Client
 from django.urls import reverse
 from pytest_django import Settings
 
+from apps.accounts.models import User
 from apps.billing.grants import charge
 from apps.billing.ledger import balance_nanos
 from apps.billing.models import LedgerAccount, Payment, Refund, WebhookInbox
@@ -21,11 +22,18 @@ from apps.core.errors import Conflict
 from tests.billing import books
 from tests.billing.test_killed_posting import others, wait_for
 from tests.console.cast import Rows
+from tests.console.conftest import made_rows
 from tests.payments.stripe_server import KEY, SECRET, StandInStripe, running_stripe, signature
 
 PAYMENTS = "/console/billing/payment/"
 USD = 10**9
 REFUND_ID = "rfd_" + "0" * 32
+
+
+@pytest.fixture
+def rows(customer: User) -> Rows:
+    """Made anew: one of these tests commits."""
+    return made_rows(customer)
 
 
 @pytest.fixture

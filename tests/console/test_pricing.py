@@ -13,6 +13,7 @@ from apps.billing.models import PriceRule, Rerating
 from apps.billing.pricing.rerating import finish_all
 from apps.catalog.models import PriceVersion
 from tests.console.cast import Rows, add_price, price_fields
+from tests.console.conftest import made_rows
 
 RULES = "/console/billing/pricerule/"
 RERATINGS = "/console/billing/rerating/"
@@ -21,6 +22,12 @@ AMOUNTS = (
     "input", "output", "cache_read", "cache_write", "cache_write_1h", "reasoning", "audio_input", "image_input",
     "audio_output", "image_output", "per_request", "per_image",
 )  # fmt: skip
+
+
+@pytest.fixture
+def rows(customer: User) -> Rows:
+    """Made anew: one of these tests commits."""
+    return made_rows(customer)
 
 
 def rule_fields(rows: Rows, **changes: str) -> dict[str, str]:

@@ -20,12 +20,19 @@ from apps.usage.partitions import ensure_upcoming_partitions
 from tests.billing.books import settle_constraints
 from tests.billing.test_proofs import tamper
 from tests.console.cast import Rows
+from tests.console.conftest import made_rows
 
 RUNS = "/console/billing/reconciliationrun/"
 REPORTS = "/console/billing/vendorreport/"
 YESTERDAY = datetime.now(UTC).date() - timedelta(days=1)
 
 pytestmark = pytest.mark.usefixtures("empty_store")
+
+
+@pytest.fixture
+def rows(customer: User) -> Rows:
+    """Made anew: one of these tests is about an installation without any."""
+    return made_rows(customer)
 
 
 def costs(value: float, line_item: str = "small-upstream, input") -> bytes:

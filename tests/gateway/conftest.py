@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 from django.conf import settings
 
-from apps.billing.admission import INSTALL, RENEW
+from apps.billing.admission import RENEW
 from apps.billing.balance_cache import money_key
 from apps.core.crypto import keyed_digests
 from apps.core.redis import single_try_client
@@ -30,6 +30,7 @@ from crun.sandbox.server import Options, Sandbox
 from crun.sandbox.truth import TruthEntry, read_truth
 from tests.dialects.typed import is_published
 from tests.factories import TARGET, offered, snapshot
+from tests.gateway.riches import make_rich
 
 UPSTREAM_KEY = "sk-upstream-canary-0123456789"
 MODELS = {"echo": "sandbox-echo", "tools": "sandbox-tools", "json": "sandbox-json", "vision": "sandbox-vision"}
@@ -221,19 +222,6 @@ class Bench:
             while (entry := self.truth().get(call.request_id)) is None or entry.outcome is None:  # noqa: ASYNC110 - the log is a file
                 await asyncio.sleep(0.01)
         return entry
-
-
-def make_rich(organization_ids: Sequence[str], journal_root: Path) -> None:
-    """In place of the real rebuild, which needs a database: a million dollars and no spend."""
-    client = single_try_client()
-    try:
-        run_id = client.info("server")["run_id"]  # type: ignore[index]  # one function for sync and async
-        nothing = orjson.dumps({"open": [], "kept": [], "examined": [], "spend": {}})
-        for owner in organization_ids:
-            for step in (("begin", "rich", 1_000), ("install", "rich", 10**15, 0, 900_000, nothing, 900_000)):
-                client.eval(INSTALL.text, 1, money_key(owner), run_id, *step)
-    finally:
-        client.close()
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from apps.core.errors import Unavailable  # noqa: E402 - Django first
 from apps.core.limits import Limits  # noqa: E402 - Django first
 from apps.gateway.admission.reservations import Reservations  # noqa: E402 - Django first
 from tests.factories import closed, opened  # noqa: E402 - Django first
-from tests.gateway.conftest import make_rich  # noqa: E402 - Django first
+from tests.gateway.riches import make_rich  # noqa: E402 - Django first
 from tests.gateway.storms import Worker, demand, running_worker  # noqa: E402 - Django first
 
 

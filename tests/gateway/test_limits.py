@@ -21,7 +21,8 @@ from apps.gateway.metering.token_usage import ToldUsage
 from apps.usage.contracts import TokenCounts
 from apps.usage.journal import JournalFull
 from tests.factories import offered, snapshot
-from tests.gateway.conftest import Bench, make_rich
+from tests.gateway.conftest import Bench
+from tests.gateway.riches import make_rich
 from tests.gateway.storms import Worker, demand, running_worker
 
 pytestmark = pytest.mark.asyncio

@@ -12,7 +12,7 @@ import pytest
 from django.conf import settings
 
 from apps.core.redis import single_try_client
-from tests.gateway.conftest import make_rich
+from tests.gateway.riches import make_rich
 
 ROOT = Path(__file__).parents[2]
 ORG = "org_processes"
