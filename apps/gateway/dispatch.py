@@ -95,6 +95,12 @@ class Exchange:
     keeping: KeepsAnswer | None = None
     """Whoever keeps the answer, where the response cache is wanted."""
 
+    def fail(self, failure: GatewayError) -> None:
+        """As `abandon`, where the client gets this instead of an answer. Nobody pays for it, unless it is billed."""
+        status, code = failure.kind.status, failure.code or ""
+        self.meter.close(Outcome.FAILED, TokenCounts(), http_status=status, error_code=code)
+        self.abandon()
+
     def abandon(self) -> None:
         """Let go of the upstream and close the record, if nobody did. For every way out."""
         self.deadline.stop()
@@ -148,7 +154,6 @@ async def open_exchange(
     try:
         upstreams.retries.requests += 1
         targets = _routes(admission, upstreams) if fallback is None else fallback.targets
-        deadline = Deadline()
         meter = Meter(journal, opened_record(admission, targets[0]), settle=reservations.settle)
     except JournalFull as error:
         reservations.release(admission.demand)
@@ -156,6 +161,7 @@ async def open_exchange(
     except BaseException:  # a hold without a meter is settled by nobody
         reservations.release(admission.demand)
         raise
+    deadline = Deadline()  # not before: nobody would stop it
     call = _Call(transport, upstreams, deadline, meter)
     try:
         if (guarding := admission.asked.guarding) is not None:

@@ -1,7 +1,7 @@
 """The gateway in this process, with a real sandbox upstream on real sockets; its ASGI side is driven by hand."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -135,8 +135,10 @@ class Bench:
         method: str = "",
         query: str = "",
         is_direct: bool = True,
+        send: Callable[[dict[str, Any]], Awaitable[None]] | None = None,
     ) -> Call:
-        """Send a request; the answer collects in the returned call. `is_direct`: by a server that has a Client."""
+        """Send a request; the answer collects in the returned call. `is_direct`: by a server that has a Client. `send`
+        stands in for that server's."""
         call = Call()
         raw = body if isinstance(body, bytes) else b"" if body is None else orjson.dumps(body)
         call.client = CallClient(call, raw)
@@ -162,10 +164,10 @@ class Bench:
                 return {"type": "http.disconnect"}
             return message
 
-        async def send(message: dict[str, Any]) -> None:
+        async def collect(message: dict[str, Any]) -> None:
             call.sent.append(message)
 
-        call.task = asyncio.create_task(self.app(scope, receive, send))
+        call.task = asyncio.create_task(self.app(scope, receive, send or collect))
         return call
 
     async def call(self, path: str, body: Any = None, **kwargs: Any) -> Call:

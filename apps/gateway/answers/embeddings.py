@@ -7,7 +7,7 @@ import math
 import sys
 from array import array
 from collections.abc import Awaitable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from operator import itemgetter
 from typing import Any, Final
 
@@ -17,7 +17,6 @@ from apps.gateway.answers.relay import Given, cost_for_client
 from apps.gateway.dispatch import Exchange
 from apps.gateway.errors import UPSTREAM_FAILED, GatewayError
 from apps.gateway.metering.token_usage import ToldUsage, read_usage, served_tier
-from apps.gateway.server.cancellation import told_to_client
 from apps.usage.contracts import Outcome, TokenCounts
 
 INLINE_BYTES: Final = 256 << 10
@@ -67,23 +66,19 @@ async def _give_in_steps(exchange: Exchange, body: bytes) -> Given:
     with _only_embeddings():
         answer = _decoder.decode(body)
         written, at_once = [], 0
-        try:
-            for index, vector in _written(exchange, answer):
-                written.append((index, vector))
-                at_once += len(vector)
-                if at_once > STEP_BYTES:
-                    at_once = 0
-                    await asyncio.sleep(0)
-        except asyncio.CancelledError as error:
-            _close_abandoned(exchange, answer, error)
-            raise
+        for index, vector in _written(exchange, answer):
+            written.append((index, vector))
+            at_once += len(vector)
+            if at_once > STEP_BYTES:
+                at_once = 0
+                await asyncio.sleep(0)
         return _close(exchange, answer, written)
 
 
-def _close_abandoned(exchange: Exchange, answer: _Answer, error: asyncio.CancelledError) -> None:
-    """A client that leaves while its answer is made ready pays for what the upstream told."""
-    if exchange.deadline.expired is None and told_to_client(error, exchange.deadline) is None:
-        told = _note_usage(exchange, answer)
+def close_left(exchange: Exchange, body: bytes) -> None:
+    """A client that leaves before its answer is made ready pays for what the upstream told."""
+    with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # then for its input, as we estimate it
+        told = _note_usage(exchange, _decoder.decode(body))
         exchange.meter.close_partial(Outcome.CANCELLED, told.tokens, 0, error_code="client_closed")
 
 

@@ -40,6 +40,8 @@ Turn = Callable[[str, int], Awaitable[None]]
 Give = Callable[[Exchange, bytes], Given | Awaitable[Given]]
 """Closes the record of a whole answer, and makes what the client gets of it: at once, or in steps that let others run
 where that takes long. Raises GatewayError for no answer."""
+Left = Callable[[Exchange, bytes], None]
+"""Closes the record of a whole answer that is here, and whose client has left."""
 
 log = logging.getLogger(__name__)
 
@@ -193,12 +195,26 @@ def close_chat(exchange: Exchange, body: bytes) -> tuple[dict[str, Any], Request
     return answer, closed
 
 
-async def whole(exchange: Exchange, give: Give = give_chat, *, turn: Turn | None = None) -> Given:
+def close_left(exchange: Exchange, body: bytes) -> None:
+    """A chat completion that its client did not wait for costs what the upstream told, as it would have."""
+    try:
+        answer = exchange.answer or _parse_answer(exchange, body)
+    except GatewayError as failure:
+        exchange.fail(failure)
+        return
+    tokens, is_estimated = _usage_of_whole(exchange, answer)
+    exchange.meter.close(Outcome.CANCELLED, tokens, estimated=is_estimated, error_code="client_closed")
+
+
+async def whole(
+    exchange: Exchange, give: Give = give_chat, *, turn: Turn | None = None, left: Left = close_left
+) -> Given:
     """A complete answer as JSON in our shape, and its record. Raises GatewayError; the record is closed either way.
 
     `turn` returns when the answer may be worked on: many that come at once keep nobody waiting."""
     meter = exchange.meter
     deadline = exchange.deadline
+    body = None
     try:
         body = await exchange.response.read()
         if turn is not None:
@@ -210,8 +226,10 @@ async def whole(exchange: Exchange, give: Give = give_chat, *, turn: Turn | None
     except (GatewayError, UpstreamBroken, asyncio.CancelledError) as error:
         failure = _failure_of(error, deadline)
         if failure is None:
+            if body is not None and meter.closed is None:
+                left(exchange, body)
             raise
-        meter.close(Outcome.FAILED, TokenCounts(), http_status=failure.kind.status, error_code=failure.code or "")
+        exchange.fail(failure)
         raise failure from error
     except Exception:  # process edge: a mistake of ours costs nobody anything
         meter.close(Outcome.FAILED, TokenCounts(), http_status=500, error_code=SERVER_ERROR.code or "")
@@ -316,9 +334,22 @@ def _close_whole_stream(exchange: Exchange, chat_stream: ChatStream) -> RequestC
 def _close_whole_answer(
     exchange: Exchange, answer: dict[str, Any], withheld: GatewayError | None = None
 ) -> RequestClosed:
-    admission = exchange.admission
     choices = answer["choices"]
     finish_reason = str(choices[0].get("finish_reason") or "") if choices else ""
+    tokens, is_estimated = _usage_of_whole(exchange, answer)
+    return exchange.meter.close(
+        Outcome.COMPLETED if withheld is None else Outcome.FAILED,
+        tokens,
+        estimated=is_estimated,
+        http_status=200 if withheld is None else withheld.kind.status,
+        error_code="" if withheld is None else withheld.code or "",
+        finish_reason=finish_reason,
+    )
+
+
+def _usage_of_whole(exchange: Exchange, answer: dict[str, Any]) -> tuple[TokenCounts, bool]:
+    """What is billed for a whole answer, noted with what was told; and whether that is our estimate."""
+    admission, choices = exchange.admission, answer["choices"]
     exchange.meter.received(0, 0)
     told = read_usage(answer.get("usage"), bound=admission.token_bound)
     output_bytes = 0
@@ -326,17 +357,9 @@ def _close_whole_answer(
         output_bytes = sum(_output_bytes(choice) for choice in choices)
         told = told.beside_output() if output_bytes else told
     _note_usage(exchange, told, answer.get("service_tier"))
-    tokens = told.tokens
-    if tokens is None:
-        tokens = TokenCounts(input=admission.asked.input_estimate(), output=estimate_tokens(output_bytes))
-    return exchange.meter.close(
-        Outcome.COMPLETED if withheld is None else Outcome.FAILED,
-        tokens,
-        estimated=told.tokens is None,
-        http_status=200 if withheld is None else withheld.kind.status,
-        error_code="" if withheld is None else withheld.code or "",
-        finish_reason=finish_reason,
-    )
+    if told.tokens is not None:
+        return told.tokens, False
+    return TokenCounts(input=admission.asked.input_estimate(), output=estimate_tokens(output_bytes)), True
 
 
 def _parse_answer(exchange: Exchange, body: bytes) -> dict[str, Any]:

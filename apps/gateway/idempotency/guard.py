@@ -76,17 +76,18 @@ async def _answer_once(handler: Handler[View], view: View, request: LeanRequest,
 async def _first_answer(claims: Claims, keyed: KeyedRequest, answering: Awaitable[Response]) -> Response:
     """Answer, and keep the answer: a whole one before it is sent, a stream as soon as its last part is known."""
     claim = claims.begin(keyed)
-    response = None
+    is_to_be_sent = False
     try:
         response = await answering
         if isinstance(response, EventStream):
             _record(response, claims, claim)
+            is_to_be_sent = True
         else:
             recording = _recording(response)
             recording.add(response.content)
             _seal(claim, recording)
     finally:
-        if not isinstance(response, EventStream):
+        if not is_to_be_sent:
             claims.finish(claim)
     return response
 

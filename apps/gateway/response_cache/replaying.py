@@ -107,7 +107,6 @@ async def replay(runtime: Runtime, hit: Hit) -> tuple[Exchange, Allowance]:
     try:
         admission.hold_nanos, admission.balance_nanos = verdict.hold_nanos, verdict.balance_nanos
         content = _content(hit)
-        deadline = Deadline()
         record = msgspec.structs.replace(opened_record(admission, _TARGET), cache_hit=hit.terms)
         meter = Meter(runtime.journal, record, settle=runtime.reservations.settle)
     except JournalFull as error:
@@ -116,7 +115,7 @@ async def replay(runtime: Runtime, hit: Hit) -> tuple[Exchange, Allowance]:
     except BaseException:  # a hold without a meter is settled by nobody
         runtime.reservations.release(demand)
         raise
-    exchange = Exchange(admission, meter, KeptResponse(content), _TARGET, deadline, dropped=hit.answer.dropped)
+    exchange = Exchange(admission, meter, KeptResponse(content), _TARGET, Deadline(), dropped=hit.answer.dropped)
     if (guarding := admission.asked.guarding) is not None:
         await _judged(exchange, guarding)
     return exchange, verdict.allowance

@@ -133,10 +133,13 @@ async def _run(
         response = await answer
         del answer
         request.answered()
-        if request.heartbeat is not None and await request.heartbeat.begun():
-            await _send_rest(response, request.heartbeat, send, client)
+        if isinstance(response, EventStream):
+            async with aclosing(response.source):  # before anything is awaited: whoever records it is told of its end
+                await _send_stream(response, request.heartbeat, send, client)
+        elif request.heartbeat is not None and await request.heartbeat.begun():
+            await _send_late(response, request.heartbeat, send)
         else:
-            await _send(response, send, client, request.heartbeat)
+            await _send_whole(response, send, client)
     except asyncio.CancelledError:
         log.debug("request cancelled: its client left, was too slow, or this process stops")
     finally:
@@ -247,21 +250,14 @@ def _too_large() -> GatewayError:
     return GatewayError(BODY_TOO_LARGE, f"The request body is larger than {MAX_BODY_BYTES >> 20} MB.")
 
 
-async def _send(response: Response, send: Send, client: Client | None, heartbeat: Heartbeat | None) -> None:
-    if not isinstance(response, EventStream):
-        await _send_whole(response, send, client)
-        return
-    async with aclosing(response.source):
+async def _send_stream(response: EventStream, heartbeat: Heartbeat | None, send: Send, client: Client | None) -> None:
+    if heartbeat is None or not await heartbeat.begun():
         await send(_start(response.status_code, _encoded(response.headers)))
-        await _send_parts(response, send, client, heartbeat)
+    await _send_parts(response, send, client, heartbeat)
 
 
-async def _send_rest(response: Response, heartbeat: Heartbeat, send: Send, client: Client | None) -> None:
-    """Of a stream that its heartbeat has begun. What would have had a status of its own is its last event."""
-    if isinstance(response, EventStream):
-        async with aclosing(response.source):
-            await _send_parts(response, send, client, heartbeat)
-        return
+async def _send_late(response: Answer, heartbeat: Heartbeat, send: Send) -> None:
+    """Into a stream that its heartbeat has begun. What would have had a status of its own is its last event."""
     content = response.content
     if response.status_code >= 400:
         content = b"%b%b\n\n" % (heartbeat.error_event, content)

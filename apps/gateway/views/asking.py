@@ -24,7 +24,7 @@ from apps.gateway.response_cache.replaying import replay
 from apps.gateway.response_cache.turn import Turn
 from apps.gateway.response_cache.wishes import HEADER as CACHE_HEADER
 from apps.gateway.routing.fallback import Fallback
-from apps.gateway.server.answer import JsonBytes, Response
+from apps.gateway.server.answer import Answer, JsonBytes, Response
 from apps.gateway.server.http import AsyncAPIView
 from apps.gateway.server.lean_request import LeanRequest
 
@@ -38,6 +38,8 @@ class AsksModel(AsyncAPIView):
     """What stands before the body of an error in a stream of this dialect."""
     cache_headers: Mapping[str, str] = {}
     """What the response cache says of the answer, where it was wanted."""
+    exchange: Exchange | None = None
+    """What was opened for this request."""
 
     async def authenticate(self, request: LeanRequest) -> None:
         """Find out who asks, and wait for the turn of its organization. Raises GatewayError, or Unavailable."""
@@ -47,6 +49,12 @@ class AsksModel(AsyncAPIView):
             await doorway.wait(owner, size)
         if size > LARGE_BYTES:
             await request.cut_body()
+
+    def error_response(self, error: GatewayError) -> Answer:
+        """The answer that an error becomes. Whatever was opened before a mistake of ours is given back for nothing."""
+        if self.exchange is not None:
+            self.exchange.fail(error)
+        return super().error_response(error)
 
     async def open_exchange(self, asked: ModelRequest) -> Exchange:
         """Guard and admit the request, and call the upstreams, or take a kept answer where that is wanted.
@@ -88,6 +96,7 @@ class AsksModel(AsyncAPIView):
         self.cache_headers = turn.headers
         if hit is not None:
             exchange, allowance = await replay(self.runtime, hit)
+            self.exchange = exchange
             self._note_allowance(allowance)
             return exchange
         exchange = await self._ask_upstreams(asked)
@@ -122,15 +131,18 @@ class AsksModel(AsyncAPIView):
             upstreams=runtime.upstreams,
             fallback=fallback,
         )
+        self.exchange = exchange
         if exchange.admission.model.shadows:
             runtime.shadows.begin(exchange.admission, exchange.target)
         if asked.body_bytes > LARGE_BYTES and isinstance(asked, ChatRequest):
             asked.let_go()  # 20 MB, perhaps, and a stream takes minutes
         return exchange
 
-    async def whole(self, exchange: Exchange, give: relay.Give = relay.give_chat) -> JsonBytes:
+    async def whole(
+        self, exchange: Exchange, give: relay.Give = relay.give_chat, *, left: relay.Left = relay.close_left
+    ) -> JsonBytes:
         """The answer in one piece, with what it cost."""
-        body, closed = await relay.whole(exchange, give, turn=self.runtime.doorway.turn)
+        body, closed = await relay.whole(exchange, give, turn=self.runtime.doorway.turn, left=left)
         return JsonBytes(body, headers={"x-crun-cost": format_usd(closed.cost_nanos)})
 
     def naming_dropped(self, response: Response, exchange: Exchange) -> Response:

@@ -1,6 +1,6 @@
 """POST /embeddings."""
 
-from apps.gateway.answers.embeddings import give_embeddings
+from apps.gateway.answers.embeddings import close_left, give_embeddings
 from apps.gateway.dialects.embeddings import parse_embeddings
 from apps.gateway.idempotency.guard import idempotent
 from apps.gateway.server.answer import Response
@@ -14,4 +14,5 @@ class Embeddings(AsksModel):
     @idempotent
     async def post(self, request: LeanRequest) -> Response:
         exchange = await self.open_exchange(parse_embeddings(request.take_body()))
-        return self.naming_dropped(await self.whole(exchange, give_embeddings), exchange)
+        response = await self.whole(exchange, give_embeddings, left=close_left)
+        return self.naming_dropped(response, exchange)

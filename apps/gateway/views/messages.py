@@ -37,7 +37,7 @@ class AnthropicView(AsksModel):
 
     def error_response(self, error: GatewayError) -> Answer:
         status, body = anthropic_error(error, self.request_id)
-        headers = error.headers()
+        headers = super().error_response(error).headers
         if isinstance(error, LimitReached):
             headers |= _limits(error.allowance)
         return JsonBytes(body, status=status, headers=headers)
