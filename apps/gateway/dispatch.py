@@ -38,7 +38,7 @@ from apps.gateway.routing.health import RouteHealth, Upstreams
 from apps.gateway.routing.order import in_order
 from apps.gateway.routing.own_credentials import MAX_OWN_CALLS, MAX_SHARED_CALLS, own_first, told_of_own
 from apps.gateway.server.cancellation import told_to_client
-from apps.gateway.server.deadline import Deadline, Wait
+from apps.gateway.server.deadline import FIRST_BYTE, WHOLE_ANSWER, Deadline
 from apps.policies.guarding import Guarding
 from apps.usage.contracts import Outcome, RequestClosed, RequestOpened, TokenCounts
 from apps.usage.journal import Journal, JournalFull
@@ -293,7 +293,7 @@ class _Call:
             if target.credential_id != self.meter.credential_id:
                 _go_on(self.meter, admission, target)
             self.meter.route_to(target)
-            self._deadline.expect(Wait.FIRST_BYTE if admission.asked.stream else Wait.WHOLE_ANSWER)
+            self._deadline.expect(FIRST_BYTE if admission.asked.stream else WHOLE_ANSWER)
             try:
                 response = await self._attempt(admission, target, health)
             except _TryNext as error:

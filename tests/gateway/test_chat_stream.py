@@ -275,13 +275,31 @@ def test_only_whole_pieces_like_those_before_are_passed_on() -> None:
     for other in (
         b"", piece[:-1], piece + b"d", piece + b"data: [DONE]\n\n", b"\n" + piece, piece.replace(b"one", b""),
         piece.replace(b"one", b"\xff"), piece.replace(b"one", b"\\ud83d"), piece.replace(b"one", b"\\x"),
-        piece.replace(b'"one"', b'"one","x":1'), piece.replace(b"theirs", b"others"),
+        piece.replace(b'"one"', b'"one","x":1'), piece.replace(b"theirs", b"others"), piece.replace(b'"one"', b'"'),
+        piece.replace(b"one", b"\n"), piece.replace(b"one", b'one","role":"x'), piece.replace(b'"one"', b"1"),
     ):  # fmt: skip
         assert stream.pass_on(other) is None
     assert stream.output_count == 4
     assert stream.feed(b": a comment, and in the same event:\n") == b""
     assert stream.pass_on(piece) is None
     assert stream.feed(piece) == ours and stream.output_count == 5
+
+
+def test_pieces_are_passed_on_under_the_head_that_their_stream_has_now() -> None:
+    stream = ChatStream(completion_id="ours", model="m", choices=1, token_bound=1_000)
+    first = (
+        b'data: {"id":"a","model":"theirs","choices":[{"index":0,"delta":{"content":"a b"},"finish_reason":null}]}\n\n'
+    )
+    other = first.replace(b'"id":"a"', b'"created":7,"id":"a"')
+    for piece, said in ((first, b""), (other, b'"created":7,')) * 2:
+        learned = stream.feed(piece)
+        assert said in learned and b"theirs" not in learned
+        assert stream.pass_on(first if piece is other else other) is None
+        for text in (b"a b", b"c \\n d", "e é".encode(), b'\\"f\\"'):
+            assert stream.pass_on(piece.replace(b"a b", text)) == learned.replace(b"a b", text)
+        assert stream.pass_on(piece.replace(b'"index":0', b'"index":1')) == learned.replace(b'"index":0', b'"index":1')
+        assert stream.pass_on(piece) == learned
+    assert stream.output_count == 4 * (2 + 2 + 2 + 2 + 1 + 2 + 2)
 
 
 @pytest.mark.parametrize("left_out", [("id",), ("created", "object"), ("id", "object", "created", "model")])

@@ -29,7 +29,7 @@ from apps.gateway.providers import PROVIDERS
 from apps.gateway.providers.base import StreamTranslator
 from apps.gateway.providers.transport import UpstreamBroken
 from apps.gateway.server.cancellation import told_to_client
-from apps.gateway.server.deadline import Deadline, Wait
+from apps.gateway.server.deadline import CLIENT, FIRST_BYTE, NEXT_BYTES, Deadline
 from apps.gateway.server.direct import Client, DirectSource
 from apps.policies.guarding import Guarding
 from apps.usage.contracts import Outcome, RequestClosed, TokenCounts
@@ -110,14 +110,14 @@ class RelayedStream(DirectSource):
         crash_point("P6")
         client.write(ready)
         crash_point("P5")
-        self._deadline.expect(Wait.NEXT_BYTES)
+        self._deadline.expect(NEXT_BYTES)
         return True
 
     async def _relayed(self) -> AsyncGenerator[bytes, None]:
         exchange, chat_stream, translator = self._exchange, self._chat_stream, self._translator
         meter, deadline, growth, guard = self._meter, self._deadline, self._growth, self._guard
         deadline.adopt()
-        deadline.expect(Wait.FIRST_BYTE)
+        deadline.expect(FIRST_BYTE)
         try:
             while not chat_stream.is_done and (received := await exchange.response.read_some()):
                 told = chat_stream.told
@@ -130,7 +130,7 @@ class RelayedStream(DirectSource):
                     if growth is not None and growth.is_due:
                         await _keep_up(growth, chat_stream, delivered=meter.output_count, told=told)
                     meter.received(len(received), chat_stream.output_count if guard is None else guard.output_count)
-                    deadline.expect(Wait.CLIENT)
+                    deadline.expect(CLIENT)
                     crash_point("P6")
                     yield ready
                     crash_point("P5")
@@ -138,7 +138,7 @@ class RelayedStream(DirectSource):
                     self._check(guard)
                 chat_stream.check()
                 received = ready = b""  # the next read may be long in coming
-                deadline.expect(Wait.NEXT_BYTES)
+                deadline.expect(NEXT_BYTES)
             exchange.response.taker = None
             rest = chat_stream.feed(translator.end()) if translator is not None else b""
             rest += chat_stream.end()
@@ -152,7 +152,7 @@ class RelayedStream(DirectSource):
                 _note_usage(exchange, chat_stream.told, chat_stream.service_tier)
                 await growth.cover(meter.cost_of(chat_stream.tokens))
             closed = _close_whole_stream(exchange, chat_stream)
-            deadline.expect(Wait.CLIENT)
+            deadline.expect(CLIENT)
             yield rest + chat_stream.closing_events(usage_for_client(closed))
             crash_point("P12")
             await exchange.response.finish()  # raises nothing: the answer is complete, and no error may follow it

@@ -29,7 +29,7 @@ _CHOICES = b'"choices":'
 _FINGERPRINT = b'"system_fingerprint"'
 _DATA = b"data: "
 _PLAIN_TAIL = re.compile(
-    rb'\[\{"index":\d+,"delta":\{"content":"(?!")([^"\\\x00-\x1f]*(?:\\.[^"\\\x00-\x1f]*)*)"\}(?:,"logprobs":null)?'
+    rb'\[\{"index":\d+,"delta":\{"content":("(?!")[^"\\\x00-\x1f]*(?:\\.[^"\\\x00-\x1f]*)*")\}(?:,"logprobs":null)?'
     rb',"finish_reason":null\}\](?:,"usage":null)?(?:,"obfuscation":"\w*")?\}\n\n'
 )
 _DONE = b"[DONE]"
@@ -63,6 +63,8 @@ class ChatStream:
         self._ours = {"id": completion_id, "model": model, "system_fingerprint": None}
         self._their_head = b""
         self._our_head = b""
+        self._before_text = self._after_text = b""
+        """Around the text of the event that was passed on last, with its quotes; forgotten with the head."""
         self._created = 0
         self.is_done = False
         """`[DONE]` came: nothing after it belongs to the answer."""
@@ -93,9 +95,14 @@ class ChatStream:
         """What to send for a read that is nothing but whole events like those before it, each with a piece of text.
 
         None for any other read, of which nothing is noted yet: it is for `feed`."""
-        head = self._their_head
+        head, before, after = self._their_head, self._before_text, self._after_text
         if not head or not self._splitter.is_empty or self.is_done or self.failure is not None:
             return None
+        if before and received.startswith(before) and received.endswith(after):
+            text = _text(received[len(before) - 1 : len(received) - len(after) + 1])
+            if text:
+                self._count(text)
+                return self._our_head + received[len(head) :]
         at, texts, ours = 0, [], []
         while received.startswith(head, at):
             tail = _PLAIN_TAIL.match(received, at + len(head))
@@ -103,13 +110,13 @@ class ChatStream:
                 return None
             texts.append(text)
             ours.append(tail.group())
+            before, after = received[at : tail.start(1) + 1], received[tail.end(1) - 1 : tail.end()]
             at = tail.end()
         if not texts or at != len(received):
             return None
+        self._before_text, self._after_text = before, after
         for text in texts:
-            self.output_count += _pieces(text)
-            if self._note_output is not None:
-                self._note_output(text)
+            self._count(text)
         return self._our_head + self._our_head.join(ours)
 
     def end(self) -> bytes:
@@ -176,6 +183,7 @@ class ChatStream:
             if not (border and b'"id"' in head and b'"model"' in head) or _FINGERPRINT in tail:
                 return self._rename(event, chunk)
             self._their_head, self._our_head = head + border, self._rename(head, chunk) + border
+            self._before_text = self._after_text = b""
         return self._our_head + tail
 
     def _rename(self, part: bytes, chunk: dict[str, Any]) -> bytes:
@@ -207,6 +215,11 @@ class ChatStream:
     def tokens(self) -> TokenCounts | None:
         """What the upstream told and can be billed; None without."""
         return self.told.tokens
+
+    def _count(self, text: str) -> None:
+        self.output_count += len(text.split()) or 1
+        if self._note_output is not None:
+            self._note_output(text)
 
     def _watch(self, chunk: dict[str, Any]) -> None:
         self.service_tier = chunk.get("service_tier") or self.service_tier
@@ -250,15 +263,13 @@ def output_of(message: dict[str, Any]) -> list[Any]:
 
 def _pieces(output: object) -> int:
     """How many tokens a piece of output has at least."""
-    return max(1, len(output.split())) if isinstance(output, str | bytes) else 1
+    return len(output.split()) or 1 if isinstance(output, str) else 1
 
 
-def _text(literal: bytes) -> str | bytes | None:
-    """What stands between the quotes of a JSON string; ASCII without escapes as it is. None for what is no text."""
-    if literal.isascii() and b"\\" not in literal:
-        return literal
+def _text(literal: bytes) -> str | None:
+    """The text that a JSON string is; None for what is none, such as two strings with something between them."""
     try:
-        text: str = orjson.loads(b'"%b"' % literal)
+        text: str = orjson.loads(literal)
     except orjson.JSONDecodeError:
         return None
     return text
