@@ -5,6 +5,7 @@ from django.urls import path
 from apps.gateway.server.client_envelope import ClientNotFound
 from apps.gateway.views.chat import ChatCompletions
 from apps.gateway.views.completions import Completions
+from apps.gateway.views.conversations import Conversation, ConversationItem, ConversationItems, Conversations
 from apps.gateway.views.credits import AccountBalance, Credits
 from apps.gateway.views.document import ApiDocument
 from apps.gateway.views.embeddings import Embeddings
@@ -27,6 +28,12 @@ urlpatterns = [
     path("responses/<str:response_id>", StoredResponse.as_view(), name="response"),
     path("responses/<str:response_id>/input_items", InputItems.as_view(), name="response-input-items"),
     path("responses/<str:response_id>/cancel", CancelResponse.as_view(), name="response-cancel"),
+    path("conversations", Conversations.as_view(), name="conversations"),
+    path("conversations/<str:conversation_id>", Conversation.as_view(), name="conversation"),
+    path("conversations/<str:conversation_id>/items", ConversationItems.as_view(), name="conversation-items"),
+    path(
+        "conversations/<str:conversation_id>/items/<str:item_id>", ConversationItem.as_view(), name="conversation-item"
+    ),
     path("models", Models.as_view(), name="models"),
     path("models/<path:model_id>/endpoints", ModelEndpoints.as_view(), name="model-endpoints"),
     path("models/<path:model_id>", ModelDetail.as_view(), name="model"),

@@ -1,6 +1,7 @@
 """What the data path and the stored responses say to each other: plain values."""
 
 from dataclasses import dataclass
+from datetime import datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,3 +26,37 @@ class OpenedResponse:
 
 class ChainTooLong(Exception):
     """A conversation has more turns, or it or what is referred to is larger, than can be read again."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedConversation:
+    """A conversation without its items."""
+
+    id: str
+    created_at: datetime
+    metadata: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedItem:
+    """An item of a conversation as it was given to be kept."""
+
+    id: str
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ReadItems:
+    """All items of a conversation that stand before a place, in their order."""
+
+    items: list[OpenedItem]
+    end: int
+    """That place."""
+
+
+class ConversationFull(Exception):
+    """A conversation has no room for so much more."""
+
+
+class ItemsThere(Exception):
+    """Items that are to be added are in the conversation already."""

@@ -6,9 +6,10 @@ waits for one who waits for him."""
 from typing import Final, NamedTuple
 
 from django.db import connection, transaction
+from django.db.backends.utils import CursorWrapper
 from django.db.models import Count, Sum
 
-from apps.responses.models import ResponseChain, StoredResponse
+from apps.responses.models import Conversation, ResponseChain, StoredResponse
 
 BATCH: Final = 200
 """Conversations that are deleted in one transaction, so that none takes long."""
@@ -21,6 +22,13 @@ ORDER BY expires_at LIMIT %s FOR UPDATE SKIP LOCKED
 _ALL: Final = """
 SELECT id FROM responses_responsechain WHERE organization_id = %s ORDER BY id LIMIT %s FOR UPDATE
 """
+_HANGING: Final = (
+    ("responses_storedresponse", "chain_id"),
+    ("responses_conversationitem", "conversation_id"),
+    ("responses_conversation", "chain_id"),
+    ("responses_responsechain", "id"),
+)
+"""Tables in the order in which they are deleted from, and which of their columns has the id of the chain."""
 _BEYOND: Final = """
 SELECT chain.id FROM responses_responsechain chain JOIN (
     SELECT id, sum(bytes) OVER (ORDER BY expires_at DESC, id DESC) AS so_far
@@ -34,7 +42,15 @@ class Kept(NamedTuple):
     """How much an organization has stored."""
 
     responses: int
+    conversations: int
     bytes: int
+
+
+class Erased(NamedTuple):
+    """How much of it was deleted."""
+
+    responses: int
+    conversations: int
 
 
 def purge_expired() -> int:
@@ -60,15 +76,27 @@ def evict_all(most_bytes: int) -> int:
     return sum(evict(organization_id, most_bytes) for organization_id in larger)
 
 
-def erase(organization_id: str) -> int:
-    """Delete all that an organization has stored by now; how many responses. What is just being stored is waited for.
-    Raises django.db.Error."""
-    total = 0
+def erase(organization_id: str) -> Erased:
+    """Delete all that an organization has stored by now; how much. What is just being stored is waited for. Raises
+    django.db.Error."""
+    responses = conversations = 0
     while True:
-        chains, responses = _delete(_ALL, (organization_id,))
-        total += responses
+        chains, erased = _delete(_ALL, (organization_id,))
+        responses += erased.responses
+        conversations += erased.conversations
         if not chains:  # a part may be short without being the last: others may have deleted some of it meanwhile
-            return total
+            return Erased(responses, conversations)
+
+
+def drop(cursor: CursorWrapper, ids: list[str]) -> Erased:
+    """Delete chains, which their caller has locked, with all that hangs on them; how much. Raises django.db.Error.
+
+    The web may not read what is in a response, so this is no deletion of Django's."""
+    counts = {}
+    for table, column in _HANGING:
+        cursor.execute(f"DELETE FROM {table} WHERE {column} = ANY(%s)", (ids,))  # noqa: S608 - names of this module
+        counts[table] = cursor.rowcount
+    return Erased(counts["responses_storedresponse"], counts["responses_conversation"])
 
 
 def kept_by(organization_id: str) -> Kept:
@@ -76,7 +104,8 @@ def kept_by(organization_id: str) -> Kept:
     chains = ResponseChain.objects.for_organization(organization_id)
     total = chains.aggregate(total=Sum("bytes"))["total"] or 0
     count = StoredResponse.objects.filter(chain__in=chains).aggregate(count=Count("id"))["count"]
-    return Kept(count, total)
+    conversations = Conversation.objects.filter(chain__in=chains).aggregate(count=Count("chain_id"))["count"]
+    return Kept(count, conversations, total)
 
 
 def _in_batches(which: str, values: tuple[str | int, ...]) -> int:
@@ -89,13 +118,9 @@ def _in_batches(which: str, values: tuple[str | int, ...]) -> int:
     return total
 
 
-def _delete(which: str, values: tuple[str | int, ...]) -> tuple[int, int]:
-    """Delete some of the conversations that a query locks; how many, and how many responses of theirs."""
+def _delete(which: str, values: tuple[str | int, ...]) -> tuple[int, Erased]:
+    """Delete some of the chains that a query locks; how many, and how much hung on them."""
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(which, (*values, BATCH))
         ids = [row[0] for row in cursor.fetchall()]
-        # The web may not read what is in a response, so this is no deletion of Django's.
-        cursor.execute("DELETE FROM responses_storedresponse WHERE chain_id = ANY(%s)", (ids,))
-        responses = cursor.rowcount
-        cursor.execute("DELETE FROM responses_responsechain WHERE id = ANY(%s)", (ids,))
-    return len(ids), responses
+        return len(ids), drop(cursor, ids)

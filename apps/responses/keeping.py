@@ -71,7 +71,7 @@ def keep(
     """Store a response, for so many days after the last turn of its conversation; returns the bytes that it takes.
 
     It is on disk when this returns. Raises django.db.Error without PostgreSQL."""
-    content = sealed(response.content, owner=owner, response_id=response.id, ring=ring)
+    content = sealed(response.content, owner=owner, name=response.id, ring=ring)
     now = datetime.now(UTC)
     stored: dict[str, Any] = {
         "id": response.id,
@@ -99,7 +99,7 @@ def find(
     if any(content is None for _, _, content in rows):
         raise ChainTooLong
     return {
-        name: OpenedResponse(name, chain, opened(bytes(content), owner=owner, response_id=name, ring=ring))
+        name: OpenedResponse(name, chain, opened(bytes(content), owner=owner, name=name, ring=ring))
         for name, chain, content in rows
     }
 
@@ -120,7 +120,7 @@ def read_chain(
     if place > MAX_TURNS or so_far > most_bytes:
         raise ChainTooLong
     turns = [
-        OpenedResponse(name, chain, opened(bytes(content), owner=owner, response_id=name, ring=ring))
+        OpenedResponse(name, chain, opened(bytes(content), owner=owner, name=name, ring=ring))
         for name, chain, _, content, _, _ in reversed(rows)
     ]
     return turns, not previous_id

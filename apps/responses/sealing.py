@@ -1,4 +1,5 @@
-"""Contents of stored responses: compressed and sealed, each readable under its own id and for its owner only."""
+"""Contents of stored responses and conversations: compressed and sealed, each readable under its own name and for its
+owner only."""
 
 import zlib
 from collections.abc import Mapping
@@ -10,16 +11,16 @@ from apps.responses.contracts import ResponseOwner
 _FAST: Final = 1
 
 
-def sealed(content: bytes, *, owner: ResponseOwner, response_id: str, ring: Mapping[str, bytes]) -> bytes:
-    """The content as it is stored, under the newest key."""
-    return seal_bytes(zlib.compress(content, _FAST), bound_to=_binding(owner, response_id), ring=ring)
+def sealed(content: bytes, *, owner: ResponseOwner, name: str, ring: Mapping[str, bytes]) -> bytes:
+    """The content as it is stored, under the newest key. Its name, which no other has, is an id or two."""
+    return seal_bytes(zlib.compress(content, _FAST), bound_to=_binding(owner, name), ring=ring)
 
 
-def opened(stored: bytes, *, owner: ResponseOwner, response_id: str, ring: Mapping[str, bytes]) -> bytes:
+def opened(stored: bytes, *, owner: ResponseOwner, name: str, ring: Mapping[str, bytes]) -> bytes:
     """The content. Raises ConfigurationError for another owner or id, or when the key is gone."""
-    return zlib.decompress(unseal_bytes(stored, bound_to=_binding(owner, response_id), ring=ring))
+    return zlib.decompress(unseal_bytes(stored, bound_to=_binding(owner, name), ring=ring))
 
 
-def _binding(owner: ResponseOwner, response_id: str) -> str:
+def _binding(owner: ResponseOwner, name: str) -> str:
     side = "sandbox" if owner.sandbox else "live"
-    return f"stored response:{owner.organization_id}:{owner.project_id}:{side}:{response_id}"
+    return f"stored response:{owner.organization_id}:{owner.project_id}:{side}:{name}"

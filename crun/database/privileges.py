@@ -92,6 +92,10 @@ _RESPONSES: Final = {
     "responses_storedresponse": Privileges(
         ("SELECT", "INSERT", "DELETE"), ("SELECT (id, chain_id)", "DELETE"), ("SELECT", "INSERT", "DELETE")
     ),
+    "responses_conversation": Privileges(EVERYTHING, ("SELECT (chain_id)", "DELETE"), EVERYTHING),
+    "responses_conversationitem": Privileges(
+        ("SELECT", "INSERT", "DELETE"), ("SELECT (conversation_id)", "DELETE"), ("SELECT", "INSERT", "DELETE")
+    ),
 }
 _BOOKS: Final = {
     "billing_ledgertransaction": Privileges(worker=APPEND, web=APPEND),

@@ -84,11 +84,22 @@ def stored_response(caller: Caller) -> str:
     return str(answered.json()["id"])
 
 
+def kept_conversation(caller: Caller) -> dict[str, str]:
+    """The ids of a conversation of the caller's and of its item, by the names of their parameters."""
+    body = {"items": [{"role": "user", "content": "one"}]}
+    made = caller.send(OPERATIONS["POST /conversations"].Case(body=body, media_type="application/json")).json()["id"]
+    listed = OPERATIONS["GET /conversations/{conversation_id}/items"].Case(path_parameters={"conversation_id": made})
+    item = caller.send(listed).json()["data"][0]["id"]
+    caller.statuses.clear()
+    return {"conversation_id": str(made), "item_id": str(item)}
+
+
 @each_operation
 def test_whatever_is_asked_rightly_is_answered_as_documented(label: str, caller: Caller) -> None:
     operation = OPERATIONS[label]
     dice = random.Random(label)
-    own_response = stored_response(caller) if "{response_id}" in label else ""
+    own = stored_response(caller) if "{response_id}" in label else ""
+    kept = kept_conversation(caller) if "{conversation_id}" in label else {}
 
     @seed(1)
     @bounded
@@ -100,8 +111,10 @@ def test_whatever_is_asked_rightly_is_answered_as_documented(label: str, caller:
                 case.body.pop(field, None)
         if "model_id" in (case.path_parameters or {}) and dice.random() < 0.5:
             case.path_parameters["model_id"] = OWN_MODEL
-        if own_response and dice.random() < 0.5:
-            case.path_parameters["response_id"] = own_response
+        if own and dice.random() < 0.5:
+            case.path_parameters["response_id"] = own
+        if kept and dice.random() < 0.5:
+            case.path_parameters |= {name: kept[name] for name in case.path_parameters}
         caller.send(case)
 
     ask()

@@ -238,7 +238,6 @@ async def test_what_has_no_place_upstream_is_named_and_what_needs_it_is_refused(
         ({"max_tokens": 5}, "max_tokens"),
         ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"background": True}, "background"),
-        ({"conversation": "conv_1"}, "conversation"),
     ],
 )
 def test_what_is_wrong_is_named(fields: dict[str, Any], param: str) -> None:

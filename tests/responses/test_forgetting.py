@@ -68,7 +68,7 @@ def test_beyond_its_room_an_organization_loses_what_rested_longest() -> None:
     assert evict(owner.organization_id, 2 * size) == 1
     assert set(ResponseChain.objects.values_list("id", flat=True)) == {"resp_youngest0", "resp_middle0", "resp_others0"}
     assert evict_all(size) == 1
-    assert kept_by(owner.organization_id) == (2, size) and kept_by(other.organization_id).responses == 1
+    assert kept_by(owner.organization_id) == (2, 0, size) and kept_by(other.organization_id).responses == 1
 
 
 def test_the_room_counts_what_is_deleted() -> None:
@@ -79,7 +79,7 @@ def test_the_room_counts_what_is_deleted() -> None:
         cursor.execute("SELECT sum(octet_length(sealed)) FROM responses_storedresponse")
         assert cursor.fetchone() == (size,)
     assert delete(owner, first) and not delete(owner, first)
-    assert kept_by(owner.organization_id) == (1, size // 2)
+    assert kept_by(owner.organization_id) == (1, 0, size // 2)
     found, is_whole = read_chain(owner, second, most_bytes=1 << 20, ring=RING)
     assert [turn.id for turn in found] == [second] and not is_whole
 
@@ -88,8 +88,8 @@ def test_an_organization_deletes_all_of_its_own_and_nothing_else() -> None:
     owner, other = new_owner(), new_owner("other")
     turns(owner, "a", 2)
     turns(other, "b")
-    assert erase(owner.organization_id) == 2
-    assert kept_by(owner.organization_id) == (0, 0) and not ResponseChain.objects.for_organization(
+    assert erase(owner.organization_id) == (2, 0)
+    assert kept_by(owner.organization_id) == (0, 0, 0) and not ResponseChain.objects.for_organization(
         owner.organization_id
     )
     assert kept_by(other.organization_id).responses == 1

@@ -95,10 +95,11 @@ def test_no_two_of_them_wait_for_each_other_and_nothing_is_left_half() -> None:
         if kind is evict:
             assert gone == 2, other
         if other is go_on:  # it comes after what is deleted, without what was before it, or is deleted, too
-            assert left == (1, came) or (kind is erase and gone == 6 and left == (0, 0))
+            assert left == (1, 0, came) or (kind is erase and gone == (6, 0) and left == (0, 0, 0))
             assert not read_chain(owner, f"{names[-1]}next", most_bytes=1 << 20, ring=RING)[1]
         else:
-            assert left == (0, 0) and not came and (kind is evict or gone == 5), (kind, other)
+            assert left == (0, 0, 0) and came in (0, False, (0, 0)), (kind, other)
+            assert kind is evict or gone == (5, 0), other
         assert is_counted_right()
 
 

@@ -10,6 +10,7 @@ from apps.gateway.dialects.responses.answer import (
     ResponsesStream,
     begun_response,
     ended,
+    not_kept,
     output_of,
     responses_usage,
     whole_output,
@@ -43,7 +44,7 @@ class WholeAnswer:
         """The answer to be sent: as it was given, or saying that it is not stored."""
         if self._answered is None or await self._keep(*self._answered):
             return content
-        return write_json({**self._answered[1], "store": False})
+        return write_json(not_kept(self._answered[1]))
 
 
 def give_response(exchange: Exchange, body: bytes) -> tuple[bytes, RequestClosed]:

@@ -8,15 +8,28 @@ from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.openapi import AutoSchema
 
 from apps.gateway import urls
-from apps.gateway.openapi import account, asking, chat, messages, responses
+from apps.gateway.openapi import account, asking, chat, conversations, messages, responses
 from apps.gateway.openapi.operations import OPERATIONS
 from apps.gateway.openapi.shapes import Schema, text
 
 FILE: Final = Path(__file__).with_name("openapi.json")
 """What the gateway serves."""
 VERSION: Final = "1.0.0"
-_SCHEMAS: Final = chat.SCHEMAS | asking.SCHEMAS | messages.SCHEMAS | responses.SCHEMAS | account.SCHEMAS
-_TAGS: Final = ("Chat", "Responses", "Messages", "Completions", "Embeddings", "Models", "Account", "Document")
+_SCHEMAS: Final = {
+    **chat.SCHEMAS, **asking.SCHEMAS, **messages.SCHEMAS, **responses.SCHEMAS, **conversations.SCHEMAS,
+    **account.SCHEMAS,
+}  # fmt: skip
+_TAGS: Final = (
+    "Chat",
+    "Responses",
+    "Conversations",
+    "Messages",
+    "Completions",
+    "Embeddings",
+    "Models",
+    "Account",
+    "Document",
+)
 _DESCRIPTION: Final = (
     "Language models of many vendors through one API that the clients of OpenAI speak. Send your key as"
     " `Authorization: Bearer KEY` or `X-API-KEY: KEY`. `HEAD` works wherever `GET` does."

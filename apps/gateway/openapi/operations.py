@@ -1,50 +1,27 @@
 """The operations of the API: for each path and method what is asked, and every answer that can come. Pure."""
 
-from collections.abc import Iterable
 from typing import Any, Final
 
 from apps.gateway.listing.models import MAX_PAGE
-from apps.gateway.openapi import asking, chat, messages, responses
+from apps.gateway.openapi import asking, chat, conversations, messages, responses
+from apps.gateway.openapi.making import (
+    JSON,
+    LIMITS,
+    PAGE,
+    SAYS_WHEN,
+    WORDS,
+    counted,
+    errors,
+    good,
+    operation,
+    parameter,
+)
 from apps.gateway.openapi.shapes import Schema, answer, integer, ref, text
 
-JSON: Final = "application/json"
 EVENTS: Final = "text/event-stream"
-_WORDS: Final = {
-    400: "The request is wrong; `param` names the field.",
-    401: "No key, or one that is not valid.",
-    402: "There is no money for it: `x-should-retry: false`, unless running requests hold it.",
-    403: "The key may not do this.",
-    404: "There is no such thing, or not for this key.",
-    408: "The body did not arrive in time.",
-    409: "The Idempotency-Key was used before, and its answer cannot be given.",
-    413: "The body is too large.",
-    415: "The body is compressed.",
-    429: "A limit says no; `retry-after` or `x-should-retry: false` tells whether to wait.",
-    500: "A bug of ours.",
-    502: "The upstream failed.",
-    503: "Something is away or overloaded.",
-    504: "The upstream was too slow.",
-    529: "As 503, for callers who send `anthropic-version`.",
-}
-_OF_EVERY_ANSWER: Final = (400, 401, 403, 408, 413, 415, 500, 503)
-_SAYS_WHEN: Final = ("retry-after", "retry-after-ms", "x-should-retry")
-"""Headers of the errors that tell whether and when to try again: 409, 429, 500 and above."""
-_PLAIN: Final = {JSON: ref("Error")}
 _ANTHROPIC: Final = {JSON: ref("AnthropicError")}
 _EITHER: Final = {JSON: {"anyOf": [ref("Error"), ref("AnthropicError")]}}
 _CLIENT: Final = {JSON: {"anyOf": [ref("ClientError"), ref("Error")]}}
-
-
-def _errors(*more: int, schemas: dict[str, Schema] = _PLAIN) -> dict[str, Schema]:
-    statuses = sorted({*_OF_EVERY_ANSWER, *more})
-    return {
-        str(status): answer(
-            _WORDS[status],
-            schemas,
-            headers=_SAYS_WHEN if status in (409, 429) or status >= 500 else (),
-        )
-        for status in statuses
-    }
 
 
 def _in_anthropics_words(asking: Schema) -> Schema:
@@ -52,63 +29,31 @@ def _in_anthropics_words(asking: Schema) -> Schema:
     statuses = {int(status) for status in asking["responses"]} - {200} | {402, 529}
     answers = {
         str(status): answer(
-            _WORDS[status],
+            WORDS[status],
             _ANTHROPIC if status != 503 else _EITHER,
-            headers=("request-id", *(_SAYS_WHEN if status in (402, 409, 429) or status >= 500 else ())),
+            headers=("request-id", *(SAYS_WHEN if status in (402, 409, 429) or status >= 500 else ())),
         )
         for status in sorted(statuses)
     }
-    good = asking["responses"]["200"]
-    named = ("request-id", *(_ANTHROPIC_LIMITS if _LIMITS[0] in good["headers"] else ()))
-    headers = good["headers"] | {name: {"$ref": f"#/components/headers/{name}"} for name in named}
-    betas = _parameter("anthropic-beta", "header", text(pattern="^[ -~]+$"), "Names of betas, by commas.")
+    answered = asking["responses"]["200"]
+    named = ("request-id", *(_ANTHROPIC_LIMITS if LIMITS[0] in answered["headers"] else ()))
+    headers = answered["headers"] | {name: {"$ref": f"#/components/headers/{name}"} for name in named}
+    betas = parameter("anthropic-beta", "header", text(pattern="^[ -~]+$"), "Names of betas, by commas.")
     return {
         **asking,
         "parameters": [*asking.get("parameters", ()), betas],
-        "responses": {"200": {**good, "headers": headers}, **answers},
+        "responses": {"200": {**answered, "headers": headers}, **answers},
     }
 
 
-def _counted(words: str, schema: Schema) -> Schema:
-    """The answer of what is free, and counts as a request."""
-    return _good(words, schema, *_LIMITS, "x-crun-budget-remaining")
-
-
-def _operation(
-    name: str, summary: str, *, tag: str, answers: dict[str, Schema], parameters: Iterable[Schema] = (), **more: Any
-) -> Schema:
-    return {
-        "operationId": name,
-        "summary": summary,
-        "tags": [tag],
-        **({"parameters": list(parameters)} if parameters else {}),
-        **more,
-        "responses": dict(sorted(answers.items())),
-    }
-
-
-def _parameter(name: str, where: str, schema: Schema, description: str, **more: Any) -> Schema:
-    return {"name": name, "in": where, "schema": schema, "description": description, **more}
-
-
-def _good(description: str, schema: Schema, *headers: str, example: Any = None) -> Schema:
-    made = answer(description, {JSON: schema}, headers=headers)
-    if example is not None:
-        made["content"][JSON]["example"] = example
-    return made
-
-
-_LIMITS: Final = tuple(
-    f"x-ratelimit-{what}-{of}" for of in ("requests", "tokens") for what in ("limit", "remaining", "reset")
-)
 _ANTHROPIC_LIMITS: Final = tuple(
     f"anthropic-ratelimit-{of}-{what}" for of in ("requests", "tokens") for what in ("limit", "remaining", "reset")
 )
 _KNOWN: Final = answer("The caller has this version.", {}, headers=("etag",))
-_DIALECT: Final = _parameter(
+_DIALECT: Final = parameter(
     "anthropic-version", "header", text(pattern="^[ -~]+$"), "Answer in Anthropic's shape.", example="2023-06-01"
 )
-_IF_NONE_MATCH: Final = _parameter("If-None-Match", "header", text(pattern="^[ -~]+$"), "304 for this version.")
+_IF_NONE_MATCH: Final = parameter("If-None-Match", "header", text(pattern="^[ -~]+$"), "304 for this version.")
 _MODEL_EXAMPLE: Final[Schema] = {
     "id": "sandbox-echo", "canonical_slug": "sandbox-echo", "object": "model", "created": 1_795_000_000,
     "owned_by": "CRUN", "name": "Sandbox Echo", "description": "Says what it was told.", "context_length": 128_000,
@@ -127,27 +72,27 @@ _MODEL_EXAMPLE: Final[Schema] = {
 }  # fmt: skip
 
 _ASKED: Final = (
-    *_LIMITS, "x-crun-budget-remaining", "x-crun-cost", "x-crun-dropped-params", "x-crun-idempotent-replay",
+    *LIMITS, "x-crun-budget-remaining", "x-crun-cost", "x-crun-dropped-params", "x-crun-idempotent-replay",
     "x-crun-cache-status", "x-crun-cache-source-id", "age",
 )  # fmt: skip
 
 
-_REPEATED: Final = _parameter(
+_REPEATED: Final = parameter(
     "Idempotency-Key", "header", text(pattern="^[ -~]{1,255}$"),
     "The same request sent again with the same key gets the same answer and is charged once.",
 )  # fmt: skip
 
 _CACHE: Final = (
-    _parameter(
+    parameter(
         "x-crun-cache", "header", text(enum=["on", "off", "refresh", "true", "false"]),
         "Whether a kept answer to the same request will do: docs/response-cache.md.",
     ),
-    _parameter(
+    parameter(
         "x-crun-cache-ttl", "header", text(pattern="^[0-9]{1,6}$"),
         "Seconds that the answer is kept, and that a kept one may be old.",
     ),
 )  # fmt: skip
-_SESSION: Final = _parameter(
+_SESSION: Final = parameter(
     "x-session-id", "header", text(pattern="^[ -~]{1,256}$"),
     "The conversation that the request belongs to, where the body has no session_id.",
 )  # fmt: skip
@@ -157,21 +102,21 @@ def _asking(
     name: str, summary: str, *, tag: str, request: str, examples: dict[str, Any], answers: dict[str, tuple[str, Any]]
 ) -> Schema:
     """An operation that asks a model: `answers` are media type -> name of a schema and example."""
-    good = answer(
+    answered = answer(
         "The answer; with `stream: true` its events." if EVENTS in answers else "The answer.",
         {kind: ref(schema) for kind, (schema, _) in answers.items()},
         headers=_ASKED,
     )
     for kind, (_, example) in answers.items():
-        good["content"][kind]["example"] = example
+        answered["content"][kind]["example"] = example
     given = {named: {"value": value} for named, value in examples.items()}
-    return _operation(
+    return operation(
         name,
         summary,
         tag=tag,
         parameters=[_REPEATED, _SESSION, *_CACHE],
         requestBody={"required": True, "content": {JSON: {"schema": ref(request), "examples": given}}},
-        answers={"200": good, **_errors(404, 409, 429, 502, 504)},
+        answers={"200": answered, **errors(404, 409, 429, 502, 504)},
     )  # fmt: skip
 
 
@@ -200,7 +145,7 @@ _MESSAGES: Final = _in_anthropics_words(
     )
 )
 _COUNT: Final = _in_anthropics_words(
-    _operation(
+    operation(
         "countTokens",
         "How many tokens a request in Anthropic's dialect has; free",
         tag="Messages",
@@ -211,15 +156,15 @@ _COUNT: Final = _in_anthropics_words(
             },
         },
         answers={
-            "200": _good(
+            "200": good(
                 "The count.",
                 ref("TokenCount"),
                 "x-crun-token-count",
-                *_LIMITS,
+                *LIMITS,
                 "x-crun-budget-remaining",
                 example={"input_tokens": 7},
             ),
-            **_errors(404, 429),
+            **errors(404, 429),
         },
     )
 )
@@ -234,7 +179,7 @@ _RESPONSES: Final = _asking(
         EVENTS: ("ResponsesEvent", responses.STREAM_EXAMPLE),
     },
 )
-_RESPONSE_ID: Final = _parameter(
+_RESPONSE_ID: Final = parameter(
     "response_id", "path", text(pattern="^[^/]{1,100}$"), "Of an answer that was stored.", required=True,
     example="resp_01a2047828c0e179f1fcfbc952417224",
 )  # fmt: skip
@@ -264,119 +209,118 @@ _EMBEDDINGS: Final = _asking(
 OPERATIONS: Final[dict[tuple[str, str], Schema]] = {
     ("/chat/completions", "post"): _CHAT,
     ("/responses", "post"): _RESPONSES,
-    ("/responses/{response_id}", "get"): _operation(
+    ("/responses/{response_id}", "get"): operation(
         "getResponse", "A stored answer", tag="Responses",
         parameters=[
             _RESPONSE_ID,
-            _parameter("stream", "query", text(enum=["false"]), "It is given in one piece."),
+            parameter("stream", "query", text(enum=["false"]), "It is given in one piece."),
         ],
-        answers={"200": _counted("The answer.", ref("StoredResponse")), **_errors(404, 429)},
+        answers={"200": counted("The answer.", ref("StoredResponse")), **errors(404, 429)},
     ),
-    ("/responses/{response_id}", "delete"): _operation(
+    ("/responses/{response_id}", "delete"): operation(
         "deleteResponse", "Delete a stored answer", tag="Responses", parameters=[_RESPONSE_ID],
-        answers={"200": _counted("It is deleted.", ref("DeletedResponse")), **_errors(404, 429)},
+        answers={"200": counted("It is deleted.", ref("DeletedResponse")), **errors(404, 429)},
     ),
-    ("/responses/{response_id}/input_items", "get"): _operation(
+    ("/responses/{response_id}/input_items", "get"): operation(
         "listInputItems", "What a stored answer was made of", tag="Responses",
         parameters=[
             _RESPONSE_ID,
-            _parameter("limit", "query", integer(minimum=1, maximum=100), "Of a page; 20 unless it is said."),
-            _parameter("order", "query", text(enum=["asc", "desc"]), "The latest first unless it is said."),
-            _parameter("after", "query", text(), "The page after this item."),
+            *PAGE,
         ],
-        answers={"200": _counted("A page of items.", ref("InputItems")), **_errors(404, 429)},
+        answers={"200": counted("A page of items.", ref("InputItems")), **errors(404, 429)},
     ),
-    ("/responses/{response_id}/cancel", "post"): _operation(
+    ("/responses/{response_id}/cancel", "post"): operation(
         "cancelResponse", "Always refused: no answer is made in the background", tag="Responses",
-        parameters=[_RESPONSE_ID], answers=_errors(404, 429),
+        parameters=[_RESPONSE_ID], answers=errors(404, 429),
     ),
+    **conversations.OPERATIONS,
     ("/messages", "post"): _MESSAGES,
     ("/messages/count_tokens", "post"): _COUNT,
     ("/completions", "post"): _COMPLETIONS,
     ("/embeddings", "post"): _EMBEDDINGS,
-    ("/models", "get"): _operation(
+    ("/models", "get"): operation(
         "listModels",
         "The models that the key can call now",
         tag="Models",
         parameters=[
             _DIALECT,
             _IF_NONE_MATCH,
-            _parameter("limit", "query", integer(minimum=1, maximum=MAX_PAGE), "Of a page, in Anthropic's shape."),
-            _parameter("after_id", "query", text(), "The page after this model, in Anthropic's shape."),
-            _parameter("before_id", "query", text(), "The page before this model, in Anthropic's shape."),
+            parameter("limit", "query", integer(minimum=1, maximum=MAX_PAGE), "Of a page, in Anthropic's shape."),
+            parameter("after_id", "query", text(), "The page after this model, in Anthropic's shape."),
+            parameter("before_id", "query", text(), "The page before this model, in Anthropic's shape."),
         ],
         answers={
-            "200": _good(
+            "200": good(
                 "The list.", {"anyOf": [ref("ModelList"), ref("AnthropicModelList")]}, "etag",
                 example={"object": "list", "data": [_MODEL_EXAMPLE]},
             ),
             "304": _KNOWN,
-            **_errors(529, schemas=_EITHER),
+            **errors(529, schemas=_EITHER),
         },
     ),
-    ("/models/{model_id}", "get"): _operation(
+    ("/models/{model_id}", "get"): operation(
         "getModel",
         "One model",
         tag="Models",
         parameters=[
-            _parameter("model_id", "path", text(), "It may contain slashes.", required=True, example="sandbox-echo"),
+            parameter("model_id", "path", text(), "It may contain slashes.", required=True, example="sandbox-echo"),
             _DIALECT,
             _IF_NONE_MATCH,
         ],
         answers={
-            "200": _good(
+            "200": good(
                 "The model.", {"anyOf": [ref("Model"), ref("AnthropicModel")]}, "etag", example=_MODEL_EXAMPLE
             ),
             "304": _KNOWN,
-            **_errors(404, 529, schemas=_EITHER),
+            **errors(404, 529, schemas=_EITHER),
         },
     ),
-    ("/models/{model_id}/endpoints", "get"): _operation(
+    ("/models/{model_id}/endpoints", "get"): operation(
         "listModelEndpoints",
         "The routes of a model, and how they do",
         tag="Models",
         parameters=[
-            _parameter("model_id", "path", text(), "It may contain slashes.", required=True, example="sandbox-echo"),
+            parameter("model_id", "path", text(), "It may contain slashes.", required=True, example="sandbox-echo"),
             _DIALECT,
         ],
-        answers={"200": _good("The routes.", ref("ModelEndpoints")), **_errors(404, 529, schemas=_EITHER)},
+        answers={"200": good("The routes.", ref("ModelEndpoints")), **errors(404, 529, schemas=_EITHER)},
     ),
-    ("/key", "get"): _operation(
+    ("/key", "get"): operation(
         "getKey", "What the calling key is, may use and has left", tag="Account",
-        answers={"200": _good("The key.", ref("Key")), **_errors()},
+        answers={"200": good("The key.", ref("Key")), **errors()},
     ),
-    ("/credits", "get"): _operation(
+    ("/credits", "get"): operation(
         "getCredits", "What the organization has to spend", tag="Account",
         answers={
-            "200": _good("The sums.", ref("Credits"), example={"data": {
+            "200": good("The sums.", ref("Credits"), example={"data": {
                 "total_credits": 25.0, "total_usage": 1.5, "balance": 23.5, "held": 0.0, "credit_limit": 0.0,
                 "available": 23.5, "is_sandbox": False,
             }}),
-            **_errors(),
+            **errors(),
         },
     ),
-    ("/generation", "get"): _operation(
+    ("/generation", "get"): operation(
         "getGeneration", "The receipt of one request", tag="Account",
         parameters=[
-            _parameter("id", "query", text(), "What `x-crun-generation-id` said, or the id of the completion.",
+            parameter("id", "query", text(), "What `x-crun-generation-id` said, or the id of the completion.",
                        required=True, example="req_01a2047828c0e179f1fcfbc952417224"),
         ],
-        answers={"200": _good("The receipt.", ref("Generation")), **_errors(404)},
+        answers={"200": good("The receipt.", ref("Generation")), **errors(404)},
     ),
-    ("/client/account/balance", "get"): _operation(
+    ("/client/account/balance", "get"): operation(
         "getAccountBalance", "The balance in CRUN's own envelope", tag="Account",
         answers={
-            "200": _good("The balance.", ref("AccountBalance"),
+            "200": good("The balance.", ref("AccountBalance"),
                          example={"code": 200, "message": "success", "data": {"balance": 23.5}}),
-            **_errors(schemas=_CLIENT),
+            **errors(schemas=_CLIENT),
         },
     ),
-    ("/openapi.json", "get"): _operation(
+    ("/openapi.json", "get"): operation(
         "getApiDocument", "This document", tag="Document", security=[], parameters=[_IF_NONE_MATCH],
         answers={
-            "200": _good("The document.", ref("ApiDocument"), "etag"),
+            "200": good("The document.", ref("ApiDocument"), "etag"),
             "304": _KNOWN,
-            **{status: made for status, made in _errors().items() if status not in ("401", "403")},
+            **{status: made for status, made in errors().items() if status not in ("401", "403")},
         },
     ),
 }  # fmt: skip

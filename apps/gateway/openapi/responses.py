@@ -50,9 +50,11 @@ TOOL: Final = taken(
 _CHAT: Final = chat.REQUEST["properties"]
 REQUEST: Final = chat.MODEL_OR_MODELS | taken(
     "OpenAI's request. What a model has no place for is named in `x-crun-dropped-params`.",
-    required=("input",),
     model=_CHAT["model"],
-    input={"anyOf": [text(), listing(ref("ResponsesItem"), minItems=1)]},
+    input={
+        "anyOf": [text(), listing(ref("ResponsesItem"), minItems=1)],
+        "description": "Only with a `conversation` that has some it can be left out.",
+    },
     instructions=nullable(text()),
     max_output_tokens=nullable(integer("Capped at what the model gives.", minimum=1, maximum=MAX_INTEGER)),
     stream=nullable(boolean("Send the answer as server-sent events.")),
@@ -63,6 +65,10 @@ REQUEST: Final = chat.MODEL_OR_MODELS | taken(
     include=nullable(listing(text())),
     store=nullable(boolean("Store the answer, so that another can go on from it. Yes, unless it is forbidden.")),
     previous_response_id=nullable(text("The stored answer to go on from: all that was said is put before `input`.")),
+    conversation={
+        "anyOf": [text(), taken(required=("id",), id=text()), {"type": "null"}],
+        "description": "Its items are put before `input`; afterwards input and answer are added to it.",
+    },
     top_logprobs=nullable(integer(minimum=0, maximum=20)),
     truncation=nullable(text()),
     stream_options=nullable(taken()),

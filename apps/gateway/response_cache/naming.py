@@ -14,12 +14,13 @@ from apps.keys.contracts import KeyGrant
 
 NOT_OF_THE_ANSWER: Final = frozenset((
     "user", "metadata", "session_id", "safety_identifier", "prompt_cache_key", "stream", "stream_options",
-    "store", "previous_response_id",
+    "store", "previous_response_id", "conversation",
 ))  # fmt: skip
 """Fields of a request that do not change what is answered: who asks, and how the answer is carried."""
 _NOT_READ: Final = frozenset((
     "stream", "body_bytes", "text_tokens", "output_cut", "texts", "token_lists", "guarding", "pinned", "is_stored",
-    "earlier", "earlier_messages", "is_redacted", "inputs", "beside", "gone_audio_tokens",
+    "is_kept",
+    "earlier", "earlier_messages", "is_redacted", "inputs", "beside",
 ))  # fmt: skip
 """What is known of a request beside that: how it came, what was counted, and what stands in its body too."""
 _PURPOSE: Final = b"crun cached answers 1"

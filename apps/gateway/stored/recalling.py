@@ -7,10 +7,20 @@ from typing import Any, Final
 from django.conf import settings
 
 from apps.catalog.contracts import OfferedModel
-from apps.gateway.dialects.responses.history import holder_of, is_reference, items_of, resolved, without_seals
+from apps.gateway.dialects.responses.conversations import named_conversation
+from apps.gateway.dialects.responses.history import (
+    Before,
+    holder_of,
+    is_reference,
+    items_of,
+    resolved,
+    without_seals,
+)
 from apps.gateway.errors import (
     BAD_REQUEST,
     BODY_TOO_LARGE,
+    CONVERSATION_NOT_FOUND,
+    ITEM_IN_CONVERSATION,
     PREVIOUS_NOT_FOUND,
     STORAGE_FORBIDDEN,
     GatewayError,
@@ -24,6 +34,7 @@ from apps.responses.contracts import ChainTooLong
 MAX_REFERENCES: Final = 100
 """Responses that the references of one request may lead to."""
 _PREVIOUS: Final = "previous_response_id"
+_CONVERSATION: Final = "conversation"
 
 
 @dataclass(slots=True)
@@ -36,6 +47,8 @@ class Recalled:
     earlier: int = 0
     """So many items were put before the input."""
     pinned: tuple[str, str] | None = None
+    before: Before | None = None
+    """What the conversation had that the answer is to be added to; None for an answer of none."""
 
 
 async def recall(
@@ -44,27 +57,39 @@ async def recall(
     """Put what the request goes on from before its input. The database is asked only where there is something.
 
     Raises GatewayError (400) for what is not there, may not be stored, or is too large for it; Unavailable."""
+    conversation_id = named_conversation(told)
     recalled = Recalled(_is_stored(told, grant, size))
     given = told.get("input")
     previous_id = told.get(_PREVIOUS)
     items: list[Any] = given if type(given) is list else []
     references = list(filter(is_reference, items))
-    if previous_id is None and not references:
+    if previous_id is None and conversation_id is None and not references:
         return recalled
     if _forbids_storage(grant, told):
-        raise _forbidden(_PREVIOUS if previous_id is not None else "input")
+        raise _forbidden(_named_state(told))
     if references:
-        told["input"] = await _resolved(items, references, grant, room)
-    if previous_id is not None:
+        told["input"] = await resolve(items, references, grant, room)
+    if conversation_id is not None:
+        await _join(told, recalled, grant, room, conversation_id)
+    elif previous_id is not None:
         await _go_on(told, recalled, grant, room)
-        _drop_foreign_seals(told, recalled, models)
+    _drop_foreign_seals(told, recalled, models)
     return recalled
+
+
+def check_keeping(told: dict[str, Any], grant: KeyGrant, *, param: str, size: int) -> None:
+    """Raises GatewayError for what somebody wants to be kept that may not be (400), or is too large (413)."""
+    if _forbids_storage(grant, told):
+        raise _forbidden(param)
+    if size > settings.RESPONSES_MAX_BYTES:
+        raise _too_large(param)
 
 
 def _is_stored(told: dict[str, Any], grant: KeyGrant, size: int) -> bool:
     """Whether the answer is to be stored. Who needs that gets an error where it cannot be, before anybody is asked."""
     wanted = told.get("store")
-    if wanted is False:
+    is_needed = told.get(_PREVIOUS) is not None or told.get(_CONVERSATION) is not None
+    if wanted is False and (size <= settings.RESPONSES_MAX_BYTES or told.get(_CONVERSATION) is None):
         return False
     if _forbids_storage(grant, told):
         if wanted:
@@ -72,11 +97,20 @@ def _is_stored(told: dict[str, Any], grant: KeyGrant, size: int) -> bool:
         return False
     if size <= settings.RESPONSES_MAX_BYTES:
         return True
-    if wanted or told.get(_PREVIOUS) is not None:
-        most = f"{settings.RESPONSES_MAX_BYTES / (1 << 20):g} MB"
-        message = f"A request whose answer is stored may have {most}: send this one with store set to false."
-        raise GatewayError(BODY_TOO_LARGE, message, param="store")
+    if wanted or is_needed:
+        raise _too_large("store")
     return False
+
+
+def _too_large(param: str) -> GatewayError:
+    most = f"{settings.RESPONSES_MAX_BYTES / (1 << 20):g} MB"
+    message = f"What is stored may have {most}: send a request that is larger with store set to false."
+    return GatewayError(BODY_TOO_LARGE, message, param=param)
+
+
+def _named_state(told: dict[str, Any]) -> str:
+    """The field of a request that names what is stored."""
+    return next((name for name in (_PREVIOUS, _CONVERSATION) if told.get(name) is not None), "input")
 
 
 def _forbids_storage(grant: KeyGrant, told: dict[str, Any]) -> bool:
@@ -95,8 +129,8 @@ def _forbidden(param: str) -> GatewayError:
     return GatewayError(STORAGE_FORBIDDEN, message, param=param)
 
 
-async def _resolved(given: list[Any], references: list[Any], grant: KeyGrant, room: ResponseRoom) -> list[Any]:
-    """The input with the items themselves where they were only named. What is not found stays, and is refused.
+async def resolve(given: list[Any], references: list[Any], grant: KeyGrant, room: ResponseRoom) -> list[Any]:
+    """Items with those themselves that were only named. What is not found stays, and is refused.
 
     Each can be named once, as in OpenAI's API: else a short request could be made as large as anybody likes."""
     named = [item_id for item in references if type(item_id := item.get("id")) is str]
@@ -137,11 +171,46 @@ async def _go_on(told: dict[str, Any], recalled: Recalled, grant: KeyGrant, room
     if last.response["status"] == "failed":
         message = "The response failed: go on from the one before it, or send the whole input."
         raise GatewayError(BAD_REQUEST, message, param=_PREVIOUS)
-    given = told.get("input")
-    if not given or type(given) not in (str, list):
+    now = _said_now(told.get("input"))
+    if not now:
         return  # it is refused for that
-    now = [{"role": "user", "content": given}] if type(given) is str else given
-    earlier = items_of(chain.turns)
+    earlier = [*chain.earlier, *items_of(chain.turns)]
     told["input"] = [*earlier, *now]
     recalled.chain_id, recalled.previous_id = chain.chain_id, previous_id
     recalled.earlier, recalled.pinned = len(earlier), last.route
+
+
+async def _join(
+    told: dict[str, Any], recalled: Recalled, grant: KeyGrant, room: ResponseRoom, conversation_id: str
+) -> None:
+    """Put what a conversation has before the input. Without an input it is all that the model is told."""
+    try:
+        taken = await room.conversations.taken(owner_of(grant), conversation_id)
+    except ChainTooLong:
+        message = "The conversation is too long to go on: begin another one with what matters of it."
+        raise GatewayError(BAD_REQUEST, message, param=_CONVERSATION) from None
+    if taken is None:
+        raise conversation_not_found(conversation_id, param=_CONVERSATION)
+    recalled.before = Before(conversation_id, taken.end, len(taken.ids))
+    given = told.get("input")
+    now = _said_now(given)
+    if not now and (given is not None or not taken.input):
+        return  # it is refused for that
+    ids = [item["id"] for item in now if type(item) is dict and type(item.get("id")) is str]
+    if len(set(ids)) < len(ids) or not taken.ids.isdisjoint(ids):
+        message = "An item of the input is in the conversation already: send only what is new."
+        raise GatewayError(ITEM_IN_CONVERSATION, message, param="input")
+    told["input"] = [*taken.input, *now]
+    recalled.earlier, recalled.pinned = len(taken.input), taken.route
+
+
+def conversation_not_found(conversation_id: str, *, param: str | None = None) -> GatewayError:
+    """404 for whatever this key cannot find."""
+    return GatewayError(CONVERSATION_NOT_FOUND, f"There is no conversation '{conversation_id[:100]}'.", param=param)
+
+
+def _said_now(given: Any) -> list[Any]:
+    """The input as items; none for what is no input."""
+    if type(given) is str and given:
+        return [{"role": "user", "content": given}]
+    return given if type(given) is list else []

@@ -11,8 +11,9 @@ from typing import Final, TypeVar
 from django.conf import settings
 
 from apps.core.errors import ConfigurationError, Unavailable
-from apps.gateway.dialects.responses.history import Turn, read_turn
+from apps.gateway.dialects.responses.history import Item, Turn, read_turn
 from apps.gateway.server.bridge import Busy, LastingBridge, TooSlow
+from apps.gateway.stored.conversations import ConversationRoom, items_before, keep_turn
 from apps.gateway.stored.reading import Readers
 from apps.keys.contracts import KeyGrant
 from apps.responses import keeping
@@ -27,6 +28,7 @@ MAX_OWNERS: Final = 10_000
 """Organizations whose writing is counted; beyond that counting begins anew."""
 AWAY: Final = "database"
 BUG: Final = "bug"
+GONE: Final = "conversation_gone"
 _REASONS: Final[dict[type[Unavailable], str]] = {Busy: "busy", TooSlow: "database_slow"}
 """Why an answer could not be stored, as the metrics name it."""
 _ID: Final = re.compile(r"resp_[0-9a-f]{32}")
@@ -46,6 +48,7 @@ class ResponseRoom:
         self._evictions: set[asyncio.Task[None]] = set()
         self.not_stored: Counter[str] = Counter()
         """Answers whose clients did not forbid that they were stored, and that were not; by reason."""
+        self.conversations = ConversationRoom(self._readers, self._look_after)
 
     async def find(self, owner: ResponseOwner, ids: list[str]) -> dict[str, Turn]:
         """Those of these responses that are the owner's. Raises Unavailable, ChainTooLong, GatewayError (429)."""
@@ -73,6 +76,17 @@ class ResponseRoom:
     ) -> bool:
         """Store a response; whether it is on disk now. Nobody loses an answer because it is not."""
         write = partial(_keep, owner, response_id, make, chain_id=chain_id, previous_id=previous_id)
+        return await self._store(owner, response_id, write)
+
+    async def keep_turn(
+        self, owner: ResponseOwner, response_id: str, make: Callable[[], Turn], *, conversation_id: str, is_stored: bool
+    ) -> bool:
+        """The same for a turn of a conversation, which is added to that; its response is stored only if it is to be."""
+        return await self._store(
+            owner, response_id, partial(keep_turn, owner, conversation_id, response_id, make, is_stored=is_stored)
+        )
+
+    async def _store(self, owner: ResponseOwner, response_id: str, write: Callable[[], int | None]) -> bool:
         try:
             written = await self._writing.run(write)
         except Unavailable as error:
@@ -82,6 +96,9 @@ class ResponseRoom:
         except Exception:  # process edge: an answer that is paid for is given, whatever goes wrong with storing it
             self.not_stored[BUG] += 1
             log.exception("bug while storing a response", extra={"response_id": response_id})
+            return False
+        if written is None:
+            self.not_stored[GONE] += 1
             return False
         self._look_after(owner.organization_id, written)
         return True
@@ -123,9 +140,11 @@ class ResponseRoom:
 class ReadChain:
     """The turns of a conversation, the oldest first."""
 
-    def __init__(self, chain_id: str, turns: list[Turn], *, is_whole: bool) -> None:
+    def __init__(self, chain_id: str, turns: list[Turn], *, is_whole: bool, earlier: list[Item] | None = None) -> None:
         self.chain_id = chain_id
         self.turns = turns
+        self.earlier = earlier or []
+        """What was said before the first one, in a conversation that it was made in."""
         self.is_whole = is_whole
         """False where a turn in between is gone: what is left cannot be gone on from."""
 
@@ -165,8 +184,19 @@ def _chain(owner: ResponseOwner, response_id: str) -> ReadChain:
     except ConfigurationError as error:
         log.error("a stored response cannot be opened: %s", error)
         found, is_whole = [], False
-    chain_id = found[0].chain_id if found else ""
-    return ReadChain(chain_id, [read_turn(response.content) for response in found], is_whole=is_whole)
+    if not found:
+        return ReadChain("", [], is_whole=False)
+    turns = [read_turn(response.content) for response in found]
+    earlier, is_all = _before(owner, turns[0])
+    return ReadChain(found[0].chain_id, turns, is_whole=is_whole and is_all, earlier=earlier)
+
+
+def _before(owner: ResponseOwner, turn: Turn) -> tuple[list[Item], bool]:
+    try:
+        return items_before(owner, turn)
+    except ConfigurationError as error:
+        log.error("a conversation cannot be opened: %s", error)
+        return [], False
 
 
 def _keep(owner: ResponseOwner, response_id: str, make: Callable[[], Turn], *, chain_id: str, previous_id: str) -> int:

@@ -36,8 +36,9 @@ class Responses(AsksModel):
         recalled = await recall(told, self.grant, self.runtime.stored, size=size, models=models)
         asked = responses_request(told, size=size, earlier=recalled.earlier)
         asked.is_stored, asked.pinned = recalled.is_stored, recalled.pinned
+        asked.is_kept = recalled.is_stored or recalled.before is not None
         exchange = await self._exchange(asked)
-        if asked.is_stored:
+        if asked.is_kept:
             storing = Storing(self.runtime.stored, asked, recalled)
             response = await self._stored(exchange, storing, is_stream=asked.stream)
         elif asked.stream:

@@ -51,7 +51,7 @@ class InputItems(OfStoredResponse):
     """What a response was made of: all items before it in its conversation, and those of its own request."""
 
     async def get(self, request: LeanRequest, response_id: str) -> Answer:
-        page = partial(_page_of, response_id, _wanted(request.query))
+        page = partial(_page_of, response_id, page_wanted(request.query))
         try:
             return JsonBytes(await self.runtime.stored.read_chain(owner_of(self.grant), response_id, page))
         except ChainTooLong:
@@ -80,7 +80,8 @@ class Wanted(NamedTuple):
     after: str
 
 
-def _wanted(query: dict[str, str]) -> Wanted:
+def page_wanted(query: dict[str, str]) -> Wanted:
+    """The page that a query asks for. Raises GatewayError (400)."""
     text = query.get("limit", str(DEFAULT_PAGE))
     limit = int(text) if text.isascii() and text.isdigit() and len(text) <= len(str(MAX_PAGE)) else 0
     if not 1 <= limit <= MAX_PAGE:
@@ -102,7 +103,7 @@ def _page_of(response_id: str, wanted: Wanted, chain: ReadChain) -> bytes:
     if not chain.turns:
         raise not_found(response_id)
     *before, last = chain.turns
-    items = [item for item in (*items_of(before), *last.input) if "id" in item]
+    items = [item for item in (*chain.earlier, *items_of(before), *last.input) if "id" in item]
     if wanted.order == "desc":
         items.reverse()
     if wanted.after:

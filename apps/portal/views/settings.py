@@ -62,13 +62,18 @@ def data_policy(request: HttpRequest, access: Access) -> HttpResponse:
 
 @organization_page(get=Capability.MANAGE_ORGANIZATION, post=Capability.MANAGE_ORGANIZATION)
 def erase_responses(request: HttpRequest, access: Access) -> HttpResponse:
-    """Asks, then deletes all responses that the organization has stored."""
+    """Asks, then deletes all responses and conversations that the organization has stored."""
     if request.method == "POST":
-        count = erase(access.organization.id)
-        messages.success(request, f"Deleted: {count} stored response{'' if count == 1 else 's'}. Nothing is left.")
+        erased = erase(access.organization.id)
+        messages.success(request, f"Deleted: {_counted(*erased)}. Nothing is left.")
         return redirect("portal:settings", slug=access.organization.slug)
     kept = kept_by(access.organization.id)
     return render_page(request, access, "portal/erase_responses.html", {"kept": kept, "section": "settings"})
+
+
+def _counted(responses: int, conversations: int) -> str:
+    said = f"{responses} stored response{'' if responses == 1 else 's'}"
+    return f"{said} and {conversations} conversation{'' if conversations == 1 else 's'}" if conversations else said
 
 
 def _page(

@@ -43,7 +43,7 @@ def output_of(asked: ResponsesRequest, request_id: str) -> Output:
         shows_thoughts=asked.shows_thoughts,
         wants_encrypted=asked.wants_encrypted,
         custom_tools=asked.custom_tools,
-        is_stored=asked.is_stored,
+        is_stored=asked.is_kept,
         members=asked.members,
     )
 
@@ -95,7 +95,13 @@ def begun_response(asked: ResponsesRequest, *, request_id: str, model: str) -> d
         "truncation": "disabled",
         "usage": None,
         "user": told.get("user"),
+        **_conversation(told.get("conversation")),
     }
+
+
+def not_kept(answer: dict[str, Any]) -> dict[str, Any]:
+    """An answer that could not be stored, nor added to its conversation."""
+    return {**answer, "store": False, **({"conversation": None} if "conversation" in answer else {})}
 
 
 def ended(begun: dict[str, Any], output: Output, usage: dict[str, Any], *, service_tier: str) -> dict[str, Any]:
@@ -131,6 +137,10 @@ def _tool(tool: dict[str, Any]) -> dict[str, Any]:
     if tool.get("type") != "function":
         return tool
     return {"description": None, **tool, "parameters": tool.get("parameters"), "strict": strictness(tool)}
+
+
+def _conversation(named: Any) -> dict[str, Any]:
+    return {} if named is None else {"conversation": {"id": named["id"] if isinstance(named, dict) else named}}
 
 
 def _if_given(name: str, value: Any) -> dict[str, Any]:
@@ -198,7 +208,7 @@ class ResponsesStream:
     def not_stored(self) -> bytes:
         """The last event in place of `last`, for an answer that could not be stored."""
         self._number -= 1
-        return self._tell_end({**(self.answer or self._begun), "store": False})
+        return self._tell_end(not_kept(self.answer or self._begun))
 
     def _tell_end(self, answer: dict[str, Any]) -> bytes:
         self.answer = answer

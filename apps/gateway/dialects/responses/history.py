@@ -24,6 +24,16 @@ _OURS: Final = re.compile(r"[a-z]{2,8}_([0-9a-f]{32})i?[0-9a-f]{2,8}")
 """Ids of items, made here: in them stands the response that has the item, with an `i` before the place in its input."""
 
 
+class Before(msgspec.Struct):
+    """The items of a conversation that a response was made of, beside its own input."""
+
+    conversation_id: str
+    end: int
+    """The place that they all stand before."""
+    count: int
+    """So many they were: if there are fewer now, some are deleted."""
+
+
 class Turn(msgspec.Struct):
     """A stored response: all that there is to be known of it."""
 
@@ -35,22 +45,33 @@ class Turn(msgspec.Struct):
     """What vendors want back with an item of the output, by its id."""
     route: tuple[str, str] | None
     """Provider and upstream model that answered."""
+    before: Before | None = None
+    """What was said before it, where that is not another response."""
 
     def written(self) -> bytes:
         """As bytes, to be stored."""
-        return write_json(msgspec.structs.asdict(self))
+        before = None if self.before is None else msgspec.structs.asdict(self.before)
+        return write_json(msgspec.structs.asdict(self) | {"before": before})
 
     @property
     def output(self) -> list[Item]:
         """Its output as input of the next turn: with what vendors want back."""
-        return [each for item in self.response["output"] for each in _with_carried(item, self.carried)]
+        return [
+            each for item in self.response["output"] for each in with_carried(item, self.carried.get(item["id"], ""))
+        ]
 
 
 def read_turn(content: bytes) -> Turn:
     """What was written."""
     told = read_json(content)
-    route = told["route"]
-    return Turn(told["response"], told["input"], told["carried"], None if route is None else (route[0], route[1]))
+    route, before = told["route"], told.get("before")
+    return Turn(
+        told["response"],
+        told["input"],
+        told["carried"],
+        None if route is None else (route[0], route[1]),
+        None if before is None else Before(**before),
+    )
 
 
 def items_of(turns: Iterable[Turn]) -> list[Item]:
@@ -97,7 +118,7 @@ def resolved(given: list[Any], turns: Mapping[str, Turn]) -> list[Any]:
 
 def _referable(turn: Turn) -> dict[str, list[Item]]:
     """Id of an item of the turn -> that item as input, with what its vendor wants back."""
-    told = {item["id"]: _with_carried(item, turn.carried) for item in turn.response["output"]}
+    told = {item["id"]: with_carried(item, turn.carried.get(item["id"], "")) for item in turn.response["output"]}
     return told | {item["id"]: [item] for item in turn.input}
 
 
@@ -137,9 +158,9 @@ def _tool_that_left(tool: Item, named: dict[str, Item]) -> Item:
     return made | {"format": {"type": wanted["type"], **(wanted.get("grammar") or {})}}
 
 
-def _with_carried(item: Item, carried: dict[str, str]) -> list[Item]:
-    sealed = carried.get(item["id"])
-    if sealed is None:
+def with_carried(item: Item, sealed: str) -> list[Item]:
+    """An item of an answer as input, with what its vendor wants back; "" for nothing."""
+    if not sealed:
         return [item]
     if item["type"] == "reasoning":
         return [{**item, "encrypted_content": sealed}]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from apps.gateway.dialects.native_stream import NativeStream, Translator
-from apps.gateway.dialects.responses.answer import Usage, failed_response
+from apps.gateway.dialects.responses.answer import Usage, failed_response, not_kept
 from apps.gateway.dialects.vendor_json import write_json
 
 Item = dict[str, Any]
@@ -131,7 +131,7 @@ class NativeResponses(NativeStream):
     def not_stored(self) -> bytes:
         """The last event in place of `last`, for an answer that could not be stored."""
         self._number -= 1
-        return self._tell_end({**(self.answer or self._begun), "store": False})
+        return self._tell_end(not_kept(self.answer or self._begun))
 
     def _tell_end(self, answer: Item) -> bytes:
         self.answer = answer

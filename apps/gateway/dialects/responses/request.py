@@ -41,11 +41,11 @@ _SAME: Final = (
 _KNOWN: Final = frozenset({
     *_SAME, "model", "input", "instructions", "max_output_tokens", "text", "tools", "tool_choice", "reasoning",
     "include", "user", "store", "top_logprobs", "stream_options", "previous_response_id",
+    "conversation",
 })  # fmt: skip
 _SAID_BY_SILENCE: Final[dict[str, tuple[object, ...]]] = {"background": (False,), "truncation": ("disabled",)}
 _STATE: Final = {
     "background": "Answers are not made in the background here: ask with stream.",
-    "conversation": "Conversations are not kept here: go on with previous_response_id, or send the whole input.",
     "prompt": "Prompts are not stored here: send the input itself.",
 }
 _MOVED: Final = {
@@ -68,8 +68,10 @@ class ResponsesRequest(TranslatedChat):
     """Names of tools whose input is a text."""
     is_stored: bool = False
     """Whether the answer will be stored, so that another request can go on from it."""
+    is_kept: bool = False
+    """Whether what is asked and answered is kept: stored, or added to a conversation."""
     earlier: int = 0
-    """So many of its first input items come from stored responses."""
+    """So many of its first input items come from stored responses, or from a conversation."""
     earlier_messages: int = 0
     """So many of the chat's first messages are not of this turn's input: the instructions, and what came before."""
     is_redacted: bool = False
@@ -83,8 +85,8 @@ class ResponsesRequest(TranslatedChat):
     endpoint: ClassVar[str] = "responses"
 
     def let_go(self) -> None:
-        """The input has the same media; where the answer is stored, so is the input."""
-        if not self.is_stored:
+        """The input has the same media; where the answer is kept, so is the input."""
+        if not self.is_kept:
             TranslatedChat.let_go(self)
             self.told = {**self.told, "input": []}
 
@@ -233,11 +235,13 @@ def _messages(told: dict[str, Any], lost: list[str], *, earlier: int) -> tuple[l
     began = len(conversation.messages)
     if type(given) is str:
         conversation.add({"role": "user", "content": given}, "input")
-    elif type(given) is list and len(given) > earlier:
+    elif type(given) is list and given:
         for index, item in enumerate(given):
             if index == earlier:
                 began = len(conversation.end())
             conversation.add(item, f"input[{index - earlier}]")
+        if len(given) == earlier:
+            began = len(conversation.end())
     else:
         raise bad_field("input", "input must be a string or a list of at least one item.")
     messages = conversation.end()
