@@ -21,10 +21,14 @@ def _one_of(*words: str) -> Option:
     return Option(re.compile("|".join(map(re.escape, words))), f"one of {', '.join(words)}", words[0])
 
 
+_CALLS = Option(re.compile(r"[1-9][0-9]?"), "a number from 1 to 99", "8")
 OPTIONS: dict[str, dict[str, Option]] = {
     "openai": {
         "custom_tools": _one_of("auto", "yes", "no"),
-        "tools": Option(re.compile(r"web_search"), "web_search, or left out"),
+        "tools": Option(
+            re.compile(r"[a-z][a-z0-9_:.-]*(,[a-z][a-z0-9_:.-]*)*"), "kinds of tools, such as web_search, with commas"
+        ),
+        "max_tool_calls": _CALLS,
     },
     "openai-responses": {
         "custom_tools": _one_of("yes", "no"),
@@ -32,7 +36,7 @@ OPTIONS: dict[str, dict[str, Option]] = {
         "tools": Option(
             re.compile(r"(web_search|mcp)(,(web_search|mcp))?"), "web_search, mcp, or both with a comma between them"
         ),
-        "max_tool_calls": Option(re.compile(r"[1-9][0-9]?"), "a number from 1 to 99", "8"),
+        "max_tool_calls": _CALLS,
     },
     "azure": {
         "api_version": Option(
@@ -50,6 +54,11 @@ OPTIONS: dict[str, dict[str, Option]] = {
             "names of beta features with commas between them",
         ),
         "thinking": _one_of("auto", "adaptive", "budget"),
+        "tools": Option(
+            re.compile(r"(web_search|web_fetch)(,(web_search|web_fetch))?"),
+            "web_search, web_fetch, or both with a comma between them",
+        ),
+        "max_tool_calls": _CALLS,
     },
     "gemini": {"api_version": _one_of("v1beta", "v1", "v1alpha")},
     "bedrock": {
@@ -67,7 +76,8 @@ OPTIONS: dict[str, dict[str, Option]] = {
 the deployment, at Bedrock a model id or the id of an inference profile. Anthropic's `thinking` says how Claude is asked
 to reason; `auto` goes by the model's name. `custom_tools` says who takes tools whose input is a text; `auto`: OpenAI
 itself. `summaries` are those of reasoning, which OpenAI refuses to accounts that it has not verified. `tools` are those
-that the vendor runs and that may be asked for, no more than `max_tool_calls` times in a request."""
+that the vendor runs and that may be asked for, no more than `max_tool_calls` times in a request: at Anthropic each of
+them. Chat Completions have no field for that number, so the dialect `openai` only holds for as many."""
 DIALECTS = tuple(OPTIONS)
 
 

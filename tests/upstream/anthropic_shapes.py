@@ -76,7 +76,7 @@ def _block(index: int, block: dict[str, Any], cut: int) -> list[dict[str, Any]]:
         empty = {"type": "thinking", "thinking": "", "signature": ""}
         pieces = _pieces("thinking_delta", "thinking", block["thinking"], cut)
         pieces.append({"type": "signature_delta", "signature": block["signature"]})
-    elif kind == "tool_use":
+    elif kind in ("tool_use", "server_tool_use"):
         empty = block | {"input": {}}
         written = orjson.dumps(block["input"]).decode() if block["input"] else ""
         pieces = [{"type": "input_json_delta", "partial_json": ""}]

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import orjson
 import pytest
 from anthropic.types import Message, RawMessageStreamEvent
@@ -13,7 +14,7 @@ from apps.gateway.dialects.messages.native import NativeMessages
 from apps.gateway.providers.anthropic_answer import AnthropicStream
 from apps.gateway.providers.anthropic_native import _betas
 from apps.usage.contracts import Outcome
-from tests.factories import PRICE, offered
+from tests.factories import PRICE, TARGET, offered
 from tests.gateway.conftest import UPSTREAM_KEY, Bench, Call
 from tests.policies.rules import keywords, policy
 from tests.upstream.anthropic_shapes import (
@@ -45,7 +46,7 @@ TOOL = {"name": "weather", "input_schema": {"type": "object", "properties": {"to
 
 async def asked(bench: Bench, upstream: ScriptedUpstream, *, beta: str = "", price: Any = PRICE, **fields: Any) -> Call:
     """One request to a route of Anthropic's, whose answer must tell nothing of the upstream."""
-    upstream.offer(bench, "anthropic", prices=(price,))
+    upstream.offer(bench, "anthropic", prices=(price,), options=fields.pop("options", None))
     body = {"model": PUBLIC_MODEL, "max_tokens": 400, "messages": [{"role": "user", "content": "hello"}], **fields}
     headers = {"x-api-key": bench.key, "content-type": "application/json", "anthropic-beta": beta}
     call = await bench.call("/api/v1/messages", body, headers=headers)
@@ -121,6 +122,55 @@ async def test_a_server_tool_that_is_forced_is_refused(bench: Bench, upstream: S
     tools = [TOOL, {"type": "web_search_20250305", "name": "web_search"}]
     call = await asked(bench, upstream, tools=tools, tool_choice={"type": "tool", "name": "web_search"})
     assert (call.status, call.json["error"]["param"], upstream.requests) == (400, "tool_choice", [])
+
+
+SEARCH = {"type": "web_search_20250305", "name": "web_search"}
+FOUND = {"type": "web_search_result", "url": "https://a.test", "title": "t", "encrypted_content": "e", "page_age": None}
+SEARCHED = (
+    text("I'll look."),
+    {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {"query": "x"}, "caller": None},
+    {"type": "web_search_tool_result", "tool_use_id": "srvtoolu_1", "caller": None, "content": [FOUND]},
+    text("Well"),
+)  # fmt: skip
+USED = {"web_search_requests": 1, "web_fetch_requests": 0}
+PRICED = msgspec.structs.replace(PRICE, per_request=30_000_000)
+"""Three searches at a cent each, as the operator prices them."""
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("stream", [False, True])
+async def test_anthropic_searches_where_the_operator_prices_it(
+    bench: Bench, upstream: ScriptedUpstream, stream: bool
+) -> None:
+    usage = USAGE | {"input_tokens": 300_000, "output_tokens": 9, "server_tool_use": USED}
+    if stream:
+        opened = usage | {"input_tokens": 20, "server_tool_use": None}
+        upstream.answer(*streamed(*SEARCHED, stop_reason="pause_turn", opened=opened, told=usage))
+    else:
+        upstream.answer(message(*SEARCHED, stop_reason="pause_turn", usage=usage))
+    options = {"tools": "web_search", "max_tool_calls": "3"}
+    said = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": list(SEARCHED)}]
+    call = await asked(
+        bench, upstream, options=options, price=PRICED, tools=[SEARCH], stream=stream, messages=[*said, said[0]]
+    )
+    assert upstream.request.json["tools"] == [SEARCH | {"max_uses": 3}]
+    assert upstream.request.json["messages"][1]["content"] == list(SEARCHED), "what it found goes back as it came"
+    if stream:
+        events_told = told(call)
+        content, ending = folded([event for event in events_told if "index" in event]), events_told[-2]
+        reason, shown = ending["delta"]["stop_reason"], ending["usage"]
+        kinds = [block["type"] for block in content]
+    else:
+        TypeAdapter(Message).validate_python(call.json, strict=True)
+        reason, shown = call.json["stop_reason"], call.json["usage"]
+        assert call.json["content"] == list(SEARCHED)
+        kinds = [block["type"] for block in call.json["content"]]
+    assert kinds == ["text", "server_tool_use", "web_search_tool_result", "text"] and reason == "pause_turn"
+    assert shown["server_tool_use"] == USED and "x-crun-dropped-params" not in call.headers
+    record = bench.record(call)
+    assert (record.tokens.input, record.tokens.output, record.estimated) == (300_000, 9, False), "three contexts' worth"
+    assert record.cost_nanos == 300_000 * 150 + 9 * 600 + 30_000_000 == round(shown["cost"] * 1e9)
+    assert record.opened.hold_nanos >= 4 * 128_000 * 150 + 30_000_000, "a context, and one after each search"
 
 
 @pytest.mark.asyncio
@@ -287,5 +337,5 @@ def test_betas_pass_where_their_price_is_known_and_are_named_where_it_is_not() -
     )  # fmt: skip
     known = ("claude-code-20250219", "interleaved-thinking-2025-05-14", "context-management-2025-06-27")
     long = "context-1m-2025-08-07"
-    assert _betas((*unknown, *known, long), offered(context_length=200_000)) == (known, (*unknown, long))
-    assert _betas((*known, long), offered(context_length=1_000_000)) == ((*known, long), ())
+    assert _betas((*unknown, *known, long), offered(context_length=200_000), TARGET) == (known, (*unknown, long))
+    assert _betas((*known, long), offered(context_length=1_000_000), TARGET) == ((*known, long), ())

@@ -9,8 +9,9 @@ import orjson
 import pytest
 
 from apps.catalog.dialects import DIALECTS, with_defaults
-from apps.gateway.dialects.chat import SEARCHES, parse_chat
+from apps.gateway.dialects.chat import parse_chat
 from apps.gateway.dialects.dropped_params import header_value
+from apps.gateway.dialects.vendor_runs import SEARCHES
 from apps.gateway.errors import GatewayError
 from apps.gateway.providers import PROVIDERS
 from apps.gateway.providers.base import UpstreamRequest

@@ -6,7 +6,7 @@ from typing import Any
 from apps.gateway.answers import relay
 from apps.gateway.dialects.messages.answer import MessagesStream, messages_counts, messages_usage, whole_message
 from apps.gateway.dialects.messages.blocks import Blocks
-from apps.gateway.dialects.messages.native import NativeMessages, native_message
+from apps.gateway.dialects.messages.native import NativeMessages, native_message, tools_used
 from apps.gateway.dialects.messages.request import MessagesRequest
 from apps.gateway.dialects.vendor_json import read_json, write_json
 from apps.gateway.dispatch import Exchange
@@ -24,6 +24,8 @@ def give_message(exchange: Exchange, body: bytes) -> tuple[bytes, RequestClosed]
     blocks = _blocks(exchange)
     ours = native_message(read_json(body), **names) if is_native else whole_message(answer, blocks, **names)
     usage = {**messages_usage(closed.tokens, closed.service_tier), **relay.cost_for_client(closed)}
+    if is_native:
+        usage |= tools_used(answer.get("usage"))
     return write_json({**ours, "usage": usage}), closed
 
 

@@ -14,6 +14,7 @@ from apps.gateway.dialects.media_addresses import check_media_address
 from apps.gateway.dialects.model_request import ModelRequest
 from apps.gateway.dialects.strict_json import MAX_TEXT_BYTES, read_object, too_much_text
 from apps.gateway.dialects.texts import TextPlace, texts_within
+from apps.gateway.dialects.vendor_runs import asks_vendor, rounds, without_vendors
 from apps.gateway.errors import UNSUPPORTED_MODALITY, GatewayError, bad_field
 from apps.gateway.metering.token_usage import estimate_tokens
 from apps.policies.guarding import Guarding
@@ -27,8 +28,6 @@ AUDIO_BYTES_PER_TOKEN = 32
 """Of its base64 text: 8 kbit/s speech is 1 333 of these bytes and at most 32 tokens a second."""
 OWN_FIELDS = ("models", "provider", "session_id", "metadata")
 """Request fields of CRUN: never forwarded."""
-SEARCHES = ("web_search_options", "search_parameters", "plugins")
-"""Fields of OpenAI, xAI and OpenRouter that have the vendor search the web or read files, for a fee of its own."""
 
 _TEXT_PARTS = ("text", "refusal", "thinking")
 _MODALITY_OF_PART = {
@@ -74,6 +73,8 @@ class ChatRequest:
     has_unreadable_text: ClassVar[bool] = False
     content_field: ClassVar[str] = "messages"
     endpoint: ClassVar[str] = "chat/completions"
+    asks_vendor: bool = field(init=False)
+    """Whether its vendor is to do something by itself, for a fee of its own."""
     has_parts: bool = field(init=False)
     """Whether any content is a list of parts: only then there can be media."""
 
@@ -83,6 +84,7 @@ class ChatRequest:
         self.asked_output = long if short is None else short if long is None else max(short, long)
         tier = body.get("service_tier")
         self.asked_tier = tier if tier in SERVICE_TIERS else ""
+        self.asks_vendor = asks_vendor(body)
         self.has_parts = any(isinstance(message.get("content"), list) for message in body["messages"])
 
     def check_model(self, model: OfferedModel) -> None:
@@ -91,6 +93,8 @@ class ChatRequest:
             message = f"The model {model.id} gives embeddings only: ask it at /embeddings."
             raise GatewayError(UNSUPPORTED_MODALITY, message, param="model")
         check_modalities(self, model)
+        if self.asks_vendor:
+            self.inputs = rounds(self.body, model)
 
     def for_openai(self, upstream_model: str) -> tuple[dict[str, Any], tuple[str, ...]]:
         """(the body for who speaks Chat Completions, what is lost by that). A chat that came as one is as it came."""
@@ -177,7 +181,9 @@ class ChatRequest:
 
         Tool definitions and schemas are input too, so it is the whole body that counts, without its media, which have
         bounds of their own: that of an image is the model's. Once it was counted (`text_tokens`) there is a closer
-        bound. Source of the figures: docs/admission.md."""
+        bound. What a vendor's tool finds may fill the context. Source of the figures: docs/admission.md."""
+        if self.inputs > 1:
+            return context_length * self.inputs
         if any(message.get("audio") for message in self.body["messages"]):
             return context_length  # an earlier answer that the upstream has and only its id names
         media_tokens, text = 0, self.body_bytes
@@ -251,16 +257,16 @@ def body_for_upstream(
     upstream_model: str,
     *,
     output_limit_field: str = "max_tokens",
-    searches: bool = False,
+    vendor_runs: tuple[str, ...] = (),
 ) -> Content:
     """The request as the upstream gets it: its own model name, output capped, usage asked for, our fields gone.
 
-    What has the vendor search goes only where the operator `searches`, and has a price for that.
+    What the vendor is to do by itself goes only where the operator lets it (`vendor_runs`), and has a price for that.
+    Raises GatewayError (400) for a tool that is forced and may not run.
     An output that we had to cut is capped in `output_limit_field`; a cap of the caller's stays where it was."""
     body = {field: value for field, value in chat.for_openai(upstream_model)[0].items() if field not in OWN_FIELDS}
-    if not searches:
-        for name in SEARCHES:
-            body.pop(name, None)
+    if chat.asks_vendor:
+        body, _ = without_vendors(body, vendor_runs)
     body["model"] = upstream_model
     for name in OUTPUT_LIMIT_FIELDS:
         if body.get(name) is not None:
@@ -276,12 +282,12 @@ def body_for_upstream(
     return written(body, size=chat.body_bytes)
 
 
-def dropped_options(chat: ChatRequest, upstream_model: str, *, searches: bool = False) -> tuple[str, ...]:
+def dropped_options(chat: ChatRequest, upstream_model: str, *, vendor_runs: tuple[str, ...] = ()) -> tuple[str, ...]:
     """What `body_for_upstream` leaves out of a request beside our own fields."""
     options = chat.body.get("stream_options")
     lost = chat.for_openai(upstream_model)[1]
-    if not searches:
-        lost += tuple(name for name in SEARCHES if chat.body.get(name) is not None)
+    if chat.asks_vendor:
+        lost += without_vendors(chat.body, vendor_runs)[1]
     if not options:
         return lost
     return (*lost, *(f"stream_options.{name}" for name in options if name != "include_usage" or not chat.stream))

@@ -33,6 +33,7 @@ FINISH_REASONS: Final = {
 }
 """A paused turn is not at its end; a reason that is not known here is one to stop."""
 _THOUGHTS: Final = ("thinking", "redacted_thinking")
+_TOLD_IN_PIECES: Final = ("tool_use", *_THOUGHTS)
 _INPUT: Final = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
 
 
@@ -143,8 +144,8 @@ class AnthropicStream(EventTranslator):
         if kind == "text_delta":
             return self._said("content", _word(delta, "text"))
         block = self._open.get(_place(told))
-        if block is None:
-            return b""
+        if block is None or block.content.get("type") not in _TOLD_IN_PIECES:
+            return b""  # a call of a tool that Anthropic runs is no call of the caller's
         if kind == "input_json_delta" and (piece := _word(delta, "partial_json")):
             block.has_arguments = True
             return self._call(block, {"function": {"arguments": piece}})

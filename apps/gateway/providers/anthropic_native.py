@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from apps.catalog.contracts import OfferedModel, Target
 from apps.gateway.dialects.large_content import written
+from apps.gateway.dialects.messages import server_tools
 from apps.gateway.dialects.messages.request import MessagesRequest
 from apps.gateway.dialects.thoughts import is_packed
 from apps.gateway.errors import bad_field
@@ -20,7 +21,8 @@ _TAKEN: Final = (
     "messages", "system", "stop_sequences", "temperature", "top_p", "top_k", "thinking", "tool_choice", "metadata",
     "service_tier", "cache_control", "output_config", "context_management",
 )  # fmt: skip
-"""What goes as it came. What has a price of its own (`speed`, `fallbacks`, servers of tools) is not sold."""
+"""What goes as it came. What has a price of its own (`speed`, `fallbacks`, servers of tools) is not sold, but for the
+tools that the operator names."""
 _OF_THE_CALLER: Final = ("bash_", "text_editor_", "computer_", "memory_", "browser_toolset_", "tool_search_tool_")
 """Kinds of tools that the caller runs itself, or that cost nothing beside their tokens."""
 _PRICED_BETAS: Final = (
@@ -46,7 +48,7 @@ def native_request(asked: MessagesRequest, model: OfferedModel, target: Target) 
     _leave_room(body)
     if asked.stream:
         body["stream"] = True
-    sent, kept_back = _betas(asked.betas, model)
+    sent, kept_back = _betas(asked.betas, model, target)
     return UpstreamRequest(
         url=f"{target.base_url}/messages",
         headers=request_headers(target, stream=asked.stream, betas=sent),
@@ -60,7 +62,7 @@ def count_request(asked: MessagesRequest, model: OfferedModel, target: Target) -
     body, lost = native_body(asked, model, target)
     for name in ("stop_sequences", "temperature", "top_p", "top_k", "metadata", "service_tier"):
         body.pop(name, None)
-    sent, _ = _betas(asked.betas, model)
+    sent, _ = _betas(asked.betas, model, target)
     return UpstreamRequest(
         url=f"{target.base_url}/messages/count_tokens",
         headers=request_headers(target, stream=False, betas=sent),
@@ -77,7 +79,7 @@ def native_body(asked: MessagesRequest, model: OfferedModel, target: Target) -> 
     body |= {name: native[name] for name in _TAKEN if native.get(name) is not None}
     if native.get("output_format") is not None:
         body["output_config"] = {"format": native["output_format"], **(body.get("output_config") or {})}
-    if tools := _tools(native, lost):
+    if tools := _tools(native, target, lost):
         body["tools"] = tools
     elif "tool_choice" in body:
         del body["tool_choice"]
@@ -87,11 +89,18 @@ def native_body(asked: MessagesRequest, model: OfferedModel, target: Target) -> 
     return body, lost
 
 
-def _tools(native: Block, lost: list[str]) -> list[Block]:
-    kept, choice = [], native.get("tool_choice") or {}
+def _tools(native: Block, target: Target, lost: list[str]) -> list[Block]:
+    """The tools that may be asked for here; of each that Anthropic runs the first."""
+    kept: list[Block] = []
+    choice, runs = native.get("tool_choice") or {}, server_tools.may_run(target)
     for index, tool in enumerate(native.get("tools") or ()):
         kind = tool.get("type")
-        if kind in (None, "custom") or str(kind).startswith(_OF_THE_CALLER):
+        if (name := server_tools.name_of(tool)) and name in runs:
+            runs.remove(name)
+            kept.append(server_tools.bounded(tool, target))
+            if server_tools.loses_callers(tool):
+                lost.append(f"tools[{index}].allowed_callers")
+        elif kind in (None, "custom") or str(kind).startswith(_OF_THE_CALLER):
             kept.append(tool)
         else:
             lost.append(f"tools[{index}]")
@@ -158,9 +167,11 @@ def _each(holder: Block, name: str, change: Callable[[Any], Any]) -> Block:
     return {**holder, name: [change(each) for each in inner]} if isinstance(inner, list) else holder
 
 
-def _betas(betas: tuple[str, ...], model: OfferedModel) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _betas(betas: tuple[str, ...], model: OfferedModel, target: Target) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """(those that are told to the upstream, those that may cost what nobody held for)."""
-    priced = (*_PRICED_BETAS, _LONG_CONTEXT) if model.context_length > _STANDARD_CONTEXT else _PRICED_BETAS
+    priced = (*_PRICED_BETAS, *server_tools.betas_of(target))
+    if model.context_length > _STANDARD_CONTEXT:
+        priced += (_LONG_CONTEXT,)
     return (
         tuple(name for name in betas if name.startswith(priced)),
         tuple(name for name in betas if not name.startswith(priced)),

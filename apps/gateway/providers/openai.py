@@ -8,6 +8,7 @@ from apps.gateway.dialects.chat import ChatRequest, body_for_upstream, dropped_o
 from apps.gateway.dialects.chat_repairs import repair_whole
 from apps.gateway.dialects.embeddings import EmbeddingsRequest
 from apps.gateway.dialects.vendor_json import read_json
+from apps.gateway.dialects.vendor_runs import may_run
 from apps.gateway.errors import BAD_REQUEST, GatewayError
 from apps.gateway.providers.base import StreamTranslator, UpstreamRequest
 from apps.gateway.providers.vendor_errors import (
@@ -34,14 +35,14 @@ class OpenAI:
     def chat_request(
         self, chat: ChatRequest, model: OfferedModel, target: Target, *, request_id: str
     ) -> UpstreamRequest:
-        searches = target.options.get("tools") == "web_search"
+        runs = may_run(target) if chat.asks_vendor else ()
         return UpstreamRequest(
             url=f"{target.base_url}/chat/completions",
             headers=request_headers(target, request_id, stream=chat.stream),
             body=body_for_upstream(
-                chat, model, target.upstream_model, output_limit_field=target.output_limit_field, searches=searches
+                chat, model, target.upstream_model, output_limit_field=target.output_limit_field, vendor_runs=runs
             ),
-            dropped=dropped_options(chat, target.upstream_model, searches=searches),
+            dropped=dropped_options(chat, target.upstream_model, vendor_runs=runs),
         )
 
     def embeddings_request(self, asked: EmbeddingsRequest, target: Target, *, request_id: str) -> UpstreamRequest:

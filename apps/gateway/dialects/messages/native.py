@@ -8,6 +8,7 @@ from apps.gateway.dialects.native_stream import NativeStream, Translator
 
 _PUBLIC: Final = ("type", "role", "content", "stop_reason", "stop_sequence", "stop_details")
 _OF_END: Final = ("stop_reason", "stop_sequence", "stop_details")
+_USED: Final = "server_tool_use"
 _PASSED: Final = ("content_block_start", "content_block_delta", "content_block_stop", "ping")
 
 
@@ -15,6 +16,15 @@ def native_message(told: dict[str, Any], *, request_id: str, model: str) -> dict
     """A `Message` under our names, but for its usage."""
     ours: dict[str, Any] = {name: told[name] for name in _PUBLIC if name in told}
     return {"id": message_id(request_id), "model": model, **ours}
+
+
+def tools_used(usage: Any) -> dict[str, Any]:
+    """What Anthropic tells of the tools that it ran, as it stands in usage; {} where it ran none."""
+    told = usage.get(_USED) if isinstance(usage, dict) else None
+    if not isinstance(told, dict):
+        return {}
+    counts = {name: told.get(name) or 0 for name in ("web_search_requests", "web_fetch_requests")}
+    return {_USED: counts} if all(type(count) is int for count in counts.values()) and any(counts.values()) else {}
 
 
 class NativeMessages(NativeStream):
@@ -25,10 +35,11 @@ class NativeMessages(NativeStream):
         self._request_id = request_id
         self._model = model
         self._usage = usage
+        self._used: dict[str, Any] = {}
         self._ending: dict[str, Any] = {"stop_reason": None, "stop_sequence": None}
 
     def _ended(self) -> bytes:
-        delta = {"type": "message_delta", "delta": self._ending, "usage": self._usage()}
+        delta = {"type": "message_delta", "delta": self._ending, "usage": {**self._usage(), **self._used}}
         return written(delta) + written({"type": "message_stop"})
 
     def _failed(self, error: dict[str, Any]) -> bytes:
@@ -43,6 +54,7 @@ class NativeMessages(NativeStream):
             self._ready.append(written({"type": kind, "message": {**message, "usage": _usage_of(told["message"])}}))
         elif kind == "message_delta" and isinstance(told.get("delta"), dict):
             self._ending |= {name: told["delta"][name] for name in _OF_END if name in told["delta"]}
+            self._used = tools_used(told.get("usage")) or self._used
 
 
 def _usage_of(message: dict[str, Any]) -> dict[str, Any]:

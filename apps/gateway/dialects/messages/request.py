@@ -7,8 +7,9 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
+from apps.catalog.contracts import IMAGE_TOKENS, OfferedModel
 from apps.gateway.dialects.anthropic_envelope import THREADS_UNSUPPORTED
-from apps.gateway.dialects.chat import media_length
+from apps.gateway.dialects.chat import TOOLS_TOKENS, media_length
 from apps.gateway.dialects.chat_fields import (
     A_BOOL,
     AN_OBJECT,
@@ -23,8 +24,10 @@ from apps.gateway.dialects.chat_fields import (
 )
 from apps.gateway.dialects.large_body import Body
 from apps.gateway.dialects.messages.conversation import chat_messages
+from apps.gateway.dialects.messages.server_tools import rounds
 from apps.gateway.dialects.strict_json import MAX_TEXT_BYTES, read_object, too_much_text
 from apps.gateway.dialects.translated_chat import TranslatedChat, is_strict
+from apps.gateway.dialects.vendor_json import write_json
 from apps.gateway.errors import BAD_REQUEST, GatewayError, bad_field
 
 _SHARED: Final = ("models", "provider", "session_id", "sandbox")
@@ -39,6 +42,8 @@ _KNOWN: Final = frozenset({
     *_SHARED, *_SAME, "model", "messages", "system", "max_tokens", "stream", "stop_sequences", "tools", "tool_choice",
     "thinking", "output_config", "output_format", "metadata", "service_tier", "cache_control",
 })  # fmt: skip
+_IN_CHAT: Final = ("text", "image", "document", "tool_use", "tool_result", "thinking", "redacted_thinking")
+"""Kinds of blocks that the chat has, too."""
 _SAID_BY_SILENCE: Final[dict[str, tuple[object, ...]]] = {
     "speed": ("standard",),
     "fallbacks": ([],),
@@ -56,6 +61,8 @@ class MessagesRequest(TranslatedChat):
     native: dict[str, Any] = field(default_factory=dict)
     """The request as it came, for upstreams that speak this dialect."""
     betas: tuple[str, ...] = ()
+    beside: int = 0
+    """Bytes, and tokens that nobody sends, of what only upstreams of this dialect read: it does not stand in `body`."""
     shows_thoughts: bool = False
     """Whether the caller asked for thinking: who did not expects the answer's text first."""
 
@@ -66,6 +73,18 @@ class MessagesRequest(TranslatedChat):
         """The request as it came has the same media."""
         TranslatedChat.let_go(self)
         self.native = {}
+
+    def check_model(self, model: OfferedModel) -> None:
+        """400 for a model that cannot be asked this. What Anthropic may do by itself counts towards what is held."""
+        TranslatedChat.check_model(self, model)
+        self.inputs = rounds(self.native, model)
+
+    def input_bound(
+        self, context_length: int, *, image_tokens: int = IMAGE_TOKENS, text_tokens: int | None = None
+    ) -> int:
+        """No more input tokens than this can be billed."""
+        bound = TranslatedChat.input_bound(self, context_length, image_tokens=image_tokens, text_tokens=text_tokens)
+        return bound if self.inputs > 1 or not self.beside else min(bound + self.beside, context_length)
 
     @property
     def media(self) -> int:
@@ -99,10 +118,21 @@ def parse_messages(raw: Body, betas: tuple[str, ...] = (), *, is_counting: bool 
         lost=(*lost, *(f"anthropic-beta.{beta}" for beta in betas)),
         native=native,
         betas=betas,
+        beside=_beside(native) if lost else 0,
         shows_thoughts=_thinks(native.get("thinking")),
     )
     asked.grow_as_written()
     return asked
+
+
+def _beside(native: dict[str, Any]) -> int:
+    """Tools of Anthropic's own, of which each is described to the model in words that nobody sends, and blocks of
+    earlier answers in which it ran some."""
+    tools = [tool for tool in native.get("tools") or () if tool.get("type") not in (None, "custom")]
+    contents = [message["content"] for message in native["messages"]]
+    blocks = [each for content in contents if isinstance(content, list) for each in content]
+    read_here = [block for block in blocks if block["type"] not in _IN_CHAT]
+    return len(write_json([*tools, *read_here])) + TOOLS_TOKENS * len(tools) if tools or read_here else 0
 
 
 def betas_of(header: str) -> tuple[str, ...]:
