@@ -24,6 +24,7 @@ def _one_of(*words: str) -> Option:
 _CALLS = Option(re.compile(r"[1-9][0-9]?"), "a number from 1 to 99", "8")
 OPTIONS: dict[str, dict[str, Option]] = {
     "openai": {
+        "completions": _one_of("chat", "native", "fim"),
         "custom_tools": _one_of("auto", "yes", "no"),
         "tools": Option(
             re.compile(r"[a-z][a-z0-9_:.-]*(,[a-z][a-z0-9_:.-]*)*"), "kinds of tools, such as web_search, with commas"
@@ -74,10 +75,12 @@ OPTIONS: dict[str, dict[str, Option]] = {
 }
 """Dialect -> its options by name. A route's `upstream_model` is what the provider calls the model: at Azure the name of
 the deployment, at Bedrock a model id or the id of an inference profile. Anthropic's `thinking` says how Claude is asked
-to reason; `auto` goes by the model's name. `custom_tools` says who takes tools whose input is a text; `auto`: OpenAI
-itself. `summaries` are those of reasoning, which OpenAI refuses to accounts that it has not verified. `tools` are those
-that the vendor runs and that may be asked for, no more than `max_tool_calls` times in a request: at Anthropic each of
-them. Chat Completions have no field for that number, so the dialect `openai` only holds for as many."""
+to reason; `auto` goes by the model's name. `completions` says how legacy Completions are asked: as a chat, at the
+provider's own endpoint for them (`native`), or at Mistral's for filling gaps (`fim`). `custom_tools` says who takes
+tools whose input is a text; `auto`: OpenAI itself. `summaries` are those of reasoning, which OpenAI refuses to accounts
+that it has not verified. `tools` are those that the vendor runs and that may be asked for, no more than
+`max_tool_calls` times in a request: at Anthropic each of them. Chat Completions have no field for that number, so the
+dialect `openai` only holds for as many."""
 DIALECTS = tuple(OPTIONS)
 
 

@@ -13,7 +13,7 @@ from apps.gateway.dialects.chat import ChatRequest
 from apps.gateway.dialects.messages.request import MessagesRequest
 from apps.gateway.errors import UPSTREAM_FAILED, UPSTREAM_TIMEOUT, GatewayError
 from apps.gateway.metering.token_usage import read_usage
-from apps.gateway.providers import PROVIDERS, upstream_request
+from apps.gateway.providers import PROVIDERS, upstream_request, whole_answer
 from apps.gateway.providers.transport import MAX_ERROR_BYTES, Transport, UpstreamBroken, UpstreamUnreachable
 from apps.gateway.routing.affinity import Affinity, draw
 from apps.gateway.routing.order import any_number, is_wanted
@@ -121,7 +121,7 @@ class Shadows:
             body = await response.read(MAX_ANSWER_BYTES if response.status == 200 else MAX_ERROR_BYTES)
             if response.status != 200:
                 raise provider.failure(response.status, None, body, target=target, model=model.id)
-            usage = provider.whole_answer(body).get("usage")
+            usage = whole_answer(asked, target, body).get("usage")
         except (UpstreamBroken, ValueError) as error:
             raise GatewayError(UPSTREAM_FAILED, "The upstream gave no answer.") from error
         finally:

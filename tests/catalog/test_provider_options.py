@@ -36,7 +36,7 @@ models:
 def test_options_reach_the_gateway_with_their_defaults_and_come_out_as_they_were_written() -> None:
     import_catalog(parse_catalog(DOCUMENT, source="test"))
     assert {target.provider: target.options for target in load_snapshot().models["all"].targets} == {
-        "plain": {"custom_tools": "auto", "tools": "", "max_tool_calls": "8"},
+        "plain": {"completions": "chat", "custom_tools": "auto", "tools": "", "max_tool_calls": "8"},
         "azure": {"api_version": "2024-10-21", "auth": "api-key", "cloud": "public"},
         "claude": {"version": "2023-06-01", "beta": "", "thinking": "auto", "tools": "", "max_tool_calls": "8"},
         "aws": {"region": "eu-central-1", "auth": "bearer", "role_arn": ""},
@@ -74,7 +74,7 @@ def test_options_reach_the_gateway_with_their_defaults_and_come_out_as_they_were
         (
             "dialect: openai\n    options: {region: eu-central-1}",
             "5: providers[0].options.region: is no option of the dialect openai "
-            "(known: custom_tools, tools, max_tool_calls)",
+            "(known: completions, custom_tools, tools, max_tool_calls)",
         ),
         ("dialect: azure\n    options: [auth]", "5: providers[0].options: must be a mapping; got a list"),
         (

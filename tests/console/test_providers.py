@@ -210,7 +210,11 @@ def test_options_are_written_a_line_each_and_checked_for_their_dialect(console: 
     [
         ("bedrock", "", "region is required for the dialect bedrock: an AWS region such as eu-central-1."),
         ("bedrock", "region: Frankfurt", "region must be an AWS region such as eu-central-1."),
-        ("openai", "region: eu-central-1", "region is no option of the dialect openai (known: custom_tools, tools)."),
+        (
+            "openai",
+            "region: eu-central-1",
+            "region is no option of the dialect openai (known: completions, custom_tools, tools, max_tool_calls).",
+        ),
         ("azure", "auth = entra", "Write each option as name: value, on a line of its own."),
         ("azure", "auth:", "Write each option as name: value, on a line of its own."),
         ("azure", "auth: entra\nauth: api-key", "auth stands there twice."),

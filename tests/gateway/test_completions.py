@@ -202,13 +202,13 @@ async def test_so_is_what_an_upstream_says_of_them(bench: Bench, upstream: Scrip
         ("stop", {"stop": 5}),
         ("stream", {"stream": 1}),
         ("echo", {"echo": 1}),
-        ("suffix", {"suffix": "end"}),
+        ("suffix", {"suffix": 1}),
         ("logprobs", {"logprobs": -1}),
         ("logprobs", {"logprobs": True}),
-        ("logprobs", {"logprobs": 2, "echo": True}),
-        ("best_of", {"best_of": 3}),
         ("best_of", {"best_of": 1, "n": 2}),
         ("best_of", {"best_of": True}),
+        ("best_of", {"best_of": 21}),
+        ("best_of", {"best_of": 3, "stream": True}),
         ("messages", {"messages": []}),
         ("tools", {"tools": []}),
         ("max_completion_tokens", {"max_completion_tokens": 5}),
@@ -219,6 +219,19 @@ def test_a_bad_field_is_named(param: str, fields: dict[str, Any]) -> None:
     with pytest.raises(GatewayError) as refused:
         parse_completions(orjson.dumps({**ONE, **fields}))
     assert (refused.value.kind.status, refused.value.param) == (400, param)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("param", "fields"),
+    [("suffix", {"suffix": "end"}), ("logprobs", {"logprobs": 2, "echo": True}), ("best_of", {"best_of": 3})],
+)
+async def test_what_no_chat_can_stand_for_is_refused_before_money_is_held(
+    bench: Bench, param: str, fields: dict[str, Any]
+) -> None:
+    call = await ask(bench, **fields)
+    assert (call.status, call.json["error"]["param"]) == (400, param)
+    assert not ends(bench)
 
 
 def test_fields_that_say_nothing_are_taken() -> None:

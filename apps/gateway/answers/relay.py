@@ -25,7 +25,7 @@ from apps.gateway.metering.token_usage import (
     served_tier,
     to_openai,
 )
-from apps.gateway.providers import PROVIDERS
+from apps.gateway.providers import PROVIDERS, whole_answer
 from apps.gateway.providers.base import StreamTranslator
 from apps.gateway.providers.transport import UpstreamBroken
 from apps.gateway.server.cancellation import told_to_client
@@ -46,9 +46,10 @@ Left = Callable[[Exchange, bytes], None]
 log = logging.getLogger(__name__)
 
 
-def stream(exchange: Exchange) -> AsyncGenerator[bytes, None]:
-    """The answer as server-sent events; kept for the response cache on its way, if that is wanted."""
-    source = RelayedStream(exchange)
+def stream(exchange: Exchange, translator: StreamTranslator | None = None) -> AsyncGenerator[bytes, None]:
+    """The answer as server-sent events; kept for the response cache on its way, if that is wanted. `translator` as in
+    RelayedStream."""
+    source = RelayedStream(exchange, translator)
     return source if exchange.keeping is None else exchange.keeping.stream(source, exchange)
 
 
@@ -364,7 +365,7 @@ def _usage_of_whole(exchange: Exchange, answer: dict[str, Any]) -> tuple[TokenCo
 
 def _parse_answer(exchange: Exchange, body: bytes) -> dict[str, Any]:
     try:
-        return PROVIDERS[exchange.target.dialect].whole_answer(body)
+        return whole_answer(exchange.admission.asked, exchange.target, body)
     except ValueError as error:
         raise GatewayError(UPSTREAM_FAILED, "The upstream's answer is no chat completion.") from error
 

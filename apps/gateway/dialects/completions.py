@@ -1,14 +1,14 @@
 """Legacy Completions, done as Chat Completions of any model: the request, the whole answer, the stream. Pure.
 
-The prompt becomes one message of the user. What Chat Completions has no word for is refused, so that no answer is
-quietly another one than was asked for."""
+The prompt becomes one message of the user. What Chat Completions has no word for needs a route that serves Completions
+itself, and is refused where there is none, so that no answer is quietly another one than was asked for."""
 
 import time
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, ClassVar, Final
 
-from apps.catalog.contracts import OfferedModel
+from apps.catalog.contracts import OfferedModel, Target
 from apps.gateway.dialects.chat import ChatRequest
 from apps.gateway.dialects.chat_fields import (
     MAX_TOP_LOGPROBS,
@@ -23,13 +23,23 @@ from apps.gateway.dialects.sse import event_data, events
 from apps.gateway.dialects.strict_json import MAX_TEXT_BYTES, read_object, too_much_text
 from apps.gateway.dialects.vendor_json import read_json, write_json
 from apps.gateway.errors import bad_field
+from apps.gateway.metering.token_usage import estimate_tokens
 
 DEFAULT_MAX_TOKENS: Final = 16
 """OpenAI's."""
 OBJECT: Final = "text_completion"
 _DONE: Final = b"[DONE]"
 _REASONS: Final = ("stop", "length", "content_filter")
+MAX_BEST_OF: Final = 20
+"""OpenAI's."""
 _CHECK_LOGPROBS: Final = integer_from(0, MAX_TOP_LOGPROBS)
+_CHECK_BEST_OF: Final = integer_from(1, MAX_BEST_OF)
+_NOT_AS_CHAT: Final = {
+    "suffix": "suffix is not supported: this model is asked by chat, which cannot insert text.",
+    "logprobs": "The log probabilities of a prompt cannot be told: ask without echo.",
+    "best_of": "best_of must be as n: answers are not ranked.",
+}
+"""Field -> why a chat cannot stand for a request that has it; `logprobs` beside `echo`, that is."""
 _TRANSLATED: Final = ("prompt", "echo", "suffix", "logprobs", "best_of")
 _OF_CHAT: Final = (
     "messages", "max_completion_tokens", "tools", "tool_choice", "functions", "function_call", "modalities", "audio",
@@ -44,19 +54,63 @@ class CompletionsRequest(ChatRequest):
     echoed: str = ""
     """What stands before the text of each choice."""
 
+    wants_native: tuple[str, ...] = ()
+    """The fields for which only an upstream that serves Completions itself has words. `suffix` and `best_of` stand in
+    the body; `logprobs` are also those of the prompt."""
+
     content_field: ClassVar[str] = "prompt"
     endpoint: ClassVar[str] = "completions"
+
+    @property
+    def prompt(self) -> str:
+        """As guardrails left it."""
+        prompt: str = self.body["messages"][0]["content"]
+        return prompt
+
+    @property
+    def echoed_upstream(self) -> str:
+        """What an upstream that serves Completions says before each of its texts: ours to say but where the log
+        probabilities of it are wanted."""
+        return self.echoed if "logprobs" in self.wants_native else ""
+
+    def check_native(self, served: tuple[str, ...] = ()) -> None:
+        """400 for a field that needs an upstream which serves Completions itself, where that serves these."""
+        for name in self.wants_native:
+            if name not in served:
+                raise bad_field(name, _NOT_AS_CHAT[name])
+
+    def input_estimate(self) -> int:
+        """Tokens of the prompt, and of what stands behind the gap."""
+        return ChatRequest.input_estimate(self) + estimate_tokens(len(self._suffix.encode()))
+
+    def longest_text(self) -> str:
+        """Both must fit into the model's context together."""
+        return self.prompt + self._suffix
+
+    @property
+    def _suffix(self) -> str:
+        suffix: str = self.body.get("suffix", "")
+        return suffix
 
     def texts_changed(self) -> None:
         """Texts were put in place of others. What is echoed is what was asked."""
         ChatRequest.texts_changed(self)
         if self.echoed:
-            self.echoed = self.body["messages"][0]["content"]
+            self.echoed = self.prompt
 
     def check_model(self, model: OfferedModel) -> None:
-        """400 for a model that does not chat. Its bound on the output is told in the field that the provider knows."""
+        """400 for a model that does not chat, or that nobody serves as this needs it. Its bound on the output is told
+        in the field that the provider knows."""
         ChatRequest.check_model(self, model)
+        if self.wants_native and not any(served_as(target) for target in model.targets):
+            self.check_native()
         self.output_cut = min(self.asked_output or DEFAULT_MAX_TOKENS, model.max_output_tokens)
+
+
+def served_as(target: Target) -> str:
+    """How the target serves Completions itself: `native`, or `fim`; "" where it is asked by chat."""
+    form = target.options.get("completions", "chat")
+    return "" if form == "chat" else form
 
 
 def parse_completions(raw: Body) -> CompletionsRequest:
@@ -66,10 +120,7 @@ def parse_completions(raw: Body) -> CompletionsRequest:
     body = read_object(raw)
     model = name_model(body)
     prompt = _prompt(body.get("prompt"))
-    _refuse(body)
-    echo = body.get("echo")
-    if type(echo) not in (bool, type(None)):
-        raise bad_field("echo", "echo must be true or false.")
+    wants_native = _check(body)
     chat = {name: value for name, value in body.items() if name not in _TRANSLATED}
     check_fields(chat)
     if chat.get("user") is not None:
@@ -80,13 +131,15 @@ def parse_completions(raw: Body) -> CompletionsRequest:
         chat |= {"top_logprobs": body["logprobs"]} if body["logprobs"] else {}
     if chat.get("max_tokens") is None:
         chat["max_tokens"] = DEFAULT_MAX_TOKENS
+    chat |= {name: body[name] for name in wants_native if name != "logprobs"}
     asked = CompletionsRequest(
         model=model,
         stream=chat.get("stream") is True,
-        choices=chat.get("n") or 1,
+        choices=chat.get("best_of") or chat.get("n") or 1,  # all of them are billed, whichever are shown
         body=chat,
         body_bytes=len(raw),
-        echoed=prompt if echo else "",
+        echoed=prompt if body.get("echo") else "",
+        wants_native=wants_native,
     )
     asked.grow_as_written()
     return asked
@@ -103,20 +156,31 @@ def _prompt(value: object) -> str:
     return value
 
 
-def _refuse(body: dict[str, Any]) -> None:
-    """What would be another answer without it."""
+def _check(body: dict[str, Any]) -> tuple[str, ...]:
+    """The fields for which a chat has no words. Raises GatewayError (400) for what would be another answer without it,
+    and for values that mean nothing."""
     for name in _OF_CHAT:
         if body.get(name) is not None:
             raise bad_field(name, f"{name} is a field of Chat Completions: ask at /chat/completions.")
-    if body.get("suffix") not in (None, ""):
-        raise bad_field("suffix", "suffix is not supported: models are asked by chat here, which cannot insert text.")
+    echo, suffix = body.get("echo"), body.get("suffix")
+    if type(echo) not in (bool, type(None)):
+        raise bad_field("echo", "echo must be true or false.")
+    if type(suffix) not in (str, type(None)):
+        raise bad_field("suffix", "suffix must be a string.")
     if body.get("logprobs") is not None:
         _CHECK_LOGPROBS("logprobs", body["logprobs"])
-        if body.get("echo") is True:
-            raise bad_field("logprobs", "The log probabilities of a prompt cannot be told: ask without echo.")
-    best_of = body.get("best_of")
-    if best_of is not None and (type(best_of) is not int or best_of != (body.get("n") or 1)):
-        raise bad_field("best_of", "best_of must be as n: answers are not ranked.")
+    wants_native = ["suffix"] if suffix else []
+    wants_native += ["logprobs"] if echo and body.get("logprobs") is not None else []
+    best_of, choices = body.get("best_of"), body.get("n") or 1
+    if best_of is not None:
+        _CHECK_BEST_OF("best_of", best_of)
+        if type(choices) is int and best_of < choices:
+            raise bad_field("best_of", "best_of must not be less than n.")
+        if best_of != choices:
+            if body.get("stream"):
+                raise bad_field("best_of", "What is chosen among several cannot be streamed: best_of must be as n.")
+            wants_native.append("best_of")
+    return tuple(wants_native)
 
 
 def text_completion(answer: dict[str, Any], *, request_id: str, model: str, echoed: str) -> dict[str, Any]:
@@ -174,7 +238,7 @@ class CompletionsStream:
     def _part(self, choice: dict[str, Any]) -> dict[str, Any] | None:
         """A choice's piece of text; None for one that says nothing, such as the role that a chat begins with."""
         index, text = _index(choice, 0), _text(choice.get("delta"))
-        if not text and not choice.get("finish_reason"):
+        if not text and not choice.get("finish_reason") and not choice.get("logprobs"):
             return None
         if self._echoed and index not in self._begun:
             self._begun.add(index)

@@ -2,8 +2,8 @@
 
 from typing import Any, Final
 
-from apps.gateway.dialects.chat_fields import TIERS
-from apps.gateway.dialects.completions import DEFAULT_MAX_TOKENS
+from apps.gateway.dialects.chat_fields import MAX_TOP_LOGPROBS, TIERS
+from apps.gateway.dialects.completions import DEFAULT_MAX_TOKENS, MAX_BEST_OF
 from apps.gateway.dialects.embeddings import ENCODINGS, MAX_DIMENSIONS, MAX_INPUTS, MAX_TOKEN_ID
 from apps.gateway.dialects.strict_json import MAX_INTEGER
 from apps.gateway.openapi import chat
@@ -72,7 +72,8 @@ EMBEDDINGS: Final = closed(
 )
 
 COMPLETIONS_REQUEST: Final = chat.MODEL_OR_MODELS | taken(
-    "Asked of the model as a chat with one message of the user. Fields that are not listed go through.",
+    "Asked of the model as a chat with one message of the user, or as it is where its provider serves Completions"
+    " itself. Fields that are not listed go through.",
     required=("prompt",),
     model=_MODEL,
     prompt={"anyOf": [text(), listing(text(), minItems=1, maxItems=1)]},
@@ -80,9 +81,22 @@ COMPLETIONS_REQUEST: Final = chat.MODEL_OR_MODELS | taken(
         integer(f"{DEFAULT_MAX_TOKENS} without it; capped at what the model gives.", minimum=1, maximum=MAX_INTEGER)
     ),
     echo=nullable(boolean("Put the prompt before the text.")),
-    suffix={"enum": ["", None], "description": "Not supported."},
-    logprobs=_NOTHING,
-    best_of=nullable(integer("Must be as n: answers are not ranked.")),
+    suffix=nullable(text("What stands behind the gap. Only where the model's provider serves Completions itself.")),
+    logprobs=nullable(
+        integer(
+            "So many of the most likely tokens are told. Beside echo only where the model's provider serves Completions"
+            " itself.",
+            minimum=0,
+            maximum=MAX_TOP_LOGPROBS,
+        )
+    ),
+    best_of=nullable(
+        integer(
+            "As n, or more where the model's provider serves Completions itself: all are billed. Not with stream.",
+            minimum=1,
+            maximum=MAX_BEST_OF,
+        )
+    ),
     **{
         name: chat.REQUEST["properties"][name]
         for name in (
@@ -100,7 +114,17 @@ COMPLETIONS_REQUEST: Final = chat.MODEL_OR_MODELS | taken(
     **_SHARED,
 )  # fmt: skip
 _CHOICE: Final = closed(
-    text=text(), index=integer(minimum=0), logprobs={"type": "null"}, finish_reason=nullable(text())
+    text=text(),
+    index=integer(minimum=0),
+    logprobs=nullable(
+        closed(
+            tokens=listing(text()),
+            token_logprobs=listing({"type": ["number", "null"]}),
+            top_logprobs=nullable(listing({"type": "object"})),
+            text_offset=listing(integer(minimum=0)),
+        )
+    ),
+    finish_reason=nullable(text()),
 )
 COMPLETION: Final = closed(
     "A text completion.",

@@ -1,19 +1,22 @@
 """Upstream providers: one file a dialect, and the transport they share."""
 
+from typing import Any
+
 import msgspec
 
 from apps.catalog.contracts import OfferedModel, Target
 from apps.gateway.dialects.chat import ChatRequest
+from apps.gateway.dialects.completions import CompletionsRequest, served_as
 from apps.gateway.dialects.embeddings import EmbeddingsRequest
 from apps.gateway.dialects.messages.request import MessagesRequest
 from apps.gateway.dialects.model_request import ModelRequest
 from apps.gateway.dialects.responses import vendor_tools
 from apps.gateway.dialects.responses.request import ResponsesRequest
 from apps.gateway.errors import UNSUPPORTED_MODALITY, GatewayError
-from apps.gateway.providers import anthropic_native, openai_responses_native
+from apps.gateway.providers import anthropic_native, openai_responses_native, text_completions
 from apps.gateway.providers.anthropic import Anthropic
 from apps.gateway.providers.azure import Azure
-from apps.gateway.providers.base import EmbeddingsProvider, Provider, UpstreamRequest
+from apps.gateway.providers.base import EmbeddingsProvider, Provider, StreamTranslator, UpstreamRequest
 from apps.gateway.providers.bedrock import Bedrock
 from apps.gateway.providers.gemini import Gemini
 from apps.gateway.providers.loss import check_loss
@@ -52,6 +55,8 @@ def upstream_request(asked: ModelRequest, model: OfferedModel, target: Target, *
             request = anthropic_native.native_request(asked, model, target)
         elif isinstance(asked, ResponsesRequest):
             request = _of_responses(asked, model, target, request_id=request_id)
+        elif asked.endpoint == CompletionsRequest.endpoint and isinstance(asked, CompletionsRequest):
+            request = _of_completions(asked, model, target, request_id=request_id)
         else:
             request = PROVIDERS[target.dialect].chat_request(asked, model, target, request_id=request_id)
             if asked.lost:
@@ -75,3 +80,24 @@ def _of_responses(asked: ResponsesRequest, model: OfferedModel, target: Target, 
         asked = asked.with_functions_only()
     request = PROVIDERS[target.dialect].chat_request(asked, model, target, request_id=request_id)
     return msgspec.structs.replace(request, dropped=(*lost, *request.dropped)) if lost else request
+
+
+def _of_completions(
+    asked: CompletionsRequest, model: OfferedModel, target: Target, *, request_id: str
+) -> UpstreamRequest:
+    if served_as(target):
+        return text_completions.completions_request(asked, model, target, request_id=request_id)
+    asked.check_native()
+    return PROVIDERS[target.dialect].chat_request(asked, model, target, request_id=request_id)
+
+
+def whole_answer(asked: ModelRequest, target: Target, body: bytes) -> dict[str, Any]:
+    """What the target answered, as `Provider.whole_answer`. Raises ValueError when it is no answer."""
+    if asked.endpoint == CompletionsRequest.endpoint and isinstance(asked, CompletionsRequest) and served_as(target):
+        return text_completions.whole_answer(body, asked)
+    return PROVIDERS[target.dialect].whole_answer(body)
+
+
+def translator_of(asked: CompletionsRequest, target: Target) -> StreamTranslator | None:
+    """For a stream of text completions; None where the target's dialect decides."""
+    return text_completions.TextCompletionsStream(asked) if served_as(target) else None

@@ -53,7 +53,10 @@ class OpenAI:
         )
 
     def whole_answer(self, body: bytes) -> dict[str, Any]:
-        answer = read_json(body)
+        return self.read(read_json(body), body)
+
+    def read(self, answer: Any, body: bytes) -> dict[str, Any]:
+        """What was read of this body as an answer, as `whole_answer`."""
         choices = answer.get("choices") if isinstance(answer, dict) else None
         if not choices and (failure := failure_within(body)) is not None:
             raise failure
