@@ -31,6 +31,7 @@ from tests.gateway.conftest import Bench, Call
 from tests.gateway.test_money import short_connections
 from tests.policies.rules import personal, policy
 from tests.upstream.conftest import upstream
+from tests.upstream.responses_shapes import THOUGHT, text, whole
 from tests.upstream.scripted import PUBLIC_MODEL, ScriptedUpstream, sse
 
 __all__ = ["short_connections", "upstream"]
@@ -374,13 +375,61 @@ async def test_where_the_vendor_is_gone_nobody_gets_what_it_encrypted(kept: Benc
         {"role": "user", "content": "one"},
     ]
     first = (await ask(kept, given)).json["id"]
-    name = "input.reasoning.encrypted_content"  # the sandbox cannot read it, and says so where it gets there
-    assert name in (await ask(kept, previous_response_id=first)).headers["x-crun-dropped-params"]
     gone = msgspec.structs.replace(kept.target("sandbox-echo"), provider="another")
     kept.models["sandbox-echo"] = offered(id="sandbox-echo", targets=(gone,))
     kept.runtime.catalog.snapshot = snapshot(*kept.models.values())
-    assert name not in (await ask(kept, previous_response_id=first)).headers.get("x-crun-dropped-params", "")
-    assert without_seals(given) == [{"type": "reasoning", "summary": []}, *given[1:]]
+    name = "input.reasoning.encrypted_content"
+    assert name in (await ask(kept, previous_response_id=first)).headers["x-crun-dropped-params"]
+    assert without_seals(given, lambda sealed: False) == [{"type": "reasoning", "summary": []}, *given[1:]]
+
+
+@pytest.mark.parametrize("way", ["as it came", "guarded", "conversation"])
+async def test_what_an_account_encrypted_goes_to_no_other_one(
+    kept: Bench, upstream: ScriptedUpstream, way: str
+) -> None:
+    """The route that answered rests: another one of the same dialect would refuse the whole request."""
+    if way == "guarded":  # then the chat goes, and not the request as it came
+        kept.limit(policy=policy(personal("email", direction="input")))
+    first = upstream.offer(kept, "openai-responses", upstream_model="gpt-5-secret")
+    other = msgspec.structs.replace(first, provider="other")
+    kept.models[PUBLIC_MODEL] = msgspec.structs.replace(kept.models[PUBLIC_MODEL], targets=(first, other))
+    kept.runtime.catalog.snapshot = snapshot(*kept.models.values())
+    header, seal = "x-crun-dropped-params", "input.reasoning.encrypted_content"
+    upstream.answer(whole(THOUGHT | {"encrypted_content": "of the first"}, text("one")))
+    going_on: dict[str, Any] = {}
+    if way == "conversation":
+        going_on = {"conversation": (await kept.call("/api/v1/conversations", {})).json["id"]}
+    call = await ask(kept, "one", PUBLIC_MODEL, **going_on)
+
+    upstream.answers.clear()
+    upstream.answer(b"{}", status=429, headers={"retry-after": "60"})
+    upstream.answer(whole(THOUGHT | {"encrypted_content": "of the second"}, text("two")))
+    call = await ask(kept, "two", PUBLIC_MODEL, **(going_on or {"previous_response_id": call.json["id"]}))
+    assert (call.status, seal in call.headers[header], call.json["store"]) == (200, True, True)
+    to_first, to_second = upstream.requests[-2:]
+    assert (b"of the first" in to_first.body, b"of the first" in to_second.body) == (True, False)
+
+    call = await ask(kept, "three", PUBLIC_MODEL, **(going_on or {"previous_response_id": call.json["id"]}))
+    assert (call.status, seal in call.headers[header]) == (200, True)
+    sent = upstream.requests[-1].body
+    assert b"of the second" in sent and b"of the first" not in sent
+
+
+async def test_what_is_referred_to_counts_towards_the_size_of_what_is_stored(
+    kept: Bench, settings: LazySettings
+) -> None:
+    calls = [await ask(kept, "x" * 3_000, model="sandbox-tools") for _ in range(2)]
+    named = [{"type": "item_reference", "id": f"msg_{call.json['id'].partition('_')[2]}i00"} for call in calls]
+    settings.RESPONSES_MAX_BYTES = 5_000
+    assert (await ask(kept, named[:1], model="sandbox-tools")).json["store"] is True
+    call = await ask(kept, named, model="sandbox-tools")
+    assert (call.status, call.json["store"]) == (200, False)
+    assert kept.runtime.stored.not_stored == {"too_large": 1}
+    for fields in ({"store": True}, {"previous_response_id": calls[0].json["id"]}):
+        refused = await ask(kept, named, model="sandbox-tools", **fields)
+        assert error(refused) == (413, "request_too_large", "store")
+    assert (await ask(kept, named, model="sandbox-tools", store=False)).status == 200
+    assert len(kept.truth()) == 5
 
 
 async def test_a_turn_is_gone_through_once_however_many_of_its_items_are_named(kept: Bench) -> None:
@@ -389,8 +438,10 @@ async def test_a_turn_is_gone_through_once_however_many_of_its_items_are_named(k
     references = [{"type": "item_reference", "id": f"msg_{name[5:]}i{place:02x}"} for place in range(101)]
     turns = await kept.runtime.stored.find(owner_of(kept.grant), [name])
     turns[name].input = _Counted(turns[name].input)
-    assert resolved(references, turns) == [*turns[name].input, references[100]]  # there is no such item
+    made, size = resolved(references, turns)
+    assert made == [*turns[name].input, references[100]]  # there is no such item
     assert turns[name].input.looks == 200  # one of them is the line above
+    assert size > 100 * len('{"type":"message","role":"user","content":"x"}')
 
 
 class _Counted(list[Any]):

@@ -290,6 +290,25 @@ async def test_an_answer_that_is_cut_short_says_so(bench: Bench, upstream: Scrip
 
 
 @pytest.mark.parametrize("stream", [True, False])
+async def test_an_answer_that_says_more_than_a_chat_is_not_kept_as_one(
+    bench: Bench, upstream: ScriptedUpstream, stream: bool
+) -> None:
+    """A hit of the response cache would be made of the chat beside it, without what that cannot say."""
+    found = {"type": "url_citation", "url": "https://a.example", "title": "a", "start_index": 0, "end_index": 1}
+    content = text("fine", annotations=[found])
+    upstream.answer(*(streamed(content) if stream else [whole(content)]))
+    upstream.offer(bench, "openai-responses")
+    body = {"model": PUBLIC_MODEL, "input": "hello", "store": False, "stream": stream}
+    headers = {"authorization": f"Bearer {bench.key}", "x-crun-cache": "on"}
+    for _ in range(2):
+        call = await bench.call("/api/v1/responses", body, headers=headers)
+        assert (call.status, call.headers["x-crun-cache-status"]) == (200, "MISS")
+        answer = told(call)[-1]["response"] if stream else call.json
+        assert answer["output"][0]["content"][0]["annotations"] == [found]
+    assert len(upstream.requests) == 2
+
+
+@pytest.mark.parametrize("stream", [True, False])
 async def test_what_guardrails_took_out_is_not_sent_and_thoughts_survive_it(
     bench: Bench, upstream: ScriptedUpstream, stream: bool
 ) -> None:

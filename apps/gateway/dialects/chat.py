@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import orjson
 
-from apps.catalog.contracts import IMAGE_TOKENS, OUTPUT_LIMIT_FIELDS, SERVICE_TIERS, OfferedModel, Price
+from apps.catalog.contracts import IMAGE_TOKENS, OUTPUT_LIMIT_FIELDS, SERVICE_TIERS, OfferedModel, Price, Target
 from apps.gateway.dialects.chat_fields import MAX_USER, check_fields, check_messages, clean_name, name_model
 from apps.gateway.dialects.large_body import Body
 from apps.gateway.dialects.large_content import Content, written
@@ -99,6 +99,10 @@ class ChatRequest:
     def for_openai(self, upstream_model: str) -> tuple[dict[str, Any], tuple[str, ...]]:
         """(the body for who speaks Chat Completions, what is lost by that). A chat that came as one is as it came."""
         return self.body, ()
+
+    def can_open(self, sealed: str, target: Target) -> bool:
+        """Whether a route can open what an account of its vendor's sealed, as far as that is known."""
+        return True
 
     def input_estimate(self) -> int:
         """Tokens of all text in the messages, by our own estimate."""

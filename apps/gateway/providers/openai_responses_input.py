@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from apps.gateway.dialects.order import in_order
+from apps.gateway.dialects.responses.items import SEALED
 from apps.gateway.dialects.thoughts import OPENAI
 from apps.gateway.errors import bad_field
 from apps.gateway.providers.conversation import parts_of, refused, text_of
@@ -15,10 +16,10 @@ _FOREIGN: Final = ("cache_control", "is_error", "extra_content")
 """What other vendors want to know of a message, a part or a call."""
 
 
-def input_items(messages: list[dict[str, Any]], lost: list[str]) -> list[Item]:
-    """The same conversation; what has no place in it is added to `lost`. Raises GatewayError (400) naming the place of
-    what cannot be told."""
-    conversation = _Conversation(lost)
+def input_items(messages: list[dict[str, Any]], lost: list[str], can_open: Callable[[str], bool]) -> list[Item]:
+    """The same conversation; what has no place in it, or was sealed and cannot be opened here, is added to `lost`.
+    Raises GatewayError (400) naming the place of what cannot be told."""
+    conversation = _Conversation(lost, can_open)
     for index, message in enumerate(messages):
         take = _OF_ROLE.get(message["role"])
         if take is None:
@@ -30,8 +31,9 @@ def input_items(messages: list[dict[str, Any]], lost: list[str]) -> list[Item]:
 class _Conversation:
     """Takes messages in their order."""
 
-    def __init__(self, lost: list[str]) -> None:
+    def __init__(self, lost: list[str], can_open: Callable[[str], bool]) -> None:
         self.items: list[Item] = []
+        self._can_open = can_open
         self._lost = lost
         self._custom: set[str] = set()
         """The ids of calls of custom tools: their results are items of another kind."""
@@ -95,6 +97,9 @@ class _Conversation:
         for entry in details if isinstance(details, list) else ():
             if not isinstance(entry, dict) or entry.get("format") != OPENAI or not isinstance(entry.get("data"), str):
                 self._lost.append("reasoning_details")
+                continue
+            if not self._can_open(entry["data"]):
+                self._lost.append(SEALED)
                 continue
             said = entry.get("summary")
             summary = [{"type": "summary_text", "text": said}] if isinstance(said, str) else []

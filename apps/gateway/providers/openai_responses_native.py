@@ -3,11 +3,13 @@ this installation does not keep or sell. Pure.
 
 Source: `ResponseCreateParams`, `ResponseInputItem` and the tool types in the Responses reference of OpenAI."""
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from apps.catalog.contracts import OfferedModel, Target
 from apps.gateway.dialects.large_content import written
 from apps.gateway.dialects.plain_chat import takes_effort
+from apps.gateway.dialects.responses.items import SEALED
 from apps.gateway.dialects.responses.request import ENCRYPTED, ResponsesRequest
 from apps.gateway.dialects.responses.vendor_tools import (
     all_of_the_caller,
@@ -51,6 +53,7 @@ _READ: Final = (
 _OF_MCP: Final = ("mcp_list_tools", "mcp_call", "mcp_approval_request", "mcp_approval_response")
 """Approvals name a request by its id, so these keep theirs."""
 _PARTS: Final = ("input_text", "output_text", "text", "refusal", "input_image", "input_file", "summary_text")
+CanOpen = Callable[[str], bool]
 _STATE: Final = ("file_id", "container_id", "vector_store_ids")
 
 
@@ -62,7 +65,7 @@ def native_request(asked: ResponsesRequest, model: OfferedModel, target: Target,
     lost = [name for name in asked.lost if name in told and name not in _TAKEN and name not in _MADE]
     body: Item = {"model": target.upstream_model, "store": False, "max_output_tokens": output_limit(asked, model)}
     body |= {name: told[name] for name in _TAKEN if told.get(name) is not None}
-    body["input"] = _input(told["input"], lost)
+    body["input"] = _input(told["input"], lost, lambda sealed: asked.can_open(sealed, target))
     body |= _tools(asked, body, target, lost=lost)
     body |= _settings(told, target, lost)
     if target.is_sandbox and "sandbox" in told:
@@ -146,7 +149,7 @@ def _is_named(choice: Any, tool: Item) -> bool:
     return all(choice.get(name) in (None, tool.get(name)) for name in names)
 
 
-def _input(given: Any, lost: list[str]) -> Any:
+def _input(given: Any, lost: list[str], can_open: CanOpen) -> Any:
     """The items that this vendor can read and that are whole. Their ids are ours, so they are not told."""
     if isinstance(given, str):
         return given
@@ -154,7 +157,7 @@ def _input(given: Any, lost: list[str]) -> Any:
     for index, item in enumerate(given):
         kind = item.get("type") or "message"
         if kind == "reasoning":
-            made += _reasoning(item, lost)
+            made += _reasoning(item, lost, can_open)
         elif kind in _OF_MCP:
             made.append(item)
         elif kind in _READ or (kind == "tool_search_output" and all_of_the_caller(item.get("tools"))):
@@ -192,14 +195,18 @@ def _refuse_state(value: Any, place: str) -> None:
             _refuse_state(inner, place)
 
 
-def _reasoning(item: Item, lost: list[str]) -> list[Item]:
-    """A thought that this vendor sealed, or that can be read. Nothing is stored there, so its id alone says nothing."""
+def _reasoning(item: Item, lost: list[str], can_open: CanOpen) -> list[Item]:
+    """A thought that this account sealed, or that can be read. Nothing is stored there: its id alone says nothing."""
     sealed = item.get("encrypted_content")
     plain = {name: value for name, value in item.items() if name not in ("id", "status")}
     if is_packed(sealed):
         entries = [entry for entry in unpack(str(sealed)).details if entry.get("format") == OPENAI]
         sealed = next((entry["data"] for entry in entries if entry.get("type") == "reasoning.encrypted"), None)
         plain["encrypted_content"] = sealed
+    if isinstance(sealed, str) and not can_open(sealed):
+        lost.append(SEALED)
+        del plain["encrypted_content"]
+        sealed = None
     if not isinstance(sealed, str) and not item.get("content"):
         lost.append("input.reasoning")
         return []

@@ -40,7 +40,7 @@ def responses_request(chat: ChatRequest, model: OfferedModel, target: Target) ->
         lost.append("cache_control")
     request: dict[str, Any] = {
         "model": target.upstream_model,
-        "input": input_items(body["messages"], lost),
+        "input": input_items(body["messages"], lost, lambda sealed: chat.can_open(sealed, target)),
         "store": False,
         "max_output_tokens": output_limit(chat, model),
     }

@@ -19,8 +19,7 @@ NOT_OF_THE_ANSWER: Final = frozenset((
 """Fields of a request that do not change what is answered: who asks, and how the answer is carried."""
 _NOT_READ: Final = frozenset((
     "stream", "body_bytes", "text_tokens", "output_cut", "texts", "token_lists", "guarding", "pinned", "is_stored",
-    "is_kept",
-    "earlier", "earlier_messages", "is_redacted", "inputs", "beside",
+    "is_kept", "earlier", "earlier_messages", "is_redacted", "inputs", "beside", "gone_audio_tokens", "sealed_by",
 ))  # fmt: skip
 """What is known of a request beside that: how it came, what was counted, and what stands in its body too."""
 _PURPOSE: Final = b"crun cached answers 1"

@@ -14,13 +14,14 @@ from apps.gateway.dialects.responses.conversations import (
     HeldItem,
     as_input,
     deleted_conversation,
+    held_seals,
     items_of_turn,
     last_route,
     read_held,
     told_conversation,
     told_page,
 )
-from apps.gateway.dialects.responses.history import Item, Turn, holder_of
+from apps.gateway.dialects.responses.history import Account, Item, Turn, holder_of
 from apps.gateway.dialects.vendor_json import read_json, write_json
 from apps.gateway.stored.reading import Readers
 from apps.responses.contracts import OpenedConversation, OpenedItem, OpenedResponse, ResponseOwner
@@ -40,6 +41,17 @@ class Taken(NamedTuple):
     ids: frozenset[str]
     route: tuple[str, str] | None
     """Who answered last."""
+    sealed_by: dict[str, Account]
+    """What stands sealed in it -> whose account can open it."""
+
+
+class Earlier(NamedTuple):
+    """What was said in a conversation before a turn of it."""
+
+    input: list[Item]
+    sealed_by: dict[str, Account]
+    is_whole: bool
+    """Whether that is still all there."""
 
 
 class ConversationRoom:
@@ -160,15 +172,16 @@ def keep_turn(
     return conversation_of(owner, name).keep(_written(items), response)
 
 
-def items_before(owner: ResponseOwner, turn: Turn) -> tuple[list[Item], bool]:
-    """What was said in the conversation of a stored turn before it, and whether that is still all there. Synchronous;
-    raises ChainTooLong, ConfigurationError, django.db.Error."""
+def items_before(owner: ResponseOwner, turn: Turn) -> Earlier:
+    """What was said in the conversation of a stored turn before it. Synchronous; raises ChainTooLong,
+    ConfigurationError, django.db.Error."""
     if turn.before is None:
-        return [], True
+        return Earlier([], {}, is_whole=True)
     read = conversation_of(owner, turn.before.conversation_id).items(end=turn.before.end)
     if read is None:
-        return [], False
-    return as_input(_held(read.items)), len(read.items) == turn.before.count
+        return Earlier([], {}, is_whole=False)
+    held = _held(read.items)
+    return Earlier(as_input(held), held_seals(held), is_whole=len(read.items) == turn.before.count)
 
 
 def _taken(conversation: Conversation) -> Taken | None:
@@ -176,7 +189,7 @@ def _taken(conversation: Conversation) -> Taken | None:
     if read is None:
         return None
     held = _held(read.items)
-    return Taken(as_input(held), read.end, frozenset(each.id for each in held), last_route(held))
+    return Taken(as_input(held), read.end, frozenset(each.id for each in held), last_route(held), held_seals(held))
 
 
 def _told(conversation: OpenedConversation | None) -> bytes | None:

@@ -1,20 +1,21 @@
 """What a request wants of stored responses: whether it is to be stored itself, and what it goes on from."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final, NamedTuple
 
 from django.conf import settings
 
-from apps.catalog.contracts import OfferedModel
 from apps.gateway.dialects.responses.conversations import named_conversation
 from apps.gateway.dialects.responses.history import (
+    Account,
     Before,
+    Turn,
     holder_of,
     is_reference,
     items_of,
     resolved,
-    without_seals,
+    seals_of,
 )
 from apps.gateway.errors import (
     BAD_REQUEST,
@@ -27,7 +28,7 @@ from apps.gateway.errors import (
     bad_field,
 )
 from apps.gateway.kept.permission import forbids_keeping
-from apps.gateway.stored.room import ResponseRoom, owner_of
+from apps.gateway.stored.room import TOO_LARGE, ReadChain, ResponseRoom, owner_of
 from apps.keys.contracts import KeyGrant
 from apps.responses.contracts import ChainTooLong
 
@@ -49,16 +50,25 @@ class Recalled:
     pinned: tuple[str, str] | None = None
     before: Before | None = None
     """What the conversation had that the answer is to be added to; None for an answer of none."""
+    sealed_by: dict[str, Account] = field(default_factory=dict)
+    """What stands sealed in it -> whose account can open it."""
 
 
-async def recall(
-    told: dict[str, Any], grant: KeyGrant, room: ResponseRoom, *, size: int, models: Mapping[str, OfferedModel]
-) -> Recalled:
+class Resolved(NamedTuple):
+    """Items with those themselves that were only named."""
+
+    items: list[Any]
+    size: int
+    """Bytes of what came with that."""
+    sealed_by: dict[str, Account]
+
+
+async def recall(told: dict[str, Any], grant: KeyGrant, room: ResponseRoom, *, size: int) -> Recalled:
     """Put what the request goes on from before its input. The database is asked only where there is something.
 
     Raises GatewayError (400) for what is not there, may not be stored, or is too large for it; Unavailable."""
     conversation_id = named_conversation(told)
-    recalled = Recalled(_is_stored(told, grant, size))
+    recalled = Recalled(_is_stored(told, grant, room, size))
     given = told.get("input")
     previous_id = told.get(_PREVIOUS)
     items: list[Any] = given if type(given) is list else []
@@ -68,12 +78,14 @@ async def recall(
     if _forbids_storage(grant, told):
         raise _forbidden(_named_state(told))
     if references:
-        told["input"] = await resolve(items, references, grant, room)
+        found = await resolve(items, references, grant, room)
+        told["input"], recalled.sealed_by = found.items, found.sealed_by
+        if recalled.is_stored or conversation_id is not None:
+            recalled.is_stored = _is_stored(told, grant, room, size + found.size)
     if conversation_id is not None:
         await _join(told, recalled, grant, room, conversation_id)
     elif previous_id is not None:
         await _go_on(told, recalled, grant, room)
-    _drop_foreign_seals(told, recalled, models)
     return recalled
 
 
@@ -85,8 +97,9 @@ def check_keeping(told: dict[str, Any], grant: KeyGrant, *, param: str, size: in
         raise _too_large(param)
 
 
-def _is_stored(told: dict[str, Any], grant: KeyGrant, size: int) -> bool:
-    """Whether the answer is to be stored. Who needs that gets an error where it cannot be, before anybody is asked."""
+def _is_stored(told: dict[str, Any], grant: KeyGrant, room: ResponseRoom, size: int) -> bool:
+    """Whether the answer to a request of so many bytes, with what it refers to, is to be stored. Who needs that gets an
+    error where it cannot be, before anybody is asked."""
     wanted = told.get("store")
     is_needed = told.get(_PREVIOUS) is not None or told.get(_CONVERSATION) is not None
     if wanted is False and (size <= settings.RESPONSES_MAX_BYTES or told.get(_CONVERSATION) is None):
@@ -99,12 +112,16 @@ def _is_stored(told: dict[str, Any], grant: KeyGrant, size: int) -> bool:
         return True
     if wanted or is_needed:
         raise _too_large("store")
+    room.not_stored[TOO_LARGE] += 1
     return False
 
 
 def _too_large(param: str) -> GatewayError:
     most = f"{settings.RESPONSES_MAX_BYTES / (1 << 20):g} MB"
-    message = f"What is stored may have {most}: send a request that is larger with store set to false."
+    message = (
+        f"What is stored may have {most}, with all that it refers to: send a request that is larger with store set to"
+        " false."
+    )
     return GatewayError(BODY_TOO_LARGE, message, param=param)
 
 
@@ -129,7 +146,7 @@ def _forbidden(param: str) -> GatewayError:
     return GatewayError(STORAGE_FORBIDDEN, message, param=param)
 
 
-async def resolve(given: list[Any], references: list[Any], grant: KeyGrant, room: ResponseRoom) -> list[Any]:
+async def resolve(given: list[Any], references: list[Any], grant: KeyGrant, room: ResponseRoom) -> Resolved:
     """Items with those themselves that were only named. What is not found stays, and is refused.
 
     Each can be named once, as in OpenAI's API: else a short request could be made as large as anybody likes."""
@@ -139,26 +156,22 @@ async def resolve(given: list[Any], references: list[Any], grant: KeyGrant, room
     holders = {holder for item_id in named if (holder := holder_of(item_id)) is not None}
     if len(holders) > MAX_REFERENCES:
         raise bad_field("input", f"Items of more than {MAX_REFERENCES} responses are referred to.")
+    if not holders:
+        return Resolved(given, 0, {})
     try:
-        turns = await room.find(owner_of(grant), sorted(holders)) if holders else {}
+        return await room.read(owner_of(grant), sorted(holders), partial(_with_items, given))
     except ChainTooLong:
         raise bad_field("input", "The responses whose items are referred to are too large together.") from None
-    return resolved(given, turns)
 
 
-def _drop_foreign_seals(told: dict[str, Any], recalled: Recalled, models: Mapping[str, OfferedModel]) -> None:
-    """Where the vendor of the turn before serves the model no longer, nobody can read what it encrypted."""
-    model = models.get(told["model"])
-    if recalled.pinned is None or model is None:
-        return
-    if all(target.provider != recalled.pinned[0] for target in model.targets):
-        told["input"][: recalled.earlier] = without_seals(told["input"][: recalled.earlier])
+def _with_items(given: list[Any], turns: dict[str, Turn]) -> Resolved:
+    return Resolved(*resolved(given, turns), seals_of(turns.values()))
 
 
 async def _go_on(told: dict[str, Any], recalled: Recalled, grant: KeyGrant, room: ResponseRoom) -> None:
     previous_id = told[_PREVIOUS]
     try:
-        chain = await room.chain(owner_of(grant), previous_id)
+        chain, seals = await room.read_chain(owner_of(grant), previous_id, _with_seals)
     except ChainTooLong:
         message = "The conversation is too long to go on from: begin another one with what matters of it."
         raise GatewayError(BAD_REQUEST, message, param=_PREVIOUS) from None
@@ -178,6 +191,11 @@ async def _go_on(told: dict[str, Any], recalled: Recalled, grant: KeyGrant, room
     told["input"] = [*earlier, *now]
     recalled.chain_id, recalled.previous_id = chain.chain_id, previous_id
     recalled.earlier, recalled.pinned = len(earlier), last.route
+    recalled.sealed_by |= seals
+
+
+def _with_seals(chain: ReadChain) -> tuple[ReadChain, dict[str, Account]]:
+    return chain, seals_of(chain.turns) | chain.earlier_seals
 
 
 async def _join(
@@ -202,6 +220,7 @@ async def _join(
         raise GatewayError(ITEM_IN_CONVERSATION, message, param="input")
     told["input"] = [*taken.input, *now]
     recalled.earlier, recalled.pinned = len(taken.input), taken.route
+    recalled.sealed_by |= taken.sealed_by
 
 
 def conversation_not_found(conversation_id: str, *, param: str | None = None) -> GatewayError:

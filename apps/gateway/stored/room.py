@@ -11,9 +11,9 @@ from typing import Final, TypeVar
 from django.conf import settings
 
 from apps.core.errors import ConfigurationError, Unavailable
-from apps.gateway.dialects.responses.history import Item, Turn, read_turn
+from apps.gateway.dialects.responses.history import Turn, read_turn
 from apps.gateway.server.bridge import Busy, LastingBridge, TooSlow
-from apps.gateway.stored.conversations import ConversationRoom, items_before, keep_turn
+from apps.gateway.stored.conversations import ConversationRoom, Earlier, items_before, keep_turn
 from apps.gateway.stored.reading import Readers
 from apps.keys.contracts import KeyGrant
 from apps.responses import keeping
@@ -29,6 +29,7 @@ MAX_OWNERS: Final = 10_000
 AWAY: Final = "database"
 BUG: Final = "bug"
 GONE: Final = "conversation_gone"
+TOO_LARGE: Final = "too_large"
 _REASONS: Final[dict[type[Unavailable], str]] = {Busy: "busy", TooSlow: "database_slow"}
 """Why an answer could not be stored, as the metrics name it."""
 _ID: Final = re.compile(r"resp_[0-9a-f]{32}")
@@ -140,11 +141,12 @@ class ResponseRoom:
 class ReadChain:
     """The turns of a conversation, the oldest first."""
 
-    def __init__(self, chain_id: str, turns: list[Turn], *, is_whole: bool, earlier: list[Item] | None = None) -> None:
+    def __init__(self, chain_id: str, turns: list[Turn], *, is_whole: bool, before: Earlier | None = None) -> None:
         self.chain_id = chain_id
         self.turns = turns
-        self.earlier = earlier or []
+        self.earlier = before.input if before else []
         """What was said before the first one, in a conversation that it was made in."""
+        self.earlier_seals = before.sealed_by if before else {}
         self.is_whole = is_whole
         """False where a turn in between is gone: what is left cannot be gone on from."""
 
@@ -187,16 +189,16 @@ def _chain(owner: ResponseOwner, response_id: str) -> ReadChain:
     if not found:
         return ReadChain("", [], is_whole=False)
     turns = [read_turn(response.content) for response in found]
-    earlier, is_all = _before(owner, turns[0])
-    return ReadChain(found[0].chain_id, turns, is_whole=is_whole and is_all, earlier=earlier)
+    before = _before(owner, turns[0])
+    return ReadChain(found[0].chain_id, turns, is_whole=is_whole and before.is_whole, before=before)
 
 
-def _before(owner: ResponseOwner, turn: Turn) -> tuple[list[Item], bool]:
+def _before(owner: ResponseOwner, turn: Turn) -> Earlier:
     try:
         return items_before(owner, turn)
     except ConfigurationError as error:
         log.error("a conversation cannot be opened: %s", error)
-        return [], False
+        return Earlier([], {}, is_whole=False)
 
 
 def _keep(owner: ResponseOwner, response_id: str, make: Callable[[], Turn], *, chain_id: str, previous_id: str) -> int:

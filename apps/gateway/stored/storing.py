@@ -3,8 +3,16 @@
 from functools import partial
 from typing import Any
 
+from apps.catalog.contracts import Target
 from apps.gateway.dialects.responses.answer import response_id
-from apps.gateway.dialects.responses.history import Before, Turn, as_left, items_that_left, kept_input
+from apps.gateway.dialects.responses.history import (
+    Before,
+    Turn,
+    as_left,
+    items_that_left,
+    kept_input,
+    without_seals,
+)
 from apps.gateway.dialects.responses.request import ResponsesRequest
 from apps.gateway.dispatch import Exchange
 from apps.gateway.stored.recalling import Recalled
@@ -29,7 +37,7 @@ class Storing:
         route = recalled.pinned if is_cached else (target.provider, target.upstream_model)
         name = response_id(admission.request_id)
         owner, before = owner_of(admission.grant), recalled.before
-        make = partial(_turn, self._asked, answer, carried, route, before)
+        make = partial(_turn, self._asked, answer, carried, route, before, target=target)
         if before is not None:
             return await self._room.keep_turn(
                 owner, name, make, conversation_id=before.conversation_id, is_stored=recalled.is_stored
@@ -45,6 +53,8 @@ def _turn(
     carried: dict[str, str],
     route: tuple[str, str] | None,
     before: Before | None,
+    *,
+    target: Target,
 ) -> Turn:
     """What is stored: what left, where that is not what came."""
     given: Any = asked.told["input"]
@@ -53,4 +63,7 @@ def _turn(
         given = items_that_left(asked.body["messages"], first=asked.earlier_messages)
     elif asked.earlier:
         given = given[asked.earlier :]
-    return Turn(answer, kept_input(given, answer["id"].partition("_")[2]), carried, route, before)
+    items = kept_input(given, answer["id"].partition("_")[2])
+    if asked.sealed_by:  # what was left out because another account had sealed it did not leave
+        items = without_seals(items, lambda sealed: asked.can_open(sealed, target))
+    return Turn(answer, items, carried, route, before, target.credential_id)

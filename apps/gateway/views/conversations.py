@@ -64,7 +64,9 @@ class OfConversations(CountedView):
     async def items(self, told: dict[str, Any], *, size: int) -> list[dict[str, Any]]:
         """The items of a body, those that were only named as well. Raises GatewayError (400, 413)."""
         if references := references_of(told):
-            told["items"] = await resolve(told["items"], references, self.grant, self.runtime.stored)
+            found = await resolve(told["items"], references, self.grant, self.runtime.stored)
+            told["items"] = found.items
+            check_keeping(told, self.grant, param="items", size=size + found.size)
         return checked_items(told, size=size)
 
 

@@ -32,10 +32,9 @@ class Responses(AsksModel):
         body = request.take_body()
         size, told = len(body), read_responses(body)
         del body
-        models = self.runtime.snapshot.models
-        recalled = await recall(told, self.grant, self.runtime.stored, size=size, models=models)
+        recalled = await recall(told, self.grant, self.runtime.stored, size=size)
         asked = responses_request(told, size=size, earlier=recalled.earlier)
-        asked.is_stored, asked.pinned = recalled.is_stored, recalled.pinned
+        asked.is_stored, asked.pinned, asked.sealed_by = recalled.is_stored, recalled.pinned, recalled.sealed_by
         asked.is_kept = recalled.is_stored or recalled.before is not None
         exchange = await self._exchange(asked)
         if asked.is_kept:

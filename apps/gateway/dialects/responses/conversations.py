@@ -10,7 +10,16 @@ import msgspec
 
 from apps.gateway.dialects.chat import media_length
 from apps.gateway.dialects.chat_fields import check_fields
-from apps.gateway.dialects.responses.history import Item, Turn, holder_of, is_reference, kept_input, with_carried
+from apps.gateway.dialects.responses.history import (
+    Account,
+    Item,
+    Turn,
+    holder_of,
+    is_reference,
+    kept_input,
+    sealed_in,
+    with_carried,
+)
 from apps.gateway.dialects.responses.items import Conversation
 from apps.gateway.dialects.strict_json import MAX_TEXT_BYTES, too_much_text
 from apps.gateway.dialects.vendor_json import read_json, write_json
@@ -29,6 +38,8 @@ class HeldItem(msgspec.Struct):
     """What a vendor wants back with it."""
     route: tuple[str, str] | None = None
     """Provider and upstream model that answered it; None for an item of the caller's."""
+    credential_id: str = ""
+    """The organization's own provider key that was used; "" for the operator's."""
 
     @property
     def id(self) -> str:
@@ -52,13 +63,19 @@ def read_held(content: bytes) -> HeldItem:
     """What was written."""
     told = read_json(content)
     route = told["route"]
-    return HeldItem(told["item"], told["carried"], None if route is None else (route[0], route[1]))
+    return HeldItem(
+        told["item"],
+        told["carried"],
+        None if route is None else (route[0], route[1]),
+        told.get("credential_id", ""),
+    )
 
 
 def items_of_turn(turn: Turn, answer_id: str) -> list[HeldItem]:
     """What a turn adds to its conversation: its own input, and what was answered."""
     answered = [
-        HeldItem(_whole(item), turn.carried.get(item["id"], ""), turn.route) for item in turn.response["output"]
+        HeldItem(_whole(item), turn.carried.get(item["id"], ""), turn.route, turn.credential_id)
+        for item in turn.response["output"]
     ]
     return [*added(turn.input, answer_id).items, *answered]
 
@@ -66,6 +83,17 @@ def items_of_turn(turn: Turn, answer_id: str) -> list[HeldItem]:
 def as_input(held: Iterable[HeldItem]) -> list[Item]:
     """The items as a request sends them, with what vendors want back."""
     return [item for each in held for item in with_carried(each.item, each.carried)]
+
+
+def held_seals(held: Iterable[HeldItem]) -> dict[str, Account]:
+    """What stands sealed in answers of a conversation -> the account that can open it."""
+    return {
+        sealed: (each.route[0], each.credential_id)
+        for each in held
+        if each.route is not None
+        for item in with_carried(each.item, each.carried)
+        for sealed in sealed_in(item)
+    }
 
 
 def last_route(held: list[HeldItem]) -> tuple[str, str] | None:

@@ -1,16 +1,18 @@
 """What of a response is stored, and what a later request goes on from. Pure."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
 
 from apps.gateway.dialects.order import in_order
-from apps.gateway.dialects.thoughts import is_packed, pack
+from apps.gateway.dialects.thoughts import OPENAI, is_packed, pack, unpack
 from apps.gateway.dialects.vendor_json import read_json, write_json
 
 Item = dict[str, Any]
+Account = tuple[str, str]
+"""A provider, and the organization's own key for it; "" for the operator's."""
 _PREFIXES: Final = {
     "message": "msg",
     "reasoning": "rs",
@@ -47,6 +49,8 @@ class Turn(msgspec.Struct):
     """Provider and upstream model that answered."""
     before: Before | None = None
     """What was said before it, where that is not another response."""
+    credential_id: str = ""
+    """The organization's own provider key that was used; "" for the operator's."""
 
     def written(self) -> bytes:
         """As bytes, to be stored."""
@@ -71,6 +75,7 @@ def read_turn(content: bytes) -> Turn:
         told["carried"],
         None if route is None else (route[0], route[1]),
         None if before is None else Before(**before),
+        told.get("credential_id", ""),
     )
 
 
@@ -79,13 +84,32 @@ def items_of(turns: Iterable[Turn]) -> list[Item]:
     return [item for turn in turns for item in (*turn.input, *turn.output)]
 
 
-def without_seals(items: list[Item]) -> list[Item]:
-    """The items without the encrypted reasoning that only the vendor's account that made it can read. What is packed
-    here says itself whose it is, and is left out where it does not belong."""
+def seals_of(turns: Iterable[Turn]) -> dict[str, Account]:
+    """What stands sealed in these turns -> the account that can open it: the one that answered with it, or took it."""
+    known: dict[str, Account] = {}
+    for turn in turns:
+        if turn.route is not None:
+            account = turn.route[0], turn.credential_id
+            for item in (*turn.input, *turn.output):
+                known |= {sealed: known.get(sealed, account) for sealed in sealed_in(item)}
+    return known
+
+
+def sealed_in(item: Item) -> list[str]:
+    """What an account of a vendor's sealed in a reasoning item, by itself or packed here."""
+    sealed = item.get("encrypted_content") if item.get("type") == "reasoning" else None
+    if is_packed(sealed):
+        packed = (each.get("data") for each in unpack(str(sealed)).details if each.get("format") == OPENAI)
+        return [each for each in packed if isinstance(each, str)]
+    return [sealed] if isinstance(sealed, str) else []
+
+
+def without_seals(items: list[Item], can_open: Callable[[str], bool]) -> list[Item]:
+    """The items without the encrypted reasoning that could not be opened where they went."""
     return [
-        {name: value for name, value in item.items() if name != "encrypted_content"}
-        if item.get("type") == "reasoning" and not is_packed(item.get("encrypted_content"))
-        else item
+        item
+        if all(map(can_open, sealed_in(item)))
+        else {name: value for name, value in item.items() if name != "encrypted_content"}
         for item in items
     ]
 
@@ -104,16 +128,20 @@ def is_reference(item: object) -> bool:
     return kind == "item_reference" or (kind is None and "role" not in item and isinstance(item.get("id"), str))
 
 
-def resolved(given: list[Any], turns: Mapping[str, Turn]) -> list[Any]:
-    """Input items with those of these turns, by the id of the response, where they were only named. Others stay.
+def resolved(given: list[Any], turns: Mapping[str, Turn]) -> tuple[list[Any], int]:
+    """Input items with those of these turns, by the id of the response, where they were only named; and how many bytes
+    came with that. Others stay.
 
     A turn is gone through once: it may have thousands of items, each of them named."""
     known = {holder: _referable(turn) for holder, turn in turns.items()}
     made: list[Any] = []
+    size = 0
     for item in given:
         held = known.get(holder_of(item.get("id")) or "") if is_reference(item) else None
-        made += (held.get(item["id"]) if held is not None else None) or [item]
-    return made
+        found = held.get(item["id"]) if held is not None else None
+        size += 0 if found is None else len(write_json(found))
+        made += found or [item]
+    return made, size
 
 
 def _referable(turn: Turn) -> dict[str, list[Item]]:

@@ -4,10 +4,11 @@ Source: `ResponseCreateParams` in the reference of OpenAI's Responses API.
 """
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
-from apps.catalog.contracts import IMAGE_TOKENS, OfferedModel
+from apps.catalog.contracts import IMAGE_TOKENS, OfferedModel, Target
 from apps.gateway.dialects.chat import TOOLS_TOKENS, media_length
 from apps.gateway.dialects.chat_fields import (
     A_BOOL,
@@ -24,6 +25,7 @@ from apps.gateway.dialects.chat_fields import (
 from apps.gateway.dialects.large_body import Body
 from apps.gateway.dialects.responses.beside_chat import NOTHING, BesideChat, beside_chat
 from apps.gateway.dialects.responses.custom_tools import as_functions, custom_tool
+from apps.gateway.dialects.responses.history import Account
 from apps.gateway.dialects.responses.items import SEALED, Conversation
 from apps.gateway.dialects.responses.namespaces import Member, flat_name, members_of
 from apps.gateway.dialects.responses.vendor_tools import DIALECT, rounds
@@ -78,6 +80,8 @@ class ResponsesRequest(TranslatedChat):
     """Whether a guardrail took something out of the chat that still stands in `told`."""
     members: dict[str, Member] = field(default_factory=dict)
     """Name of a function -> the tool of a namespace that it stands for."""
+    sealed_by: Mapping[str, Account] = field(default_factory=dict)
+    """What stands sealed in stored turns -> whose account can open it."""
     beside: BesideChat = NOTHING
     """What a route of the model gets that does not stand in the chat."""
 
@@ -89,6 +93,11 @@ class ResponsesRequest(TranslatedChat):
         if not self.is_kept:
             TranslatedChat.let_go(self)
             self.told = {**self.told, "input": []}
+
+    def can_open(self, sealed: str, target: Target) -> bool:
+        """Another account of the same vendor would refuse the whole request for it."""
+        mine = (target.provider, target.credential_id)
+        return self.sealed_by.get(sealed, mine) == mine
 
     @property
     def shows_thoughts(self) -> bool:
