@@ -102,6 +102,15 @@ def _workers(states: dict[str, WorkerState]) -> Iterator[Metric]:
         for worker, state in states.items():
             gauge.add_metric([worker], getattr(state, field))
         yield gauge
+    unstored = GaugeMetricFamily(
+        "crun_worker_responses_not_stored",
+        "Answers of /responses that a worker could not store since it began.",
+        labels=["worker", "reason"],
+    )
+    for worker, state in states.items():
+        for reason, count in state.not_stored.items():
+            unstored.add_metric([worker, reason], count)
+    yield unstored
 
 
 def _proofs(figures: MoneyFigures) -> Iterator[Metric]:

@@ -64,10 +64,11 @@ def path_connection(url: str = "") -> "redis.asyncio.Connection":
     return connection
 
 
-def single_try_client() -> "redis.Redis":
-    """A client for steps that must not be repeated behind their caller's back; its caller closes it."""
+def single_try_client(url: str = "") -> "redis.Redis":
+    """A client for steps that must not be repeated behind their caller's back; its caller closes it. `url` names
+    another store than that of money."""
     return redis.Redis.from_url(
-        settings.REDIS_URL,
+        url or settings.REDIS_URL,
         protocol=PROTOCOL,
         driver_info=DRIVER,
         socket_timeout=CALL_TIMEOUT_S * 5,

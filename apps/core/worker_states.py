@@ -28,6 +28,8 @@ class WorkerState(msgspec.Struct, frozen=True):
     busy: float
     """The share of a processor that its event loop used."""
     late_s: float
+    not_stored: dict[str, int] = {}
+    """Answers of /responses that could not be stored since it began, by reason."""
 
 
 def read_worker_states() -> dict[str, WorkerState]:

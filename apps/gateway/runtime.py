@@ -156,8 +156,8 @@ class Runtime:
         name = KEY.format(name=f"{socket.gethostname()}-{os.getpid()}")
         while True:
             with suppress(StoreAway):  # nobody waits for it
-                state = msgspec.json.encode(self.utilization.state())
-                await self.store.call(SET_STATE, name, state, KEPT_S)
+                state = msgspec.structs.replace(self.utilization.state(), not_stored=dict(self.stored.not_stored))
+                await self.store.call(SET_STATE, name, msgspec.json.encode(state), KEPT_S)
             await asyncio.sleep(TELL_EVERY_S)
 
     def _start(self, work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":

@@ -1,10 +1,12 @@
-"""Whether Redis can have forgotten what it was told of an organization's requests, and how long that matters."""
+"""Whether the store of claims and kept answers can have forgotten what it was told of an organization's requests, and
+how long that matters."""
 
 import time
 from datetime import UTC, datetime
 from typing import Final
 
 import redis
+from django.conf import settings
 
 from apps.core.errors import Unavailable
 from apps.core.redis import single_try_client
@@ -22,11 +24,12 @@ CLOCKS_S: Final = 2.0
 
 
 def pause_ms(organization_id: str, remembered_s: float) -> int:
-    """For how long whoever relies on the memory of Redis must not, in milliseconds; 0 when nothing can be forgotten.
+    """For how long whoever relies on the memory of that store must not, in milliseconds; 0 when nothing can be
+    forgotten.
 
     A store that is younger than FORGOTTEN_S was emptied, restarted, or is new. For an organization that was served in
-    the `remembered_s` before, it may have forgotten something. Raises Unavailable without Redis, Error without
-    PostgreSQL."""
+    the `remembered_s` before, it may have forgotten something. Raises Unavailable without the store, Error
+    without PostgreSQL."""
     age_s = _store_age_s()
     if age_s >= FORGOTTEN_S:
         return 0
@@ -58,7 +61,7 @@ def _was_served(organization_id: str, since: float, until: float) -> bool:
 
 def _store_age_s() -> float:
     """How long ago somebody first noticed that the store knows nothing."""
-    client = single_try_client()
+    client = single_try_client(settings.ANSWERS_URL)
     try:
         run_id = client.info("server")["run_id"]
         client.execute_command(*mark_of_store(run_id))  # type: ignore[no-untyped-call]  # redis-py gives it no types

@@ -4,6 +4,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from django.db import OperationalError
 from django.test import Client
@@ -12,6 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from apps.api import metrics
 from apps.billing.models import ReconciliationRun, RunCause
 from apps.billing.reconciliation.running import all_proofs, reconcile
+from apps.core.redis import single_try_client
+from apps.core.worker_states import KEY, WorkerState
 from apps.usage.journal import Journal
 from apps.usage.models import UnpostedUsage
 from apps.usage.partitions import ensure_upcoming_partitions
@@ -85,6 +88,17 @@ def test_without_the_database_the_rest_is_told(monkeypatch: pytest.MonkeyPatch) 
     found = read()
     assert found[("crun_database_up",)] == 0
     assert ("crun_journal_bytes",) in found
+
+
+def test_answers_that_were_not_stored_are_told_by_worker_and_reason() -> None:
+    state = WorkerState(shedding=0, refused=0, waiting=0, busy=0.1, late_s=0.0, not_stored={"busy": 2, "database": 1})
+    older = {"shedding": 0, "refused": 0, "waiting": 0, "busy": 0.1, "late_s": 0.0}  # of a worker before an upgrade
+    store = single_try_client()
+    for name, told in (("one", state), ("two", older)):
+        store.set(KEY.format(name=name), msgspec.json.encode(told))
+    store.close()
+    found = {name[1:]: value for name, value in read().items() if name[0] == "crun_worker_responses_not_stored"}
+    assert found == {("busy", "one"): 2, ("database", "one"): 1}
 
 
 STRANGERS: list[dict[str, str]] = [

@@ -15,10 +15,12 @@ async def test_a_worker_tells_how_it_does(bench: Bench, monkeypatch: pytest.Monk
     monkeypatch.setattr("apps.gateway.runtime.TELL_EVERY_S", 0.01)
     bench.runtime.utilization.stop()
     bench.runtime.shedding.level, bench.runtime.shedding.refused = Level.STANDARD, 7
+    bench.runtime.stored.not_stored["busy"] = 2
     async with asyncio.timeout(20):
         while not (told := read_worker_states()) or next(iter(told.values())).refused != 7:  # noqa: ASYNC110 - it looks from outside
             await asyncio.sleep(0.05)
     (state,) = told.values()
+    assert state.not_stored == {"busy": 2}
     assert isinstance(state, WorkerState) and (state.shedding, state.waiting) == (2, 0)
     assert state.busy >= 0 and state.late_s >= 0
 

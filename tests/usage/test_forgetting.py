@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from django.conf import LazySettings
 
 from apps.core.redis import single_try_client
 from apps.core.scripts import NEW_STORE_KEY, NEW_STORE_MS
@@ -34,6 +35,17 @@ def served(organization_id: str, *, ago_s: float) -> None:
 def make_old(store: Any, *, age_s: float) -> None:
     run_id = store.info("server")["run_id"]
     store.set(NEW_STORE_KEY.format(run_id=run_id), 1, px=int(NEW_STORE_MS - age_s * 1000))
+
+
+@pytest.fixture
+def other_store(settings: LazySettings) -> Iterator[Any]:
+    """A store of claims and answers beside that of money."""
+    settings.ANSWERS_URL = f"{settings.REDIS_URL.partition('?')[0]}?db=15"
+    client = single_try_client(settings.ANSWERS_URL)
+    client.flushdb()
+    yield client
+    client.flushdb()
+    client.close()
 
 
 @pytest.fixture
@@ -69,6 +81,15 @@ def test_what_nobody_remembers_any_more_cannot_be_forgotten(store: Any, owner: s
 def test_a_store_that_is_old_enough_is_believed(store: Any, owner: str) -> None:
     make_old(store, age_s=FORGOTTEN_S + 1)
     served(owner, ago_s=600)
+    assert pause_ms(owner, DAY_S) == 0
+
+
+def test_it_is_the_store_of_claims_whose_age_counts(store: Any, other_store: Any, owner: str) -> None:
+    served(owner, ago_s=60)
+    make_old(store, age_s=FORGOTTEN_S + 1)
+    assert pause_ms(owner, DAY_S) > 0
+    make_old(other_store, age_s=FORGOTTEN_S + 1)
+    store.flushdb()
     assert pause_ms(owner, DAY_S) == 0
 
 

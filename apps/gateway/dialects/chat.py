@@ -64,6 +64,8 @@ class ChatRequest:
     """What guards it and its answer; None where its organization has no guardrails."""
     pinned: tuple[str, str] | None = None
     """Provider and upstream model of the route that answered the turn before, where that is known."""
+    gone_audio_tokens: int = 0
+    """What audio that was let go counts for beyond what is left of it."""
     inputs: int = 1
     """How often the model's context can be read for it: more than once where its vendor runs tools."""
     asked_output: int | None = field(init=False)
@@ -140,7 +142,7 @@ class ChatRequest:
         self.grow_as_written()
 
     def let_go(self) -> None:
-        """Its pictures and files are needed no more: nobody else is asked. What was counted of them stays as it was.
+        """Its media are needed no more: nobody else is asked. What was counted of them stays as it was.
 
         What others have of the body stays whole."""
         freed = 0
@@ -149,6 +151,7 @@ class ChatRequest:
             content = message.get("content")
             if isinstance(content, list):
                 shorter = [_without_data(part) for part in content]
+                self.gone_audio_tokens += sum(map(_audio_tokens, content)) - sum(map(_audio_tokens, shorter))
                 freed += sum(map(_length_in, content)) - sum(map(_length_in, shorter))
                 message = {**message, "content": shorter}
             messages.append(message)
@@ -190,13 +193,13 @@ class ChatRequest:
             return context_length * self.inputs
         if any(message.get("audio") for message in self.body["messages"]):
             return context_length  # an earlier answer that the upstream has and only its id names
-        media_tokens, text = 0, self.body_bytes
+        media_tokens, text = self.gone_audio_tokens, self.body_bytes
         for _, part in _parts(self.body["messages"]) if self.has_parts else ():
             kind = part.get("type")
             if kind == "image_url" and _may_be_image(part):
                 media_tokens += image_tokens
             elif kind == "input_audio" and _is_here(part):
-                media_tokens += AUDIO_TOKENS + _length_in(part) // AUDIO_BYTES_PER_TOKEN
+                media_tokens += AUDIO_TOKENS + _audio_tokens(part)
             elif kind not in _TEXT_PARTS:
                 return context_length
             text -= _length_in(part)
@@ -335,12 +338,19 @@ def _length_in(part: dict[str, Any]) -> int:
     return 0
 
 
+def _audio_tokens(part: dict[str, Any]) -> int:
+    """What the length of a part counts for, where it is audio."""
+    return _length_in(part) // AUDIO_BYTES_PER_TOKEN if part.get("type") == "input_audio" else 0
+
+
 def _without_data(part: dict[str, Any]) -> dict[str, Any]:
-    """A picture or a file with as much of it as its kind can be told by; any other part as it is."""
+    """A part with media, with as much of them as their kind can be told by; any other one as it is."""
     kind = part.get("type")
-    place = _MEDIA_FIELDS.get(kind) if kind in ("image_url", "file") else None
+    place = _MEDIA_FIELDS.get(kind) if isinstance(kind, str) else None
     if kind is None or place is None or not (text := _text_in(part.get(kind), place)):
         return part
+    if kind == "input_audio" and not _is_here(part):
+        return part  # an address, which is short
     return {"type": kind, kind: {place: text[:_KIND_CHARACTERS]}}
 
 
