@@ -128,9 +128,12 @@ FORBIDDEN = {
         "SELECT usage_make_partition('2020-01-01')",
         "CREATE TEMP TABLE mine (id bigint)",
         "UPDATE responses_storedresponse SET sealed = ''",
+        "UPDATE responses_conversationitem SET sealed = ''",
     ),
     "worker": (
         "SELECT sealed FROM responses_storedresponse",
+        "SELECT sealed FROM responses_conversation",
+        "SELECT sealed FROM responses_conversationitem",
         "INSERT INTO responses_storedresponse (id) VALUES ('x')",
         "SELECT * FROM accounts_user",
         "SELECT password FROM accounts_user",

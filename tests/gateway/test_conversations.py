@@ -11,6 +11,7 @@ from openai import AsyncOpenAI, BadRequestError, NotFoundError
 from openai.types.conversations import Conversation, ConversationDeletedResource, ConversationItem, ConversationItemList
 from openai.types.responses import ResponseInputItemParam
 
+from apps.core.limits import Limits
 from apps.gateway.stored.room import owner_of
 from apps.policies.contracts import Policy
 from apps.policies.data_rules import DataRules
@@ -418,3 +419,12 @@ async def test_a_conversation_that_is_too_long_is_refused_before_anybody_is_aske
         assert (await on(kept, f"/{name}/items", {"items": [user("x" * 1_100_000)]})).status == 200
     assert (await ask(kept, conversation=name)).status == 413  # as if it came with all that text
     assert not kept.truth()
+
+
+async def test_what_is_taken_along_is_held_for(kept: Bench) -> None:
+    name = await begun(kept, user("word " * 2_000))
+    kept.limit(key_limits=Limits(tokens_per_minute=1_500))
+    fields: Any = {"max_output_tokens": 10}
+    assert (await ask(kept, **fields)).status == 200
+    assert error(await ask(kept, conversation=name, **fields))[:2] == (429, "request_larger_than_rate_limit")
+    assert len(await said(kept, name)) == 1 and len(kept.truth()) == 1

@@ -16,6 +16,7 @@ from apps.policies.data_rules import DataRules
 from apps.policies.models import DataPolicy
 from apps.policies.reading import read_data_rules
 from apps.responses.contracts import OpenedResponse, ResponseOwner
+from apps.responses.conversations import Conversation
 from apps.responses.forgetting import kept_by
 from apps.responses.keeping import keep
 from tests.portal.conftest import Cast
@@ -80,7 +81,10 @@ def test_stored_responses_are_counted_and_an_owner_deletes_all_of_them(
     assert kept_by(mine.organization_id).responses == 1
     owner = client_of(Role.OWNER)
     assert "1 response of all projects" in owner.get(erase).content.decode()
-    assert "Deleted: 1 stored response." in owner.post(erase, follow=True).content.decode()
+    Conversation(mine, "conv_a", days=30, ring=installation.ENCRYPTION_KEYS).create(b"{}", [])
+    assert "1 response, 1 conversation," in owner.get(page).content.decode()
+    assert "1 response and 1 conversation of all projects" in owner.get(erase).content.decode()
+    assert "Deleted: 1 stored response and 1 conversation." in owner.post(erase, follow=True).content.decode()
     assert (kept_by(mine.organization_id).responses, kept_by(theirs.organization_id).responses) == (0, 1)
 
 

@@ -109,4 +109,21 @@ export const checks = {
     await assert.rejects(client.responses.create(asked), OpenAI.BadRequestError);
     await assert.rejects(client.responses.retrieve(first.id), OpenAI.NotFoundError);
   },
+
+  async "a conversation is kept, listed and gone on from"() {
+    const made = await client.conversations.create({ items: [{ role: "user", content: "one two" }], metadata: { a: "b" } });
+    const asked = { model: "truth-echo", conversation: made.id };
+    const whole = await client.responses.create({ ...asked, input: "three" });
+    const streamed = await client.responses.stream({ ...asked, conversation: { id: made.id }, input: "four" }).finalResponse();
+    assert.deepEqual([whole.output_text, whole.conversation, streamed.conversation], ["three", { id: made.id }, { id: made.id }]);
+    assert.equal(streamed.usage.input_tokens, 5);
+    const items = [];
+    for await (const item of client.conversations.items.list(made.id, { order: "asc", limit: 2 })) items.push(item);
+    assert.deepEqual(items.map((item) => item.content[0].text), ["one two", "three", "three", "four", "four"]);
+    const left = await client.conversations.items.delete(items[0].id, { conversation_id: made.id });
+    assert.deepEqual(left, await client.conversations.retrieve(made.id));
+    assert.deepEqual((await client.conversations.update(made.id, { metadata: { c: "d" } })).metadata, { c: "d" });
+    assert.equal((await client.conversations.delete(made.id)).deleted, true);
+    await assert.rejects(client.responses.create({ ...asked, input: "five" }), OpenAI.NotFoundError);
+  },
 };
