@@ -47,19 +47,29 @@ INSERT INTO responses_conversation (chain_id, sealed, items, plain_bytes, next_p
 VALUES (%(id)s, %(sealed)s, 0, 0, 0, %(now)s) ON CONFLICT (chain_id) DO NOTHING
 """
 _ADD: Final = """
-INSERT INTO responses_conversationitem (conversation_id, place, item_id, sealed, plain_bytes)
-SELECT %(id)s, %(place)s + number - 1, item_id, content, plain
-FROM unnest(%(ids)s::text[], %(contents)s::bytea[], %(plain)s::bigint[])
-    WITH ORDINALITY AS given (item_id, content, plain, number)
-ON CONFLICT (conversation_id, item_id) DO NOTHING RETURNING plain_bytes, octet_length(sealed)
+WITH added AS (
+    INSERT INTO responses_conversationitem (conversation_id, place, item_id, sealed, plain_bytes)
+    SELECT %(id)s, %(place)s + number - 1, item_id, content, plain
+    FROM unnest(%(ids)s::text[], %(contents)s::bytea[], %(plain)s::bigint[])
+        WITH ORDINALITY AS given (item_id, content, plain, number)
+    ON CONFLICT (conversation_id, item_id) DO NOTHING RETURNING plain_bytes AS plain, octet_length(sealed) AS in_room
+), total AS (
+    SELECT count(*) AS items, coalesce(sum(plain), 0) AS plain, coalesce(sum(in_room), 0) AS in_room FROM added
+), chain AS (
+    UPDATE responses_responsechain SET bytes = bytes + total.in_room, expires_at = %(expires)s
+    FROM total WHERE id = %(id)s
+)
+UPDATE responses_conversation AS known SET items = known.items + total.items,
+    plain_bytes = known.plain_bytes + total.plain, next_place = next_place + cardinality(%(ids)s::text[])
+FROM total WHERE chain_id = %(id)s RETURNING total.in_room
 """
 _COUNT: Final = """
 WITH chain AS (
     UPDATE responses_responsechain SET bytes = bytes + %(in_room)s, expires_at = %(expires)s
     WHERE id = %(id)s
 )
-UPDATE responses_conversation SET items = items + %(items)s, plain_bytes = plain_bytes + %(plain)s,
-    next_place = next_place + %(places)s WHERE chain_id = %(id)s
+UPDATE responses_conversation SET items = items + %(items)s, plain_bytes = plain_bytes + %(plain)s
+WHERE chain_id = %(id)s
 """
 _HAS_ANY: Final = "SELECT 1 FROM responses_conversationitem WHERE conversation_id = %s AND item_id = ANY(%s) LIMIT 1"
 _PLACE: Final = "SELECT place FROM responses_conversationitem WHERE conversation_id = %s AND item_id = %s"
@@ -215,7 +225,7 @@ class Conversation:
             row = cursor.fetchone()
             if row is None:
                 return None
-            self._count(items=-1, plain=-row[0], in_room=-row[1], places=0)
+            self._count(items=-1, plain=-row[0], in_room=-row[1])
         return self._opened(state)
 
     def items(self, *, end: int | None = None) -> ReadItems | None:
@@ -224,9 +234,11 @@ class Conversation:
         if state is None:
             return None
         asked: dict[str, Any] = {"id": self._id, "end": state.next_place if end is None else end}
+        count, size = state.items, state.plain_bytes
         with connection.cursor() as cursor:
-            cursor.execute(_SIZE, asked)
-            count, size = cursor.fetchone()
+            if end is not None:
+                cursor.execute(_SIZE, asked)
+                count, size = cursor.fetchone()
             if count > MAX_ITEMS or size > MAX_BYTES:
                 raise ChainTooLong
             cursor.execute(_BEFORE, asked)
@@ -249,14 +261,11 @@ class Conversation:
                 cursor.execute(_HAS_ANY, (self._id, list(given)))
                 if cursor.fetchone() is not None:
                     raise ItemsThere
-            cursor.execute(_ADD, added | {"place": state.next_place})
-            rows = cursor.fetchall()
-        in_room = sum(int(row[1]) for row in rows)
-        self._count(items=len(rows), plain=sum(row[0] for row in rows), in_room=in_room, places=len(items))
-        return in_room
+            cursor.execute(_ADD, added | {"place": state.next_place, "expires": self._over()})
+            return int(cursor.fetchone()[0])
 
-    def _count(self, *, items: int, plain: int, in_room: int, places: int) -> None:
-        counted: dict[str, Any] = {"id": self._id, "items": items, "plain": plain, "in_room": in_room, "places": places}
+    def _count(self, *, items: int, plain: int, in_room: int) -> None:
+        counted: dict[str, Any] = {"id": self._id, "items": items, "plain": plain, "in_room": in_room}
         with connection.cursor() as cursor:
             cursor.execute(_COUNT, counted | {"expires": self._over()})
 

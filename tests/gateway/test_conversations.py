@@ -428,3 +428,34 @@ async def test_what_is_taken_along_is_held_for(kept: Bench) -> None:
     assert (await ask(kept, **fields)).status == 200
     assert error(await ask(kept, conversation=name, **fields))[:2] == (429, "request_larger_than_rate_limit")
     assert len(await said(kept, name)) == 1 and len(kept.truth()) == 1
+
+
+async def test_an_upstream_of_responses_gets_all_of_it_and_nothing_of_our_ids(
+    kept: Bench, upstream: ScriptedUpstream
+) -> None:
+    upstream.offer(kept, "openai-responses")
+    thought = {"type": "reasoning", "id": "rs_theirs", "summary": [], "encrypted_content": "sealed"}
+    answer = {
+        "type": "message", "id": "msg_theirs", "role": "assistant", "status": "completed",
+        "content": [{"type": "output_text", "text": "yes", "annotations": []}],
+    }  # fmt: skip
+    usage = {
+        "input_tokens": 3, "input_tokens_details": {"cached_tokens": 0}, "output_tokens": 1,
+        "output_tokens_details": {"reasoning_tokens": 0}, "total_tokens": 4,
+    }  # fmt: skip
+    whole = {
+        "id": "resp_theirs", "object": "response", "created_at": 1, "status": "completed", "model": "m",
+        "output": [thought, answer], "usage": usage, "tools": [], "tool_choice": "auto", "parallel_tool_calls": True,
+    }  # fmt: skip
+    upstream.answer(orjson.dumps(whole))
+    name = await begun(kept, user("one"))
+    for given in ("two", "three"):
+        told = (await ask(kept, given, PUBLIC_MODEL, conversation=name)).json
+        assert (told["output_text"], told["conversation"]) == ("yes", {"id": name})
+    sent = upstream.requests[-1]
+    assert [item.get("role") or item["type"] for item in sent.json["input"]] == [
+        "user", "user", "reasoning", "assistant", "user",
+    ]  # fmt: skip
+    assert sent.json["input"][2]["encrypted_content"] == "sealed" and "conversation" not in sent.json
+    assert b"theirs" not in sent.body and name.encode() not in sent.body
+    assert (await said(kept, name))[1:4] == ["user: two", "reasoning", "assistant: yes"]
