@@ -295,6 +295,20 @@ MUTANTS = [
         "tests/billing/test_at_once.py -k wanted_by_many",
     ),
     Mutant(
+        "candidates that are not shown are not held for",
+        "apps/gateway/dialects/completions.py",
+        'choices=chat.get("best_of") or chat.get("n") or 1,',
+        'choices=chat.get("n") or 1,',
+        "tests/upstream/test_text_completions.py -k whichever_are_shown",
+    ),
+    Mutant(
+        "a prompt that is said again is billed as output",
+        "apps/gateway/providers/text_completions.py",
+        'text = self._without_echo(index, choice["text"])',
+        'text = choice["text"]',
+        "tests/upstream/test_text_completions.py -k said_again",
+    ),
+    Mutant(
         "SQL: nobody adds up a transaction's lines",
         _LEDGER_RULES,
         "IF lines < 2 OR total <> 0 THEN",
