@@ -345,8 +345,9 @@ class _Call:
             body = b""
         finally:
             response.close()
+        shown = self._transport.secrets_of(target, request)
         failure = PROVIDERS[target.dialect].failure(
-            response.status, response.header("retry-after"), body, target=target, model=admission.model.id
+            response.status, response.header("retry-after"), body, target=shown, model=admission.model.id
         )
         if failure.kind in _NOT_THE_CALLERS_FAULT:
             health.failed(failure)

@@ -120,7 +120,8 @@ class Shadows:
         try:
             body = await response.read(MAX_ANSWER_BYTES if response.status == 200 else MAX_ERROR_BYTES)
             if response.status != 200:
-                raise provider.failure(response.status, None, body, target=target, model=model.id)
+                shown = self._transport.secrets_of(target, request)
+                raise provider.failure(response.status, None, body, target=shown, model=model.id)
             usage = whole_answer(asked, target, body).get("usage")
         except (UpstreamBroken, ValueError) as error:
             raise GatewayError(UPSTREAM_FAILED, "The upstream gave no answer.") from error

@@ -169,6 +169,7 @@ async def test_a_twin_that_waits_too_long_is_told_to_come_back(desk: Desk, monke
 
 async def test_more_twins_than_may_wait_are_told_at_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(idempotency_keys, "MAX_WAITING_OF_KEY", 0)
+    monkeypatch.setattr(settings, "IDEMPOTENCY_WAIT_S", 600.0)  # to wait would be longer than the test may take
     first = desk.start(model="sandbox-echo", stream=True, sandbox={"chunk_delay_ms": 60_000})
     await first.until(lambda call: len(call.sent) > 1)
     twin = await desk.ask(model="sandbox-echo", stream=True, sandbox={"chunk_delay_ms": 60_000})

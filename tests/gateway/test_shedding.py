@@ -113,5 +113,9 @@ async def test_new_requests_are_sent_away_and_what_runs_goes_on(bench: Bench) ->
     assert running.events[-1] == "[DONE]"
     assert refused.request_id.encode() not in b"".join(bytes(repr(entry), "utf-8") for entry in bench.journal())
     assert bench.runtime.shedding.refused == 1
+    bench.runtime.shedding.level = Level.LOW
+    for priority, status in ((Priority.LOW, 503), (Priority.NORMAL, 200)):  # of the key that asks
+        bench.limit(priority=priority)
+        assert (await bench.chat("sandbox-echo")).status == status
     bench.runtime.shedding.level = Level.NONE
     assert (await bench.chat("sandbox-echo")).status == 200

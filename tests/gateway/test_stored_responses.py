@@ -26,7 +26,7 @@ from apps.policies.contracts import Policy
 from apps.policies.data_rules import DataRules
 from apps.responses.models import ResponseChain, StoredResponse
 from apps.usage.contracts import Outcome
-from tests.factories import offered, snapshot
+from tests.factories import PRICE, offered, snapshot
 from tests.gateway.conftest import Bench, Call
 from tests.gateway.test_money import short_connections
 from tests.policies.rules import personal, policy
@@ -247,7 +247,9 @@ async def test_a_short_request_cannot_be_made_large_by_what_it_refers_to(
 ) -> None:
     calls = [await ask(kept, "x" * 700_000, model="sandbox-tools") for _ in range(3)]
     named = [{"type": "item_reference", "id": f"msg_{call.json['id'].partition('_')[2]}i00"} for call in calls]
-    assert (await ask(kept, named[:2], model="sandbox-tools")).status == 200
+    both = await ask(kept, named[:2], model="sandbox-tools")
+    assert both.status == 200
+    assert kept.record(both).opened.hold_nanos >= 128_000 * PRICE.input // 1_000_000  # with that text, all the context
     assert error(await ask(kept, [named[0], named[0]], model="sandbox-tools")) == (400, None, "input")
     assert (await ask(kept, named, model="sandbox-tools")).status == 413  # as if it came with all that text
     monkeypatch.setattr("apps.gateway.stored.room.MAX_CHAIN_BYTES", 1_000_000)

@@ -14,8 +14,10 @@ from pathlib import Path
 
 from crun.home import BASE_DIR
 from tests.money.mutants import MUTANTS, Mutant
+from tests.money.mutants_of_answers import MUTANTS_OF_ANSWERS
 from tests.money.soaking import figure
 
+ALL = [*MUTANTS, *MUTANTS_OF_ANSWERS]
 AT_ONCE = 2
 LIMIT_S = 600
 TESTS_FAILED = 1
@@ -70,12 +72,12 @@ def is_caught(mutant: Mutant) -> bool:
 def unbroken() -> list[str]:
     """The tests of the list that fail without any mutant: they prove nothing."""
     with copied_tree() as tree:
-        return [tests for tests in sorted({mutant.tests for mutant in MUTANTS}) if run_tests(tree, tests) != 0]
+        return [tests for tests in sorted({mutant.tests for mutant in ALL}) if run_tests(tree, tests) != 0]
 
 
 def main() -> None:
     """Try all mutants, or those whose name contains one of the arguments. Exit code 1: one survived."""
-    wanted = [m for m in MUTANTS if not sys.argv[1:] or any(word in m.name for word in sys.argv[1:])]
+    wanted = [m for m in ALL if not sys.argv[1:] or any(word in m.name for word in sys.argv[1:])]
     began = time.monotonic()
     if not sys.argv[1:] and (broken := unbroken()):
         sys.exit(f"these tests fail without a mutant: {broken}")

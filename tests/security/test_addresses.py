@@ -23,6 +23,7 @@ from apps.console.providers import ProviderForm
 from apps.core.addresses import ANY_PRIVATE, AddressRefused, private_networks
 from apps.core.errors import ConfigurationError, InvalidInput
 from apps.gateway.providers.base import UpstreamRequest
+from apps.gateway.providers.short_lived import NoCredential, Source
 from apps.gateway.providers.transport import Transport, UpstreamUnreachable
 from apps.portal.alert_forms import EndpointForm
 from tests.gateway.conftest import Bench, bench, empty_store
@@ -194,6 +195,16 @@ async def test_the_data_path_connects_to_nothing_of_it(
 
 
 @pytest.mark.asyncio
+async def test_nor_does_the_way_to_a_token(canary: Canary, resolver: Resolver, strict: Transport) -> None:
+    client = Source("entra", "acme.example:1111-2222:a secret", "public")
+    for url in urls(canary):
+        strict._authority = url
+        with pytest.raises(NoCredential, match="cannot be reached"):
+            await strict._entra_token(client)
+    assert canary.connections == 0
+
+
+@pytest.mark.asyncio
 async def test_with_private_networks_allowed_the_rest_stays_out_of_reach(canary: Canary, resolver: Resolver) -> None:
     client = Transport(connect_timeout_s=5.0)
     try:
@@ -257,7 +268,7 @@ def _is_foreign(url: str) -> bool:
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize("dialect", ["openai", "azure", "anthropic", "gemini", "bedrock"])
+@pytest.mark.parametrize("dialect", ["openai", "azure", "anthropic", "gemini", "bedrock", "openai-responses"])
 async def test_media_at_such_an_address_are_refused_and_nobody_is_asked(
     bench: Bench, upstream: ScriptedUpstream, canary: Canary, dialect: str
 ) -> None:

@@ -17,6 +17,7 @@ from django.db import connection
 from apps.billing.recovery import close_orphan
 from apps.catalog.contracts import Target
 from apps.catalog.dialects import with_defaults
+from apps.gateway.providers.short_lived import Granted, ShortLivedCredentials, Source
 from apps.gateway.server import deadline
 from apps.usage.shipping import ship
 from tests.factories import offered, snapshot
@@ -38,6 +39,7 @@ def aws_credential() -> str:
 
 CREDENTIALS: dict[str, Callable[[], str]] = {
     "openai": lambda: f"sk-proj-{secrets.token_urlsafe(40)}",
+    "openai-responses": lambda: f"org-key-{secrets.token_urlsafe(40)}",
     "azure": lambda: secrets.token_hex(16),
     "anthropic": lambda: f"sk-ant-api03-{secrets.token_urlsafe(40)}",
     "gemini": lambda: f"AIzaSy{secrets.token_urlsafe(24)}",
@@ -209,6 +211,49 @@ async def test_c38_a_credential_that_is_echoed_stays_nowhere(
     await nobody_kept(keys, places)
 
 
+RENEWED: dict[str, tuple[dict[str, str], Callable[[], str], Callable[[], str]]] = {
+    "azure": (
+        {"auth": "entra-client"},
+        lambda: f"acme.example:{secrets.token_hex(8)}:{secrets.token_urlsafe(6)}:{secrets.token_urlsafe(20)}",
+        lambda: f"eyJ{secrets.token_urlsafe(40)}.{secrets.token_urlsafe(60)}.{secrets.token_urlsafe(40)}",
+    ),
+    "bedrock": (
+        {**REGION, "auth": "role", "role_arn": "arn:aws:iam::123456789012:role/crun"},
+        aws_credential,
+        aws_credential,
+    ),
+}
+"""Dialect -> its options, what a credential is got with, and what is got."""
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("dialect", RENEWED)
+async def test_c38_nor_does_one_that_was_got_for_a_while_or_what_it_was_got_with(
+    bench: Bench, empty_store: Any, caplog: pytest.LogCaptureFixture, dialect: str
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    places, keys = Places(bench, empty_store, caplog, []), []
+    options, new_secret, new_credential = RENEWED[dialect]
+    got: list[str] = []
+
+    async def ask_for_it(source: Source) -> Granted:
+        return Granted(got[-1], 3_600)
+
+    bench.runtime.transport._short_lived = ShortLivedCredentials({"entra": ask_for_it, "aws": ask_for_it})
+    async with FaultyUpstream(saying()) as upstream:
+        for name in shapes(""):
+            secret = new_secret()
+            for credential in (new_credential(), secret):
+                got.append(credential if credential is not secret else new_credential())
+                keys += [secret, got[-1]]
+                upstream.behaviour = saying(shapes(credential)[name])
+                route = {"dialect": dialect, "api_key": secret, "upstream_model": UPSTREAM_MODEL}
+                offer(bench, upstream.target(**route, options=with_defaults(dialect, options)))
+                places.calls.append(await ask(bench))
+        assert upstream.requests == len(places.calls) >= 80
+    await nobody_kept(keys, places)
+
+
 @pytest.mark.asyncio
 @pytest.mark.parametrize("dialect", CREDENTIALS)
 async def test_c38_nor_one_whose_upstream_cannot_be_reached(
@@ -250,6 +295,7 @@ async def test_c38_nor_one_whose_upstream_cannot_be_reached(
         ("chat/completions", {"messages": [{"role": "user", "content": "x"}]}),
         ("messages", {"messages": [{"role": "user", "content": "x"}], "max_tokens": 5}),
         ("completions", {"prompt": "x"}),
+        ("responses", {"input": "x", "store": True}),
         ("embeddings", {"input": "x"}),
     ],
 )

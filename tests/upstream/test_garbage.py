@@ -1,5 +1,6 @@
 """Answers with anything anywhere: translators and readers raise nothing but what they declare, and write only JSON."""
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from time import process_time
@@ -11,13 +12,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apps.gateway.dialects.chat_stream import ChatStream, output_of
+from apps.gateway.dialects.completions import text_completion
+from apps.gateway.dialects.messages.answer import whole_message
+from apps.gateway.dialects.messages.blocks import Blocks
+from apps.gateway.dialects.messages.native import native_message
 from apps.gateway.dialects.published import PUBLIC_FIELDS
+from apps.gateway.dialects.responses.answer import begun_response, ended, whole_output
+from apps.gateway.dialects.responses.answer import output_of as output_items
+from apps.gateway.dialects.responses.native import Names, native_response
+from apps.gateway.dialects.responses.request import parse_responses
 from apps.gateway.dialects.vendor_json import read_json, write_json
 from apps.gateway.errors import GatewayError
 from apps.gateway.metering.token_usage import read_usage, to_openai
 from apps.gateway.providers import PROVIDERS
 from apps.gateway.providers.bedrock_eventstream import MessageSplitter
-from tests.upstream import anthropic_shapes, bedrock_shapes, gemini_shapes
+from tests.upstream import anthropic_shapes, bedrock_shapes, gemini_shapes, responses_shapes
 from tests.upstream.eventstream import message
 from tests.upstream.scripted import sse
 
@@ -45,12 +54,16 @@ BEDROCK = [
     (each.headers[":event-type"], orjson.loads(each.payload))
     for each in MessageSplitter().feed(b"".join(bedrock_shapes.STREAM))
 ]
+RESPONSE = responses_shapes.response(
+    responses_shapes.THOUGHT, responses_shapes.text("Grüße"), responses_shapes.CALL, responses_shapes.CUSTOM_CALL
+)
 STREAMS: dict[str, list[Any]] = {
     "openai": [CHUNK, CHUNK, LAST],
     "azure": [CHUNK, CHUNK, LAST],
     "anthropic": anthropic_shapes.events(*BLOCKS, stop_reason="tool_use"),
     "gemini": [*(orjson.loads(event[6:]) for event in gemini_shapes.STREAM[:-1]), GEMINI],
     "bedrock": [told for _, told in BEDROCK],
+    "openai-responses": responses_shapes.events(end=RESPONSE),
 }
 ANSWERS: dict[str, Any] = {
     "openai": WHOLE,
@@ -58,6 +71,7 @@ ANSWERS: dict[str, Any] = {
     "anthropic": orjson.loads(anthropic_shapes.message(*BLOCKS, stop_reason="tool_use")),
     "gemini": {**gemini_shapes.WHOLE, "candidates": [*gemini_shapes.WHOLE["candidates"], *GEMINI["candidates"]]},
     "bedrock": bedrock_shapes.WHOLE,
+    "openai-responses": RESPONSE,
 }
 DEEP = "@deep@"
 HALF = "@half@"
@@ -144,6 +158,40 @@ def test_an_answer_with_anything_anywhere_is_one_or_refused(dialect: str, data: 
             assert write_json(output_of(choice["message"]) if isinstance(choice.get("message"), dict) else choice)
         assert read_usage(answer.get("usage"), bound=1_000).raw is not None
         assert read_json(write_json({name: answer.get(name) for name in PUBLIC_FIELDS}))
+
+
+TOLD_BY_US = {"request_id": "req_1", "model": "public"}
+ASKED = parse_responses(b'{"model": "public", "input": "x"}')
+BEGUN = begun_response(ASKED, **TOLD_BY_US)
+CLOSED: Any = {"usage": {}, "service_tier": ""}
+
+
+@given(st.data())
+@settings(max_examples=150, deadline=None)
+def test_what_is_billed_as_an_answer_is_told_in_every_dialect(data: st.DataObject) -> None:
+    """Its record is closed by then: who gets an error instead would pay for it."""
+    dialect = data.draw(st.sampled_from(list(ANSWERS)))
+    told = raw(spoilt(data.draw, ANSWERS[dialect]))
+    try:
+        answer = PROVIDERS[dialect].whole_answer(told)
+    except (ValueError, GatewayError):
+        return
+    output = output_items(ASKED, "req_1")
+    if dialect == "openai-responses":
+        assert write_json(native_response(read_json(told), BEGUN, Names("req_1"), **CLOSED))
+    if dialect == "anthropic":
+        assert write_json(native_message(read_json(told), **TOLD_BY_US))
+    assert write_json(text_completion(copy.deepcopy(answer), echoed="", **TOLD_BY_US))
+    assert write_json(whole_message(copy.deepcopy(answer), Blocks("1", shows_thoughts=True), **TOLD_BY_US))
+    whole_output(answer, output)
+    assert write_json(ended(BEGUN, output, **CLOSED))
+
+
+def test_parts_that_are_none_are_no_text() -> None:
+    content = [1.5, [], None, {"type": "output_text"}, {"type": "output_text", "text": []}]
+    told = responses_shapes.response({**responses_shapes.text("x"), "content": content}, {"type": [], "content": [1]})
+    assert native_response(told, BEGUN, Names("req_1"), **CLOSED)["output_text"] == ""
+    assert PROVIDERS["openai-responses"].whole_answer(raw(told))["choices"][0]["message"]["content"] == ""
 
 
 MANY = 100_000

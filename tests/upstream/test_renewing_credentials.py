@@ -207,6 +207,7 @@ async def test_a_request_is_signed_with_the_role_that_was_assumed(
 ) -> None:
     async with ScriptedUpstream() as sts:
         monkeypatch.setenv("AWS_ENDPOINT_URL_STS", sts.url)
+        monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")  # nobody there is asked
         sts.answer(STS.encode(), headers={"content-type": "text/xml"})
         options = {"region": "eu-central-1", "auth": "role", "role_arn": ROLE}
         upstream.offer(bench, "bedrock", options=options, api_key="AKIABASE000000000000:base-secret")

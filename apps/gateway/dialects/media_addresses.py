@@ -17,6 +17,8 @@ _PLACES: Final = {
     "file": ("file_data", "file_url", "url"),
 }
 """Kind of a content part -> where an address may stand, in an object under the name of the kind."""
+IN_ITEMS: Final = ("image_url", "file_url", "video_url", "server_url")
+"""Of pictures, files and servers of tools. Results of a search have addresses too, and nobody goes there."""
 _AUTHORITY: Final = re.compile(r"[A-Za-z]+://[^/?]+")
 _HEAD: Final = 2_048
 """No longer addresses are looked at: what has no colon in it until here is base64."""
@@ -33,6 +35,17 @@ def check_media_address(place: str, part: dict[str, Any]) -> None:
             text = holder.get(field)
             if isinstance(text, str):
                 _check(f"{place}.{kind}.{field}", text)
+
+
+def check_addresses_within(place: str, value: object, *, fields: tuple[str, ...] = IN_ITEMS) -> None:
+    """The same for what nobody here knows and goes on as it came: in fields of these names, at any depth."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, each in inner:
+        where = f"{place}[{name}]" if isinstance(value, list) else f"{place}.{name}"
+        if isinstance(each, dict | list):
+            check_addresses_within(where, each, fields=fields)
+        elif isinstance(each, str) and name in fields:
+            _check(where, each)
 
 
 def _check(place: str, text: str) -> None:

@@ -18,7 +18,8 @@ SESSION_S: Final = 3_600
 """Roles allow an hour, always."""
 LOOKED_UP_S: Final = 240
 """What was looked up is looked up again after this: a machine has its next one five minutes before the last ends."""
-_CONFIG: Final = Config(connect_timeout=2, read_timeout=4, retries={"total_max_attempts": 1})
+_CONFIG: Final = Config(connect_timeout=2, read_timeout=4, retries={"total_max_attempts": 1}, proxies={})
+"""`proxies`: those of the environment are not asked, as for everything on the data path."""
 _REFUSALS: Final = (400, 403)
 
 

@@ -37,7 +37,7 @@ def whole_answer(body: bytes) -> dict[str, Any]:
     output = answer.get("output") if isinstance(answer, dict) else None
     if not isinstance(output, list) or answer.get("status") not in ("completed", "incomplete"):
         raise ValueError("no response")
-    items = [item for item in output if isinstance(item, dict)]
+    items = [item for item in output if isinstance(item, dict) and isinstance(item.get("type"), str)]
     parts = [part for item in items if item.get("type") == "message" for part in _dicts(item.get("content"))]
     message = joined(_pieces(items))
     has_calls = "tool_calls" in message
@@ -206,7 +206,7 @@ class ResponsesAnswerStream(EventTranslator):
         item, place = _object(told, "item"), _place(told)
         opened = self._open.pop(place, None)
         kind = str(item.get("type"))
-        if opened is None and kind in _CALLS:
+        if kind in _CALLS and (opened is None or opened.kind not in _CALLS):
             return self._begun(item, place)
         if kind in _CALLS and opened is not None:
             rest = "" if opened.has_text else _word(item, _CALLS[kind][1])

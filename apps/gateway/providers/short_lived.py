@@ -56,10 +56,10 @@ class NoCredential(Exception):
 class _Kept:
     """One source: what it gave last, and whoever is asking it now."""
 
-    __slots__ = ("again_at", "credential", "ends_at", "failure", "got_at", "renew_at", "task")
+    __slots__ = ("again_at", "before", "credential", "ends_at", "failure", "got_at", "renew_at", "task")
 
     def __init__(self) -> None:
-        self.credential = ""
+        self.credential = self.before = ""
         self.got_at = self.renew_at = self.ends_at = self.again_at = 0.0
         self.failure = NoCredential("it was never got")
         self.task: asyncio.Task[None] | None = None
@@ -97,6 +97,11 @@ class ShortLivedCredentials:
             str(failure), is_refused=failure.is_refused
         )  # the one kept would keep every request it ended
 
+    def shown(self, source: Source) -> str:
+        """What upstreams were shown last, good or not, and before that; "" where there was none."""
+        kept = self._kept.get(source)
+        return "" if kept is None else ":".join(filter(None, (kept.credential, kept.before)))
+
     def refused(self, source: Source) -> None:
         """An upstream did not take it: it may have been withdrawn. Whoever needs it next gets another one."""
         kept = self._kept.get(source)
@@ -119,7 +124,8 @@ class ShortLivedCredentials:
         except NoCredential as failure:
             kept.failure = failure
         else:
-            kept.credential, kept.got_at, kept.again_at = credential, self._loop.time(), 0.0
+            kept.before, kept.credential = kept.credential, credential
+            kept.got_at, kept.again_at = self._loop.time(), 0.0
             kept.ends_at = kept.got_at + lifetime_s - min(MARGIN_S, lifetime_s / 4)
             kept.renew_at = kept.got_at + lifetime_s - min(RENEWED_BEFORE_S, lifetime_s / 2)
             return

@@ -12,6 +12,7 @@ from urllib.parse import quote, urlsplit
 
 import msgspec
 
+from apps.catalog.contracts import Target
 from apps.core.addresses import ANY_PRIVATE, AddressRefused, Network, Reach, check_addresses, reach_of_host
 from apps.gateway.dialects.large_content import Content, LargeContent
 from apps.gateway.providers.aws_roles import role_credential
@@ -87,6 +88,12 @@ class Transport:
         """The upstream did not take the credential of this request."""
         if isinstance(request.credential, Source):
             self._short_lived.refused(request.credential)
+
+    def secrets_of(self, target: Target, request: UpstreamRequest) -> Target:
+        """The route with all that its upstream was shown as a credential, for who keeps that out of what comes back."""
+        if isinstance(request.credential, Source) and (shown := self._short_lived.shown(request.credential)):
+            return msgspec.structs.replace(target, api_key=f"{target.api_key}:{shown}")
+        return target
 
     async def close(self) -> None:
         """Close all connections. Waits one turn of the loop so that transports are really gone."""

@@ -110,8 +110,9 @@ def presentable(message: object, *, target: Target, model: str) -> str:
     if not isinstance(message, str):
         return ""
     message = _TELLTALE.sub("…", message.replace(target.upstream_model, model))
-    for part in (target.api_key, *target.api_key.split(":"), urlsplit(target.base_url).hostname or ""):
-        if len(part) >= LEAST_SECRET or (part and part == target.api_key):
+    key = target.api_key
+    for part in (key, *key.split(":", 2), *key.split(":"), urlsplit(target.base_url).hostname or ""):
+        if len(part) >= LEAST_SECRET or (part and part == key):
             message = _as_written(part).sub("…", message)
     return redact(message)[:MAX_MESSAGE_LENGTH]
 

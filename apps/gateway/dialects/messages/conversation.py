@@ -7,6 +7,7 @@ import base64
 from collections.abc import Callable
 from typing import Any, Final
 
+from apps.gateway.dialects.media_addresses import check_addresses_within
 from apps.gateway.dialects.order import joined
 from apps.gateway.dialects.thoughts import CLAUDE, Carried, is_packed, unpack
 from apps.gateway.dialects.vendor_json import write_json
@@ -165,6 +166,7 @@ def _parts(block: Block, place: str, lost: Lost) -> list[Block]:
     """A block of the user, or of a tool's result, as content parts."""
     make = _OF_KIND.get(block["type"])
     if make is None:
+        check_addresses_within(place, block, fields=("url",))
         lost.append(f"messages.{block['type']}")
         return []
     return make(block, place, lost)

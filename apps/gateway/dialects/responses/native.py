@@ -68,7 +68,9 @@ def _text(output: list[Any]) -> str:
     messages = (item for item in output if isinstance(item, dict) and item.get("type") == "message")
     parts = (part for item in messages for part in item.get("content") or ())
     return "".join(
-        part["text"] for part in parts if part.get("type") == "output_text" and isinstance(part["text"], str)
+        part["text"]
+        for part in parts
+        if isinstance(part, dict) and part.get("type") == "output_text" and isinstance(part.get("text"), str)
     )
 
 
