@@ -1,7 +1,7 @@
 # CRUN. `make` alone explains itself. Needs Python 3.11 or newer; everything else goes into .venv.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak check format bench screenshots docs lock launcher
+.PHONY: help run test soak check lint types format bench screenshots docs lock launcher
 .SUFFIXES:
 .DELETE_ON_ERROR:
 
@@ -9,7 +9,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?=
 UV ?= uv
-PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --require-hashes
+PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --no-compile --require-hashes
+COMPILE_ALL = $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib
 COMPILE = $(UV) pip compile --quiet --universal --generate-hashes --no-header --no-emit-index-url --python-version 3.11 --extra embedded
 
 # The command `crun` without a build step: a launcher, and a .pth file that puts this checkout on the import path.
@@ -32,17 +33,23 @@ run: $(VENV)/run.lock launcher ## install what is missing, start everything, pri
 
 test: $(VENV)/dev.lock launcher ## run all tests on real PostgreSQL, Valkey and sockets
 	@deploy/install-test-packages
-	@$(BIN)/python -m pytest -n 2
+	@$(BIN)/python -m pytest -n 3
 
 soak: $(VENV)/dev.lock launcher ## try to lose money at length; PART=crashes for a part of it (docs/testing.md)
 	@$(BIN)/python -m tests.money.soak $(PART)
 
 check: $(VENV)/dev.lock launcher ## formatting, lint, types and layers, then all tests (missing migrations are one)
+	@$(MAKE) --no-print-directory -j 2 lint types
+	@$(MAKE) --no-print-directory test
+
+lint: $(VENV)/dev.lock
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports
-	@$(MAKE) --no-print-directory test
+	@deploy/install-test-packages
+
+types: $(VENV)/dev.lock
+	$(BIN)/mypy
 
 format: $(VENV)/dev.lock ## format the code and mend what ruff can mend
 	$(BIN)/ruff format .
@@ -76,7 +83,8 @@ $(BIN)/python:
 	exit 1
 
 $(VENV)/%.lock: requirements/%.txt | $(BIN)/python
-	@cmp -s $< $@ || { echo "Installing the packages of $< (the first time takes a minute)"; $(PIP_INSTALL) -r $<; }
+	@cmp -s $< $@ || { echo "Installing the packages of $< (the first time takes a minute)"; \
+		$(PIP_INSTALL) -r $< && { $(COMPILE_ALL) || true; }; }
 	@cp $< $@
 
 launcher: | $(BIN)/python

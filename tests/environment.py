@@ -37,7 +37,7 @@ LONG = (
     "gateway",
 )
 """Folders whose files take long, in the order of their turns. Short files come last, so that no process waits long for
-the other; and what measures times, with the installation, does not begin beside what asks for all of the machine."""
+another; and what measures times, with the installation, does not begin beside what asks for all of the machine."""
 INSTALLATION = pytest.StashKey[ExitStack]()
 """What ends the running installation."""
 IS_XDIST_WORKER = "PYTEST_XDIST_WORKER" in os.environ
@@ -94,7 +94,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 class WholeFiles(LoadScopeScheduling):
-    """For runs in two processes: files stay whole, and what shares a running installation or stage stays together."""
+    """For several processes: files stay whole, and what shares a running installation or stage stays together."""
 
     def _split_scope(self, nodeid: str) -> str:
         path = nodeid.partition("::")[0]
