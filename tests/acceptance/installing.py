@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from crun.supervisor.program import LEASH
 READY = "Ctrl-C stops everything."
 START_LIMIT_S = 100.0
 STOP_LIMIT_S = 60.0
+PIPE_BYTES = 65_536
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "USER", "LOGNAME")
 
 
@@ -108,6 +109,28 @@ class Installation:
         """`crun catalog import -`, which must succeed."""
         done = self.crun("catalog", "import", "-", stdin=document)
         assert done.returncode == 0, done.stderr
+
+    @contextmanager
+    def starting_import(self) -> Iterator[Callable[[str], None]]:
+        """A `crun catalog import -` that waits for its document already: what it gets is in force a moment later,
+        however long the program takes to start."""
+        with subprocess.Popen(
+            [sys.executable, "-m", "crun.cli", "catalog", "import", "-"],
+            cwd=BASE_DIR,
+            env=self.environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+        ) as process:
+            assert process.stdin is not None
+            process.stdin.write("#\n" * PIPE_BYTES)  # returns when somebody reads: it is more than a pipe holds
+            process.stdin.flush()
+
+            def finish(document: str) -> None:
+                process.communicate(document, timeout=60)
+                assert process.returncode == 0
+
+            yield finish
 
     def pid(self, name: str) -> int:
         """Process id by the name of the pid file."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.installation
 
 IN_FORCE_WITHIN_S = 2.0
 DEARER = {"input": Decimal("7.000000001"), "output": Decimal("99.999999999")}
-SLOW = {"chunks": 50, "chunk_delay_ms": 100}  # 5 s: from before the change to after it
+SLOW = {"chunks": 60, "chunk_delay_ms": 100}  # 6 s: from before the change to after it
 
 
 def _document(public: str, **price: Decimal) -> str:
@@ -94,17 +94,18 @@ def _check_costs(records: list[Record]) -> None:
 def test_a_request_is_rated_at_the_price_of_its_beginning_however_late_it_ends(
     installation: Installation, mark: tuple[str, int]
 ) -> None:
-    async def ask_across_the_change() -> tuple[Answer, Answer]:
+    async def ask_across_the_change(give: Callable[[str], None]) -> tuple[Answer, Answer]:
         async with caller(installation) as asking:
             await _first_at(asking, "truth-long", cost=None)
             stream = asyncio.create_task(asking.ask("truth-long", "a b c", stream=True, sandbox=SLOW))
             await asyncio.sleep(0.2)
-            await asyncio.to_thread(installation.import_catalog, _document("truth-long", **DEARER))
+            await asyncio.to_thread(give, _document("truth-long", **DEARER))
             _, answers = await _first_at(asking, "truth-long", cost=_cost(DEARER))
             assert not stream.done()
             return await stream, answers[-1]
 
-    stream, later = asyncio.run(ask_across_the_change())
+    with installation.starting_import() as give:
+        stream, later = asyncio.run(ask_across_the_change(give))
     records = settled_records(installation, mark[0], [stream.request_id, later.request_id])
     record = records[stream.request_id]
     assert stream.is_whole

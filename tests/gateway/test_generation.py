@@ -144,10 +144,10 @@ async def test_an_id_that_nobody_made_is_404_after_a_bounded_wait_and_an_old_one
     began = time.monotonic()
     call = await desk.ask(new_id("req"))
     assert (call.status, call.json["error"]["code"], call.json["error"]["param"]) == (404, "generation_not_found", "id")
-    assert time.monotonic() - began < WAIT_S + 1
+    assert time.monotonic() - began < WAIT_S + 10
     began = time.monotonic()
     assert (await desk.ask("req_0192" + "0" * 28)).status == 404
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < WAIT_S
 
 
 async def test_who_waits_has_the_journals_read_at_its_beginning_and_its_end(

@@ -192,10 +192,10 @@ def test_allowed_tools_that_cannot_be_read_are_no_bug_of_ours(dialect: str, tool
 )
 def test_a_schema_that_grows_without_end_is_refused_at_once(schema: dict[str, Any]) -> None:
     schema.get("$defs", {})["14"] = {"type": "string"}
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(GatewayError):
         asked("gemini", changed("tools.0.function.parameters", schema), options={"api_version": "v1"})
-    assert time.monotonic() - started < 1
+    assert time.process_time() - started < 1
     broken = {"type": "object", "allOf": 5, "anyOf": {"a": 1}, "properties": [], "enum": "x", "items": [1]}
     assert asked("gemini", changed("tools.0.function.parameters", broken), options={"api_version": "v1"}).body
 
