@@ -8,7 +8,7 @@ from functools import partial
 from typing import Final, TypeVar
 
 from apps.gateway.errors import TOO_MANY_WAITING, GatewayError
-from apps.gateway.server.bridge import LastingBridge
+from apps.gateway.server.bridge import Busy, LastingBridge
 
 MOST_WAITING: Final = 64
 """Reads of one organization that wait in one worker. What is read may have 20 MB; who waits has read nothing yet."""
@@ -42,7 +42,8 @@ class Readers:
             self._waiting[organization_id] = deque()
             return
         if len(queue) >= MOST_WAITING:
-            raise _too_many(len(queue))
+            message = f"Your organization has {len(queue)} reads of stored responses waiting here: send fewer at once."
+            raise GatewayError(TOO_MANY_WAITING, message)
         mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         queue.append(mine)
         try:
@@ -55,7 +56,7 @@ class Readers:
             else:
                 self._pass_on(organization_id)
             if isinstance(error, TimeoutError):
-                raise _too_many(len(queue) + 1) from None
+                raise Busy("what your organization has stored is read too slowly") from None
             raise
 
     def _pass_on(self, organization_id: str) -> None:
@@ -67,8 +68,3 @@ class Readers:
                 following.set_result(None)
                 return
         del self._waiting[organization_id]
-
-
-def _too_many(waiting: int) -> GatewayError:
-    message = f"Your organization has {waiting} reads of stored responses waiting here: send fewer at once."
-    return GatewayError(TOO_MANY_WAITING, message)
