@@ -25,10 +25,10 @@ from apps.gateway.metering.token_usage import read_usage, to_openai
 from apps.gateway.providers import PROVIDERS
 from apps.gateway.response_cache.assembly import StreamAssembly, as_stream
 from apps.usage.contracts import TokenCounts
-from tests.conformance.said import ID, REQUEST, events_of, relayed
+from tests.conformance.said import ID, REQUEST, VIEWS, events_of, relayed, seen
 from tests.conformance.test_quirks import expected
 from tests.conformance.test_turns import sent
-from tests.conformance.told import told_whole
+from tests.conformance.told import told_streamed, told_whole
 from tests.dialects.typed import is_published
 from tests.upstream import anthropic_shapes, bedrock_shapes, eventstream
 from tests.upstream.scripted import sse
@@ -207,3 +207,16 @@ def test_bedrock_is_asked_for_the_stop_sequence_where_it_can_tell(model: str, as
         }))  # fmt: skip
         request = sent("bedrock", asked, model)
         assert ("additionalModelResponseFieldPaths" in request) is (asks and bool(stops))
+
+
+@pytest.mark.parametrize("caller", CALLERS)
+def test_a_tool_that_anthropic_ran_is_no_call_of_the_callers(caller: str) -> None:
+    used = {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {"query": "x"}}
+    found = {"type": "web_search_tool_result", "tool_use_id": "srvtoolu_1", "content": []}
+    own = {"type": "tool_use", "id": "toolu_1", "name": "time", "input": {}}
+    content = (used, found, anthropic_shapes.text("Well"), own)
+    whole = PROVIDERS["anthropic"].whole_answer(anthropic_shapes.message(*content, stop_reason="tool_use"))
+    blocks = relayed("anthropic", [b"".join(anthropic_shapes.streamed(*content, stop_reason="tool_use"))])
+    read = told_streamed(caller, seen(caller, blocks))
+    assert (read.text, read.calls) == ("Well", () if caller == "completions" else (("time", {}),))
+    assert VIEWS[caller].folded(events_of(seen(caller, blocks))) == VIEWS[caller].whole(whole)
