@@ -302,6 +302,49 @@ def test_pieces_are_passed_on_under_the_head_that_their_stream_has_now() -> None
     assert stream.output_count == 4 * (2 + 2 + 2 + 2 + 1 + 2 + 2)
 
 
+def test_usage_that_comes_with_each_piece_is_taken_out_of_all() -> None:
+    told = [
+        {**USAGE, "completion_tokens": count, "total_tokens": 5 + count, "prompt_tokens_details": {"cached_tokens": 1}}
+        for count in (1, 2)
+    ]
+    piece = chunk(usage=told[0])
+    stream = new_stream()
+    sent = b"".join(map(stream.feed, (piece, chunk(usage=told[1]), piece, chunk(usage=told[1]))))
+    assert stream.tokens == TokenCounts(4, cache_read=1, output=2)
+    assert stream.pass_on(chunk(usage=told[0])) is not None and stream.tokens == TokenCounts(4, cache_read=1, output=1)
+    assert b"usage" not in sent and sent == parsed_again(sent)
+    for odd in ({}, {"a": {"b": {}}}):
+        assert stream.pass_on(chunk(usage=odd)) is None
+    assert stream.pass_on(piece.replace(b'"completion_tokens":1', b'"completion_tokens":')) is None
+    assert stream.feed(chunk(usage={})) and stream.tokens == TokenCounts(4, cache_read=1, output=1)
+
+
+def parsed_again(sent: bytes) -> bytes:
+    return b"".join(b"data: %b\n\n" % orjson.dumps(event) for event in parsed(sent))
+
+
+def test_only_arguments_that_go_on_with_their_call_are_passed_on() -> None:
+    def called(index: int | None, **call: Any) -> bytes:
+        function = {"arguments": call.pop("arguments", "two words")}
+        piece = {"index": index, **call, "function": {**call.pop("function", {}), **function}}
+        return chunk(choices=[{"index": 0, "delta": {"tool_calls": [piece]}, "finish_reason": None}])
+
+    stream = new_stream()
+    begun = called(0, id="a", function={"name": "f"}, arguments="")
+    for event in (chunk(), begun):
+        stream.feed(event)
+    assert stream.pass_on(called(0)) is None
+    assert stream.feed(called(0)) and stream.pass_on(called(0)) is not None
+    assert stream.output_count == 4  # a piece of arguments counts once, whatever is in it
+    for other in (begun, called(1), called(0, id="a")):
+        assert stream.pass_on(other) is None
+    stream.feed(called(0, id="b", function={"name": "g"}))  # a vendor with one index for all
+    assert stream.pass_on(called(0)) is None
+    (event,) = parsed(stream.feed(called(0)))
+    assert event["choices"][0]["delta"]["tool_calls"][0]["index"] == 1
+    assert stream.pass_on(called(0)) is None  # it needs to be put right
+
+
 @pytest.mark.parametrize("left_out", [("id",), ("created", "object"), ("id", "object", "created", "model")])
 def test_what_a_vendor_leaves_out_is_there_and_the_same_in_all_chunks(left_out: tuple[str, ...]) -> None:
     bare = {name: value for name, value in parsed(chunk())[0].items() if name not in left_out}

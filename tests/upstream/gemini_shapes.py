@@ -28,8 +28,8 @@ def response(*parts: dict[str, Any], finish: str | None = None, usage: Any = Non
     candidate: dict[str, Any] = {"content": {"parts": list(parts), "role": "model"}, "index": 0}
     if finish:
         candidate["finishReason"] = finish
-    told = {"candidates": [candidate], "modelVersion": UPSTREAM_MODEL, "responseId": "resp-secret", **more}
-    return told | ({"usageMetadata": usage} if usage else {})
+    told = {"usageMetadata": usage} if usage else {}
+    return {"candidates": [candidate], **told, "modelVersion": UPSTREAM_MODEL, "responseId": "resp-secret", **more}
 
 
 FIRST_USAGE = {"promptTokenCount": 12, "candidatesTokenCount": 2, "totalTokenCount": 14}

@@ -79,7 +79,7 @@ def events(*output: dict[str, Any], end: dict[str, Any] | None = None, cut: int 
         said += _item(place, item, cut)
         said += [KEEPALIVE] if place == 0 else []
     said.append({"type": f"response.{end['status']}", "response": end})
-    return [{**event, "sequence_number": number} for number, event in enumerate(said)]
+    return [{"type": event["type"], "sequence_number": number, **event} for number, event in enumerate(said)]
 
 
 def sse_events(*said: dict[str, Any]) -> list[bytes]:
@@ -94,7 +94,7 @@ def streamed(*output: dict[str, Any], **fields: Any) -> list[bytes]:
 
 def _item(place: int, item: dict[str, Any], cut: int) -> list[dict[str, Any]]:
     at = {"output_index": place}
-    within = {**at, "item_id": item["id"]}
+    within = {"item_id": item["id"], **at}
     kind = item["type"]
     empty = {name: "" if name in ("arguments", "input") else value for name, value in item.items()}
     empty |= {"status": "in_progress"} if "status" in item else {}

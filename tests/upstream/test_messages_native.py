@@ -231,12 +231,13 @@ async def test_any_split_of_the_bytes_gives_the_same_stream(
 
 
 def test_a_ping_goes_on_at_once_while_the_model_says_nothing() -> None:
-    native = NativeMessages(AnthropicStream(), request_id="req_1", model=PUBLIC_MODEL, usage=dict)
+    native = NativeMessages(request_id="req_1", model=PUBLIC_MODEL, usage=dict)
+    upstream = AnthropicStream(native)
     chat = ChatStream(completion_id="c", model=PUBLIC_MODEL, choices=1, token_bound=9)
     started = sse_events(*events(THOUGHT)[:2])
     sent = []
     for said in (*started, *sse_events(PING), *sse_events(PING)):
-        block = chat.feed(native.feed(said))
+        block = chat.feed(upstream.feed(said))
         sent.append(native.passed(block) if block else b"")
     assert [each.count(b"event: ping") for each in sent] == [0, 0, 1, 1]
     assert sent[1].startswith(b"event: content_block_start")

@@ -339,9 +339,7 @@ async def test_what_guardrails_took_out_is_not_sent_and_thoughts_survive_it(
 
 
 async def test_an_answer_that_could_not_be_stored_says_so_in_the_place_of_its_last_event() -> None:
-    native = NativeResponses(
-        ResponsesAnswerStream(), {"store": True}, request_id="req_0", usage=dict, service_tier=lambda: ""
-    )
-    native.passed(native.feed(b"".join(streamed(text("Well")))))
+    native = NativeResponses({"store": True}, request_id="req_0", usage=dict, service_tier=lambda: "")
+    native.passed(ResponsesAnswerStream(native).feed(b"".join(streamed(text("Well")))))
     first, second = (orjson.loads(block.split(b"data: ")[1]) for block in (native.last, native.not_stored()))
     assert second == {**first, "response": {**first["response"], "store": False}}

@@ -38,12 +38,11 @@ def stream(exchange: Exchange) -> AsyncGenerator[bytes, None]:
 def _native(exchange: Exchange) -> tuple[AsyncGenerator[bytes, None], Callable[[bytes], bytes]]:
     admission = exchange.admission
     native = NativeMessages(
-        AnthropicStream(),
         request_id=admission.request_id,
         model=admission.model.id,
         usage=lambda: _last_usage(exchange.meter.closed),
     )
-    return relay.RelayedStream(exchange, native), native.passed
+    return relay.RelayedStream(exchange, AnthropicStream(native)), native.passed
 
 
 def _translated(exchange: Exchange) -> tuple[AsyncGenerator[bytes, None], Callable[[bytes], bytes]]:

@@ -18,7 +18,6 @@ from apps.gateway.guardrails.answering import answer_guarding, guard_answer, str
 from apps.gateway.guardrails.streaming import StreamGuard
 from apps.gateway.metering.growth import Growth
 from apps.gateway.metering.token_usage import (
-    NOTHING_TOLD,
     ToldUsage,
     estimate_tokens,
     read_usage,
@@ -121,7 +120,7 @@ class RelayedStream(DirectSource):
         deadline.expect(FIRST_BYTE)
         try:
             while not chat_stream.is_done and (received := await exchange.response.read_some()):
-                told = chat_stream.told
+                usage = chat_stream.usage
                 if translator is not None:
                     received = translator.feed(received)
                 ready = chat_stream.feed(received)
@@ -129,7 +128,7 @@ class RelayedStream(DirectSource):
                     ready = await guard.judged(guard.feed(ready))
                 if ready:
                     if growth is not None and growth.is_due:
-                        await _keep_up(growth, chat_stream, delivered=meter.output_count, told=told)
+                        await _keep_up(growth, chat_stream, delivered=meter.output_count, usage=usage)
                     meter.received(len(received), chat_stream.output_count if guard is None else guard.output_count)
                     deadline.expect(CLIENT)
                     crash_point("P6")
@@ -173,7 +172,7 @@ class RelayedStream(DirectSource):
     def _check(self, guard: StreamGuard) -> None:
         """Raises GatewayError when a rule blocks the answer: only what was delivered is billed, by our own count."""
         if guard.failure is not None:
-            self._chat_stream.output_count, self._chat_stream.told = guard.output_count, NOTHING_TOLD
+            self._chat_stream.output_count, self._chat_stream.usage = guard.output_count, None
             raise guard.failure
 
     def _held_back(self) -> bytes:
@@ -280,15 +279,15 @@ def _failure_of(error: BaseException, deadline: Deadline) -> GatewayError | None
     return told_to_client(error, deadline) if isinstance(error, asyncio.CancelledError) else None
 
 
-async def _keep_up(growth: Growth, chat_stream: ChatStream, *, delivered: int, told: ToldUsage) -> None:
+async def _keep_up(growth: Growth, chat_stream: ChatStream, *, delivered: int, usage: object) -> None:
     """Have the output held for before it is delivered. Raises GatewayError: then only what was delivered is billed, by
-    the usage `told` with that if there was one."""
+    the `usage` that was told with that, if there was one."""
     if chat_stream.tokens is not None and chat_stream.is_finished:
         return  # the answer is whole: its usage decides
     try:
         await growth.keep_up()
     except GatewayError:
-        chat_stream.output_count, chat_stream.told = delivered, told
+        chat_stream.output_count, chat_stream.usage = delivered, usage
         raise
 
 

@@ -82,9 +82,8 @@ def stream(exchange: Exchange, keep: Keep | None = None) -> AsyncGenerator[bytes
         return _closed(exchange).service_tier
 
     if passes_as_it_came(asked, exchange.target):
-        chat = ResponsesAnswerStream()
-        native = NativeResponses(chat, begun, request_id=request_id, usage=usage, service_tier=service_tier)
-        events = relay.rendered(exchange, relay.RelayedStream(exchange, native), native.passed)
+        native = NativeResponses(begun, request_id=request_id, usage=usage, service_tier=service_tier)
+        events = relay.rendered(exchange, relay.RelayedStream(exchange, ResponsesAnswerStream(native)), native.passed)
         return events if keep is None else _stored(events, native, lambda answer: keep(exchange, answer, {}))
     output = output_of(asked, request_id)
     translation = ResponsesStream(begun, output, usage=usage, service_tier=service_tier)

@@ -7,24 +7,66 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
-from apps.gateway.dialects.vendor_json import read_json, write_json
+from apps.gateway.dialects.vendor_json import NUMBER, STRING, read_json, text_of, write_json
 
-_PLAIN: Final = re.compile(
-    rb'data: \{[^\[]*"choices":\[\{"index":0,"delta":\{"content":"([^"\\\x00-\x1f]+)"\}(?:,"logprobs":null)?'
-    rb',"finish_reason":null\}\](?:,"usage":null)?(?:,"obfuscation":"\w*")?\}\n\n'
+_HEAD: Final = re.compile(rb'data: \{[^\[]*"choices":')
+_TAIL: Final = re.compile(
+    rb'(\[\{"index":0,"delta":\{"(?:content|reasoning_content|(tool_calls":\[\{"index":%b,"function":\{"arguments))":)(?!"")(%b)'
+    rb'(?(2)\}\}\])\}(?:,"logprobs":null)?,"finish_reason":null\}\](?:,"usage":null)?(?:,"obfuscation":"\w*")?\}\n\n'
+    % (NUMBER, STRING)
 )
-
+TEXT: Final = b'[{"index":0,"delta":{"content":'
+THOUGHT: Final = b'[{"index":0,"delta":{"reasoning_content":'
+_ARGUMENTS: Final = b'[{"index":0,"delta":{"tool_calls":[{"index":%d,"function":{"arguments":'
 _SAID: Final = frozenset(("content", "refusal", "reasoning", "reasoning_content", "reasoning_details"))
 Piece = tuple[dict[str, Any], dict[str, Any]]
 """A choice of a chunk, and its delta."""
 
 
-def plain_text(block: bytes) -> bytes | None:
-    """The text of a block that is one chunk with nothing but a piece of text, as it stands in JSON; None for any other.
+class PlainPieces:
+    """Reads those blocks of our own chat stream that are chunks with a piece of the same text each, and nothing else:
+    the common ones, which need no parser. One a stream."""
 
-    That is the common one: it needs no parser."""
-    found = _PLAIN.fullmatch(block)
-    return None if found is None else found.group(1)
+    def __init__(self) -> None:
+        self.head = b""
+        """What such chunks begin with."""
+        self.before = b""
+        """What stands before each piece in the choices of its chunk: `TEXT`, `THOUGHT`, or the begin of a call's."""
+        self.literals: list[bytes] = []
+        """The pieces as they stand in JSON."""
+
+    def read(self, block: bytes) -> bool:
+        """Whether the block is one of these. Then `before` and `literals` tell of it, until the next."""
+        if not self.head or not block.startswith(self.head):
+            found = _HEAD.match(block)
+            if found is None:
+                return False
+            self.head = found.group()
+        tail = _TAIL.match(block, len(self.head))
+        if tail is None:
+            return False
+        self.before, _, literal = tail.groups()
+        self.literals = [literal]
+        return tail.end() == len(block) or self._read_on(block, tail.end())
+
+    def _read_on(self, block: bytes, at: int) -> bool:
+        """The same of what follows the first chunk."""
+        while block.startswith(self.head, at):
+            tail = _TAIL.match(block, at + len(self.head))
+            if tail is None or tail.group(1) != self.before:
+                return False
+            self.literals.append(tail.group(3))
+            at = tail.end()
+        return at == len(block)
+
+    @property
+    def text(self) -> str | None:
+        """All that the pieces say; None for what is no text, such as half an emoji."""
+        text = text_of(self.literals[0])
+        for literal in self.literals[1:]:
+            more = text_of(literal)
+            text = None if text is None or more is None else text + more
+        return text
 
 
 def thought_in(delta: dict[str, Any]) -> str:
@@ -131,6 +173,19 @@ class Calls:
         self._all.append(made)
         return made
 
+    def goes_on(self, before: bytes) -> bool:
+        """Whether pieces of arguments that stand behind this go on with the open call, and no other was named yet."""
+        call = self.open
+        if call is None or call is not self._all[-1] or call.is_custom or type(call.index) is not int:
+            return False
+        return before == _ARGUMENTS % call.index
+
+    def take(self, piece: str) -> None:
+        """More of the open call's arguments, which are passed on at once."""
+        call = self._all[self._current]
+        call.arguments += piece
+        call.passed = len(call.arguments)
+
     def turns(self, *, is_over: bool) -> "Iterator[Turn]":
         """What can be passed on now, in order: a call begins when the one before it has ended."""
         while self._current < len(self._all):
@@ -173,6 +228,11 @@ class Interjections:
     def ends_call(self, delta: dict[str, Any]) -> bool:
         """Whether the open call is over because something else is said, which need not wait."""
         return self._calls.open is not None and any(delta.get(name) for name in _SAID)
+
+    @property
+    def any(self) -> bool:
+        """Whether something waits."""
+        return bool(self._waiting)
 
     def due(self, *, is_over: bool = False) -> list[Piece]:
         """What waited and can be said now, in its order."""

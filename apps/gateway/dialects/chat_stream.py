@@ -3,7 +3,8 @@
 Events are parsed to be watched, but their own bytes go on: only the upstream's model name, completion id and
 fingerprint are replaced, as byte sequences. Quotes inside JSON strings are escaped, so such a sequence can only be a
 key of the chunk itself. The one event that is not parsed is the common one: the head known from its stream, and a
-piece of text (`pass_on`).
+piece of text, of a thought or of a call's arguments (`pass_on`). Usage that comes with each of them is kept as it is,
+and understood when somebody asks what was told.
 """
 
 import re
@@ -16,7 +17,7 @@ import orjson
 from apps.gateway.dialects.chat_repairs import Repairs
 from apps.gateway.dialects.published import PUBLIC_FIELDS, failure_of, reason_as_published
 from apps.gateway.dialects.sse import EventSplitter, event_data, events
-from apps.gateway.dialects.vendor_json import read_json, write_json
+from apps.gateway.dialects.vendor_json import FLAT_OBJECT, STRING, read_json, text_of, write_json
 from apps.gateway.errors import CONTENT_FILTERED, UPSTREAM_FAILED, UPSTREAM_OVERLOADED, GatewayError
 from apps.gateway.metering.token_usage import NOTHING_TOLD, ToldUsage, read_usage
 from apps.usage.contracts import TokenCounts
@@ -29,8 +30,10 @@ _CHOICES = b'"choices":'
 _FINGERPRINT = b'"system_fingerprint"'
 _DATA = b"data: "
 _PLAIN_TAIL = re.compile(
-    rb'\[\{"index":\d+,"delta":\{"content":("(?!")[^"\\\x00-\x1f]*(?:\\.[^"\\\x00-\x1f]*)*")\}(?:,"logprobs":null)?'
-    rb',"finish_reason":null\}\](?:,"usage":null)?(?:,"obfuscation":"\w*")?\}\n\n'
+    rb'(?P<choices>(?P<before>\[\{"index":\d+,"delta":\{"(?:content|reasoning(?:_content)?|(?P<call>tool_calls":\[\{"index":'
+    rb'\d+,"(?:function":\{"arguments|custom":\{"input)))":)(?!"")(?P<said>%b)(?(call)\}\}\])\}(?:,"logprobs":null)?'
+    rb',"finish_reason":null\}\])(?:,"usage":(?:null|(?P<usage>%b)))?(?P<more>(?:,"obfuscation":"\w*")?\}\n\n)'
+    % (STRING, FLAT_OBJECT)
 )
 _DONE = b"[DONE]"
 _REQUIRED = frozenset(("id", "object", "created", "model"))
@@ -64,12 +67,18 @@ class ChatStream:
         self._their_head = b""
         self._our_head = b""
         self._before_text = self._after_text = b""
-        """Around the text of the event that was passed on last, with its quotes; forgotten with the head."""
+        """Around the text of the event that was passed on last; forgotten with the next that is not."""
+        self._is_call = False
+        """That text is of a call's arguments."""
+        self._call = b""
+        """What stands before the arguments that a call goes on with, if its last piece was nothing else."""
         self._created = 0
         self.is_done = False
         """`[DONE]` came: nothing after it belongs to the answer."""
         self.failure: GatewayError | None = None
-        self.told: ToldUsage = NOTHING_TOLD
+        self.usage: object = None
+        """What the upstream told last, in its own words; `told` is what it means."""
+        self._understood: tuple[object, ToldUsage] = None, NOTHING_TOLD
         self.service_tier: object = None
         """The tier that the upstream says it serves at."""
         self.output_count = 0
@@ -99,24 +108,35 @@ class ChatStream:
         if not head or not self._splitter.is_empty or self.is_done or self.failure is not None:
             return None
         if before and received.startswith(before) and received.endswith(after):
-            text = _text(received[len(before) - 1 : len(received) - len(after) + 1])
+            text = text_of(received[len(before) : len(received) - len(after)])
             if text:
-                self._count(text)
+                self._count(text, is_call=self._is_call)
                 return self._our_head + received[len(head) :]
-        at, texts, ours = 0, [], []
+        at, texts, ours, usage, call = 0, [], [], self.usage, None
         while received.startswith(head, at):
             tail = _PLAIN_TAIL.match(received, at + len(head))
-            if tail is None or (text := _text(tail.group(1))) is None:
+            if tail is None:
                 return None
-            texts.append(text)
-            ours.append(tail.group())
-            before, after = received[at : tail.start(1) + 1], received[tail.end(1) - 1 : tail.end()]
+            choices, start, call, said, told, more = tail.groups()
+            text = text_of(said)
+            if text is None or (call is not None and start != self._call):
+                return None
+            texts.append((text, call is not None))
+            if told is None:
+                ours.append(tail.group())
+            elif usage := _usage(told):
+                ours.append(choices + more)
+            else:
+                return None
+            around = received[at : tail.start("said")], received[tail.end("said") : tail.end()]
             at = tail.end()
         if not texts or at != len(received):
             return None
-        self._before_text, self._after_text = before, after
-        for text in texts:
-            self._count(text)
+        self.usage = usage
+        self._before_text, self._after_text = around if told is None else (b"", b"")
+        self._is_call = call is not None
+        for text, is_call in texts:
+            self._count(text, is_call=is_call)
         return self._our_head + self._our_head.join(ours)
 
     def end(self) -> bytes:
@@ -147,6 +167,7 @@ class ChatStream:
         return b"data: " + write_json(chunk) + b"\n\ndata: [DONE]\n\n"
 
     def _event(self, event: bytes) -> bytes:
+        self._before_text = self._after_text = b""
         payload = event_data(event)
         if not payload or self.is_done or self.failure is not None:
             return b""
@@ -168,9 +189,11 @@ class ChatStream:
         self._watch(chunk)
         if self.failure is not None:
             return b""
-        if self._repairs.repair(chunk) or usage is not None or not _PUBLIC_FIELDS.issuperset(chunk):
+        is_repaired = self._repairs.repair(chunk)
+        if is_repaired or usage is not None or not _PUBLIC_FIELDS.issuperset(chunk):
             public = {name: value for name, value in chunk.items() if name in _PUBLIC_FIELDS and name != "usage"}
             payload = write_json(public)
+        self._call = b"" if is_repaired else _begin_of_arguments(payload)
         return self._as_ours(payload, chunk)
 
     def _as_ours(self, payload: bytes, chunk: dict[str, Any]) -> bytes:
@@ -183,7 +206,6 @@ class ChatStream:
             if not (border and b'"id"' in head and b'"model"' in head) or _FINGERPRINT in tail:
                 return self._rename(event, chunk)
             self._their_head, self._our_head = head + border, self._rename(head, chunk) + border
-            self._before_text = self._after_text = b""
         return self._our_head + tail
 
     def _rename(self, part: bytes, chunk: dict[str, Any]) -> bytes:
@@ -212,12 +234,21 @@ class ChatStream:
         return len(self._finished) >= self._choices
 
     @property
+    def told(self) -> ToldUsage:
+        """The usage that the upstream told last; vendors repeat it, cumulatively."""
+        usage, told = self._understood
+        if usage is not self.usage:
+            told = read_usage(self.usage, bound=self._token_bound)
+            self._understood = self.usage, told
+        return told
+
+    @property
     def tokens(self) -> TokenCounts | None:
         """What the upstream told and can be billed; None without."""
         return self.told.tokens
 
-    def _count(self, text: str) -> None:
-        self.output_count += len(text.split()) or 1
+    def _count(self, text: str, *, is_call: bool) -> None:
+        self.output_count += 1 if is_call else len(text.split()) or 1
         if self._note_output is not None:
             self._note_output(text)
 
@@ -237,10 +268,9 @@ class ChatStream:
                 self.failure = self.failure or failure_of(choice)
 
     def _take_usage(self, usage: object) -> None:
-        """The last usage counts: vendors repeat it, cumulatively. An empty one takes nothing back."""
-        if usage == {} and self.tokens is not None:
-            return
-        self.told = read_usage(usage, bound=self._token_bound)
+        """The last usage counts. An empty one takes nothing back."""
+        if usage != {} or self.tokens is None:
+            self.usage = usage
 
 
 def _reported(error: object) -> GatewayError:
@@ -261,18 +291,24 @@ def output_of(message: dict[str, Any]) -> list[Any]:
     return pieces
 
 
+def _begin_of_arguments(payload: bytes) -> bytes:
+    """What stands before the piece of arguments that is all of a chunk's output; b"" for any other chunk."""
+    tail = _PLAIN_TAIL.search(payload + b"\n\n") if b'"tool_calls"' in payload else None
+    return b"" if tail is None or tail["call"] is None else tail["before"]
+
+
+def _usage(literal: bytes) -> dict[str, Any] | None:
+    """The usage of a chunk as it stands there; None for what is no JSON."""
+    try:
+        usage: dict[str, Any] = orjson.loads(literal)
+    except orjson.JSONDecodeError:
+        return None
+    return usage
+
+
 def _pieces(output: object) -> int:
     """How many tokens a piece of output has at least."""
     return len(output.split()) or 1 if isinstance(output, str) else 1
-
-
-def _text(literal: bytes) -> str | None:
-    """The text that a JSON string is; None for what is none, such as two strings with something between them."""
-    try:
-        text: str = orjson.loads(literal)
-    except orjson.JSONDecodeError:
-        return None
-    return text
 
 
 def _parse(payload: bytes) -> dict[str, Any] | None:

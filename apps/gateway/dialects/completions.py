@@ -18,6 +18,7 @@ from apps.gateway.dialects.chat_fields import (
     integer_from,
     name_model,
 )
+from apps.gateway.dialects.chat_pieces import TEXT, PlainPieces
 from apps.gateway.dialects.large_body import Body
 from apps.gateway.dialects.sse import event_data, events
 from apps.gateway.dialects.strict_json import MAX_TEXT_BYTES, read_object, too_much_text
@@ -29,6 +30,8 @@ DEFAULT_MAX_TOKENS: Final = 16
 """OpenAI's."""
 OBJECT: Final = "text_completion"
 _DONE: Final = b"[DONE]"
+_MARK: Final = b'"text":"~"'
+_MARKED: Final = TEXT + b'"~"},"finish_reason":null}]}'
 _REASONS: Final = ("stop", "length", "content_filter")
 MAX_BEST_OF: Final = 20
 """OpenAI's."""
@@ -212,12 +215,28 @@ class CompletionsStream:
         self._echoed = echoed
         self._begun: set[int] = set()
         self._created = int(time.time())
+        self._plain = PlainPieces()
+        self._head = b""
+        self._frame = b"", b""
+        """What stands before and after a piece of the first choice's text, in chunks that begin with `_head`."""
         self._offsets: dict[int, int] = {}
         """Choice -> characters of the tokens whose log probabilities were told."""
 
     def feed(self, block: bytes) -> bytes:
         """The events that stand for these whole ones; b"" where nothing is to be said."""
+        plain = self._plain
+        if 0 in self._begun and plain.read(block) and plain.before == TEXT:
+            before, after = self._around()
+            return b"".join([before + literal + after for literal in plain.literals])
         return b"".join(map(self._event, events(block)))
+
+    def _around(self) -> tuple[bytes, bytes]:
+        """What stands before and after a piece of the first choice's text, in chunks that begin as this one."""
+        if self._head != self._plain.head:
+            self._head = self._plain.head
+            before, _, after = self._event(self._head + _MARKED).partition(_MARK)
+            self._frame = before + b'"text":', after
+        return self._frame
 
     def _event(self, event: bytes) -> bytes:
         payload = event_data(event)
@@ -240,7 +259,7 @@ class CompletionsStream:
         index, text = _index(choice, 0), _text(choice.get("delta"))
         if not text and not choice.get("finish_reason") and not choice.get("logprobs"):
             return None
-        if self._echoed and index not in self._begun:
+        if index not in self._begun:
             self._begun.add(index)
             text = self._echoed + text
         told = _choice(choice, text, index, self._offsets.get(index, 0))

@@ -1,12 +1,17 @@
 """What is common to the dialects that put an answer together from pieces of Chat Completions. Pure."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
-from apps.gateway.dialects.chat_pieces import Calls, Interjections, Turn
+from apps.gateway.dialects.chat_pieces import Calls, Interjections, PlainPieces, Turn
 from apps.gateway.dialects.order import in_order
 
 Event = dict[str, Any]
+Frame = tuple[bytes, bytes]
+"""What stands before and after a piece of text in an event."""
+Going = tuple[Frame, Callable[[str], None] | None]
+"""How a piece of text is told that goes on with what is open, and who takes it."""
 
 
 class PutTogether(ABC):
@@ -18,10 +23,13 @@ class PutTogether(ABC):
         self._interjections = Interjections(self._calls)
         self._events: list[Event] = []
         """Those that nobody has taken yet."""
+        self._going: dict[bytes, Going] = {}
+        """What goes on, by what stands before its pieces; nothing does beyond a piece of something else."""
         self._reason = ""
 
     def add(self, choice: dict[str, Any], delta: dict[str, Any]) -> list[Event]:
         """The events that a piece of the answer stands for; `delta` may be a whole message."""
+        self._going.clear()
         self._add(choice, self._interjections.put_off(choice, delta))
         for piece in self._interjections.due():
             self._add(*piece)
@@ -36,8 +44,37 @@ class PutTogether(ABC):
         told = [event for piece in pieces[:-1] for event in self.add(unfinished, piece)]
         return told + self.add(choice, pieces[-1])
 
+    def go_on(self, plain: PlainPieces) -> Frame | None:
+        """Take pieces that go on with what is open: what stands around each of them in its event. None where they would
+        begin something."""
+        going = self._going.get(plain.before) or self._begin_to_go_on(plain.before)
+        if going is None:
+            return None
+        frame, take = going
+        if take is not None:
+            text = plain.text
+            if text is None:
+                return None
+            take(text)
+        return frame
+
+    def _begin_to_go_on(self, before: bytes) -> Going | None:
+        going = self._going_on(before)
+        if going is not None:
+            self._going[before] = going
+        return going
+
+    @abstractmethod
+    def _going_on(self, before: bytes) -> Going | None:
+        """How pieces are taken and told that stand behind this in their chunks."""
+
+    def _is_of_call(self, before: bytes) -> bool:
+        """Whether pieces that stand behind this are arguments of the open call."""
+        return not self._interjections.any and self._calls.goes_on(before)
+
     def end(self) -> list[Event]:
         """What is left when the answer is over."""
+        self._going.clear()
         self._pass_on_calls(is_over=True)
         for piece in self._interjections.due(is_over=True):
             self._add(*piece)

@@ -11,6 +11,14 @@ import orjson
 
 MAX_DEPTH: Final = 200
 """What is nested deeper can be read, but not be written again."""
+STRING: Final = rb'"[^"\\\x00-\x1f]*(?:\\.[^"\\\x00-\x1f]*)*"'
+"""A pattern of a string; `text_of` tells whether its escapes and its UTF-8 are right."""
+
+NUMBER: Final = rb"(?:0|[1-9]\d{0,8})"
+"""A pattern of a place in a list."""
+
+FLAT_OBJECT: Final = rb"\{[^{}\x00-\x1f]*(?:\{[^{}\x00-\x1f]*\}[^{}\x00-\x1f]*)*\}"
+"""A pattern of an object with nothing deeper in it than objects of its own: usage is one. Not all that fits is JSON."""
 
 
 def read_json(content: bytes) -> Any:
@@ -33,6 +41,16 @@ def write_json(content: object) -> bytes:
         return orjson.dumps(content)
     except TypeError:
         return json.dumps(content, separators=(",", ":")).encode()
+
+
+def text_of(literal: bytes) -> str | None:
+    """The text that a JSON string is; None for what is none, such as two strings with something between them, or half
+    an emoji."""
+    try:
+        text = orjson.loads(literal)
+    except orjson.JSONDecodeError:
+        return None
+    return text if isinstance(text, str) else None
 
 
 def _refuse(constant: str) -> None:

@@ -3,14 +3,16 @@
 Source: `Message` and `RawMessageStreamEvent` in the Messages API reference of Anthropic, and its page on streaming.
 """
 
+import re
 import time
 from collections.abc import Callable
 from typing import Any, Final
 
+from apps.gateway.dialects.native_stream import Watcher
 from apps.gateway.dialects.order import joined
 from apps.gateway.dialects.published import STOP_REASON
 from apps.gateway.dialects.sse import event_data
-from apps.gateway.dialects.vendor_json import read_json, write_json
+from apps.gateway.dialects.vendor_json import NUMBER, STRING, read_json, text_of, write_json
 from apps.gateway.providers.anthropic_thinking import detail
 from apps.gateway.providers.event_translation import (
     DONE,
@@ -19,6 +21,7 @@ from apps.gateway.providers.event_translation import (
     OVERLOADED,
     ChunkWriter,
     EventTranslator,
+    Frame,
     read_object,
 )
 
@@ -34,6 +37,18 @@ FINISH_REASONS: Final = {
 """A paused turn is not at its end; a reason that is not known here is one to stop."""
 _THOUGHTS: Final = ("thinking", "redacted_thinking")
 _TOLD_IN_PIECES: Final = ("tool_use", *_THOUGHTS)
+_PIECE: Final = re.compile(
+    rb'event: content_block_delta\ndata: (?P<before>\{"type": ?"content_block_delta", ?"index": ?(?P<place>%b), ?'
+    rb'"delta": ?\{"type": ?"(?P<kind>text_delta", ?"text|thinking_delta", ?"thinking|input_json_delta", ?"partial_json'
+    rb')": ?)(?!"")(?P<said>%b)\} *\}\n\n' % (NUMBER, STRING)
+)
+"""An event with a piece of text, in the order in which Anthropic writes it."""
+_PIECES: Final = {
+    b"text": ("text", "content"),
+    b"thinking": ("thinking", "reasoning_content"),
+    b"input_json": ("tool_use", ""),
+}
+"""Kind of a piece -> the kind of block that it goes on with, and the field of a chat that says it; "" is a call."""
 _INPUT: Final = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
 
 
@@ -95,27 +110,70 @@ class _Open:
         self.thoughts = [_word(content, "thinking")]
         self.signature = [_word(content, "signature")]
 
+    def take(self, piece: str) -> None:
+        """Note a piece of a thought, or of a call."""
+        if self.content["type"] == "thinking":
+            self.thoughts.append(piece)
+        self.has_arguments = True
+
+
+_Going = tuple[Frame, _Open | None]
+"""How a piece is told, and the block that it is to be noted in."""
+
 
 class AnthropicStream(EventTranslator):
     """Translates events of Anthropic's as they come. The answer ends with `message_stop` and never before: until then
     its finish reason is kept back, so that a torn one cannot look whole."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, watcher: Watcher | None = None) -> None:
+        super().__init__(watcher)
         self._writer = ChunkWriter()
         self._usage: dict[str, Any] = {}
         self._open: dict[int, _Open] = {}
         self._calls = 0
+        self._going: dict[bytes, _Going] = {}
+        """What goes on, by what stands before its text in an event."""
         self._stop_reason = self._stop_sequence = ""
         self._is_over = False
 
+    def pass_on(self, received: bytes) -> bytes | None:
+        at, pieces, found = 0, [], []
+        while (event := _PIECE.match(received, at)) is not None:
+            before, place, kind, said = event.groups()
+            going = self._going.get(before) or self._go_on(before, int(place), kind)
+            text = text_of(said)
+            if going is None or text is None:
+                return None
+            pieces.append((*going, said, text))
+            found.append(event)
+            at = event.end()
+        if not pieces or at != len(received) or self._is_over:
+            return None
+        for _, block, _, text in pieces:
+            if block is not None:
+                block.take(text)
+        if self._watcher is not None:
+            self._watcher.saw_pieces(found)
+        return b"".join([before + said + after for (before, after), _, said, _ in pieces])
+
+    def _go_on(self, before: bytes, place: int, kind: bytes) -> _Going | None:
+        block, (wanted, field) = self._open.get(place), _PIECES[kind.partition(b"_delta")[0]]
+        if block is None or block.content.get("type") != wanted:
+            return None
+        frame = self._writer.frame(field) if field else self._writer.call_frame(block.call)
+        self._going[before] = going = frame, None if wanted == "text" else block
+        return going
+
     def _event(self, event: bytes) -> bytes:
+        self._going.clear()
         payload = event_data(event)
         if not payload or self._is_over:
             return b""
         told = read_object(payload)
         if told is None:
             return GARBAGE
+        if self._watcher is not None:
+            self._watcher.saw(told, payload)
         read = _EVENTS.get(str(told.get("type")))
         return read(self, told) if read is not None else b""
 

@@ -2,15 +2,16 @@
 
 Source: the REST reference of Azure OpenAI, and its pages on content filtering and content streaming."""
 
+import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote
 
 from apps.catalog.contracts import OfferedModel, Target
 from apps.gateway.dialects.chat import ChatRequest, body_for_upstream, dropped_options
 from apps.gateway.dialects.embeddings import EmbeddingsRequest
 from apps.gateway.dialects.sse import event_data
-from apps.gateway.dialects.vendor_json import read_json, write_json
+from apps.gateway.dialects.vendor_json import FLAT_OBJECT, NUMBER, STRING, read_json, write_json
 from apps.gateway.errors import UPSTREAM_MISCONFIGURED, GatewayError
 from apps.gateway.providers.base import StreamTranslator, UpstreamRequest
 from apps.gateway.providers.event_translation import FAILED, FILTERED, EventTranslator
@@ -24,6 +25,21 @@ _FILTER_CODES = ("content_filter", "ResponsibleAIPolicyViolation")
 _OPERATORS_CODES = ("OperationNotSupported", "DeploymentNotFound", "unsupported_api_version")
 """Codes of 400 and 404 that no caller can do anything about."""
 _HEAD = ("id", "object", "created", "model", "system_fingerprint", "service_tier")
+
+_WORD: Final = rb'"[!#-\[\]-~]*"'
+_PIECE: Final = re.compile(
+    rb'data: \{"choices":\[\{"content_filter_results":%b,"delta":\{"(?:content":|(?P<call>tool_calls":\[\{"function":'
+    rb'\{"arguments":))(?!"")(?P<said>%b)(?(call)\},"index":(?P<place>%b)\}\])\},"finish_reason":null,"index":0,'
+    rb'"logprobs":null\}\],(?P<before>"created":[1-9]\d{0,17},"id":%b,"model":%b,)(?P<obfuscation>"obfuscation":"\w*",)?'
+    rb'(?P<after>"object":"chat.completion.chunk"(?:,"service_tier":%b)?(?:,"system_fingerprint":%b)?)'
+    rb'(?:,"usage":null)?\}\n\n' % (FLAT_OBJECT, STRING, NUMBER, _WORD, _WORD, _WORD, _WORD)
+)
+"""An event with a piece of text or arguments, in the order in which Azure writes it."""
+_TEXT: Final = b',"choices":[{"index":0,"delta":{"content":%b},"logprobs":null,"finish_reason":null}]'
+_ARGUMENTS: Final = (
+    b',"choices":[{"index":0,"delta":{"tool_calls":[{"index":%b,"function":{"arguments":%b}}]},"logprobs":null,'
+    b'"finish_reason":null}]'
+)
 
 
 class Azure(OpenAI):
@@ -73,6 +89,30 @@ class AzureStream(EventTranslator):
     """Takes the filter's reports out of a stream. A chunk that was nothing else is gone.
 
     The fields of a chunk are put in OpenAI's order: the relay knows the heads of its chunks by their bytes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told = b"", b""
+        """What the last piece's event said beside its piece."""
+        self._head = b""
+        """What our chunk of such an event begins with."""
+
+    def pass_on(self, received: bytes) -> bytes | None:
+        at, chunks = 0, []
+        while (event := _PIECE.match(received, at)) is not None:
+            _, said, place, before, obfuscation, after = event.groups()
+            if (before, after) != self._told:
+                self._take_head(before, after)
+            piece = _TEXT % said if place is None else _ARGUMENTS % (place, said)
+            hidden = b"" if obfuscation is None else b"," + obfuscation[:-1]
+            chunks.append(b"%b%b%b}\n\n" % (self._head, piece, hidden))
+            at = event.end()
+        return b"".join(chunks) if chunks and at == len(received) else None
+
+    def _take_head(self, before: bytes, after: bytes) -> None:
+        told = read_json(b"{%b%b}" % (before, after))
+        self._told = before, after
+        self._head = b"data: " + write_json({name: told[name] for name in _HEAD if name in told})[:-1]
 
     def _event(self, event: bytes) -> bytes:
         payload = event_data(event)

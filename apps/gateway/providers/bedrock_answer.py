@@ -2,17 +2,18 @@
 
 Source: the shapes `ConverseResponse` and `ConverseStreamOutput` in the service model of bedrock-runtime."""
 
+import re
 import time
 from collections.abc import Callable
 from typing import Any, Final
 
 from apps.gateway.dialects.order import joined
 from apps.gateway.dialects.published import STOP_REASON
-from apps.gateway.dialects.vendor_json import read_json, write_json
+from apps.gateway.dialects.vendor_json import NUMBER, STRING, read_json, text_of, write_json
 from apps.gateway.errors import UPSTREAM_FAILED, GatewayError
 from apps.gateway.providers.anthropic_thinking import detail
 from apps.gateway.providers.bedrock_eventstream import Message, MessageSplitter
-from apps.gateway.providers.event_translation import DONE, FAILED, OVERLOADED, ChunkWriter
+from apps.gateway.providers.event_translation import DONE, FAILED, OVERLOADED, ChunkWriter, Frame
 
 _FINISH_REASONS: Final = {
     "end_turn": "stop",
@@ -26,6 +27,14 @@ _FINISH_REASONS: Final = {
 _BROKEN: Final = ("malformed_model_output", "malformed_tool_use")
 """The model failed in the middle of its answer. What came of it so far is not what was asked for."""
 _OVERLOADED: Final = ("throttlingException", "serviceUnavailableException")
+_DELTA: Final = "contentBlockDelta"
+_PIECE: Final = re.compile(
+    rb'(?P<before>\{"contentBlockIndex":(?P<place>%b),"delta":\{"(?:text|(?P<within>reasoningContent":\{"text|toolUse":'
+    rb'\{"input))":)(?!"")(?P<said>%b)(?(within)\})\}(?:,"p":"\w*")?\}' % (NUMBER, STRING)
+)
+"""A delta with a piece of text, in the order in which Bedrock writes it."""
+_Going = tuple[Frame, list[str] | None]
+"""How a piece is told, and what it is to be noted in."""
 
 
 def whole_answer(body: bytes) -> dict[str, Any]:
@@ -66,6 +75,8 @@ class BedrockStream:
         """Block of a call -> which call of the answer it is."""
         self._empty_calls: set[int] = set()
         self._thoughts: dict[int, dict[str, list[str]]] = {}
+        self._going: dict[bytes, _Going] = {}
+        """What goes on, by what stands before its piece in a delta."""
         self._stop_reason = self._stop_met = ""
         self._is_over = False
 
@@ -89,7 +100,11 @@ class BedrockStream:
         if message.headers.get(":message-type") != "event":
             self._is_over = True
             return OVERLOADED if message.headers.get(":exception-type") in _OVERLOADED else FAILED
-        read = _EVENTS.get(message.headers.get(":event-type", ""))
+        kind = message.headers.get(":event-type", "")
+        if kind == _DELTA and (passed := self._pass_on(message.payload)) is not None:
+            return passed
+        self._going.clear()
+        read = _EVENTS.get(kind)
         if read is None:
             return b""
         try:
@@ -100,6 +115,37 @@ class BedrockStream:
             self._is_over = True
             return FAILED
         return read(self, told)
+
+    def _pass_on(self, payload: bytes) -> bytes | None:
+        """The chunk of a delta that goes on with one before it; None for any other, of which nothing is noted yet."""
+        piece = _PIECE.fullmatch(payload)
+        if piece is None:
+            return None
+        before, place, within, said = piece.groups()
+        going = self._going.get(before) or self._go_on(before, int(place), within or b"")
+        text = text_of(said)
+        if going is None or text is None:
+            return None
+        (start, end), thought = going
+        if thought is not None:
+            thought.append(text)
+        return start + said + end
+
+    def _go_on(self, before: bytes, index: int, within: bytes) -> _Going | None:
+        thought = None
+        if not within:
+            frame = self._writer.frame("content")
+        elif within.startswith(b"toolUse"):
+            if index not in self._calls or index in self._empty_calls:
+                return None
+            frame = self._writer.call_frame(self._calls[index])
+        else:
+            thought = self._thoughts.get(index, {}).get("text")
+            if thought is None:
+                return None
+            frame = self._writer.frame("reasoning_content")
+        self._going[before] = going = frame, thought
+        return going
 
     def _message_start(self, told: dict[str, Any]) -> bytes:
         return self._writer.delta({"role": "assistant", "content": None})
@@ -228,7 +274,7 @@ def _object(holder: dict[str, Any], name: str) -> dict[str, Any]:
 _EVENTS: Final[dict[str, Callable[[BedrockStream, dict[str, Any]], bytes]]] = {
     "messageStart": BedrockStream._message_start,
     "contentBlockStart": BedrockStream._block_start,
-    "contentBlockDelta": BedrockStream._block_delta,
+    _DELTA: BedrockStream._block_delta,
     "contentBlockStop": BedrockStream._block_stop,
     "messageStop": BedrockStream._message_stop,
     "metadata": BedrockStream._metadata,

@@ -4,9 +4,13 @@ Source: "Event stream encoding" in AWS's documentation of Amazon Transcribe, and
 
 import struct
 import zlib
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 MAX_MESSAGE_BYTES: Final = 16 << 20
+MAX_KNOWN: Final = 32
+"""So many different headers are kept: Bedrock's streams have six."""
 _PRELUDE: Final = struct.Struct(">III")
 _CHECKSUM_BYTES: Final = 4
 _LEAST: Final = _PRELUDE.size + _CHECKSUM_BYTES
@@ -19,11 +23,13 @@ class _Damaged(ValueError):
     """What came is no event stream."""
 
 
-class Message(NamedTuple):
+class Message(msgspec.Struct):
     """One message. Of the headers only those that are text."""
 
     headers: dict[str, str]
     payload: bytes
+    size: int
+    """Bytes of the whole message."""
 
 
 class MessageSplitter:
@@ -31,42 +37,52 @@ class MessageSplitter:
 
     def __init__(self) -> None:
         self._buffer = bytearray()
+        self._known: dict[bytes, dict[str, str]] = {}
+        """Headers that came before: nearly all messages of a stream have the same few."""
         self.is_damaged = False
         """A checksum, a length or a header is wrong: nothing from there on makes sense."""
 
     def feed(self, received: bytes) -> list[Message]:
         """The messages that these bytes complete, up to the first damage."""
         messages: list[Message] = []
-        self._buffer += received
-        begin = 0
+        begin, buffer = 0, self._buffer or received
+        if buffer is self._buffer:
+            self._buffer += received
         try:
-            while not self.is_damaged and (size := _size_of_next(self._buffer, begin)):
-                messages.append(_message(bytes(self._buffer[begin : begin + size])))
-                begin += size
+            while not self.is_damaged and (message := self._next(buffer, begin)) is not None:
+                messages.append(message)
+                begin += message.size
         except _Damaged:
             self.is_damaged = True
-        del self._buffer[:begin]
+        if buffer is self._buffer:
+            del self._buffer[:begin]
+        elif begin < len(received):
+            self._buffer += received[begin:]
         return messages
 
-
-def _size_of_next(buffer: bytearray, begin: int) -> int:
-    """Bytes of the message that begins there; 0 while it is not complete."""
-    if len(buffer) - begin < _PRELUDE.size:
-        return 0
-    size, headers_size, checksum = _PRELUDE.unpack_from(buffer, begin)
-    if zlib.crc32(buffer[begin : begin + _PRELUDE.size - _CHECKSUM_BYTES]) != checksum:
-        raise _Damaged("the checksum of a prelude")
-    if not _LEAST + headers_size <= size <= MAX_MESSAGE_BYTES:
-        raise _Damaged("the length of a message")
-    return size if size <= len(buffer) - begin else 0
-
-
-def _message(raw: bytes) -> Message:
-    (checksum,) = struct.unpack_from(">I", raw, len(raw) - _CHECKSUM_BYTES)
-    if zlib.crc32(raw[:-_CHECKSUM_BYTES]) != checksum:
-        raise _Damaged("the checksum of a message")
-    border = _PRELUDE.size + int.from_bytes(raw[4:8])
-    return Message(_headers(raw[_PRELUDE.size : border]), raw[border:-_CHECKSUM_BYTES])
+    def _next(self, buffer: bytes | bytearray, begin: int) -> Message | None:
+        """The message that begins there; None while it is not complete."""
+        left = len(buffer) - begin
+        if left < _PRELUDE.size:
+            return None
+        size, headers_size, checksum = _PRELUDE.unpack_from(buffer, begin)
+        if zlib.crc32(buffer[begin : begin + _PRELUDE.size - _CHECKSUM_BYTES]) != checksum:
+            raise _Damaged("the checksum of a prelude")
+        if not _LEAST + headers_size <= size <= MAX_MESSAGE_BYTES:
+            raise _Damaged("the length of a message")
+        if size > left:
+            return None
+        raw, end = bytes(buffer[begin : begin + size]), size - _CHECKSUM_BYTES
+        if zlib.crc32(raw[:end]) != int.from_bytes(raw[end:]):
+            raise _Damaged("the checksum of a message")
+        border = _PRELUDE.size + headers_size
+        packed = raw[_PRELUDE.size : border]
+        headers = self._known.get(packed)
+        if headers is None:
+            headers = _headers(packed)
+            if len(self._known) < MAX_KNOWN:
+                self._known[packed] = headers
+        return Message(headers, raw[border:end], size)
 
 
 def _headers(raw: bytes) -> dict[str, str]:

@@ -4,6 +4,7 @@ import time
 from abc import ABC, abstractmethod
 from typing import Any, Final
 
+from apps.gateway.dialects.native_stream import Watcher
 from apps.gateway.dialects.published import STOP_REASON
 from apps.gateway.dialects.sse import EventSplitter, events
 from apps.gateway.dialects.vendor_json import read_json, write_json
@@ -12,6 +13,13 @@ from apps.gateway.errors import CONTENT_FILTERED, UPSTREAM_FAILED, UPSTREAM_OVER
 DONE: Final = b"data: [DONE]\n\n"
 GARBAGE: Final = b"data: ?\n\n"
 """What stands for an event that is no JSON: it is counted further on."""
+
+
+Frame = tuple[bytes, bytes]
+"""What stands before and after the piece of text in a chunk."""
+_NOTHING_NEW: Final = b'data: {"choices":[]}\n\n'
+"""Where an event says nothing to the chat and who watches need not wait for the next one that does."""
+_END: Final = b'},"finish_reason":null}]}\n\n'
 
 
 def read_object(payload: bytes) -> dict[str, Any] | None:
@@ -41,6 +49,15 @@ class ChunkWriter:
             b'data: {"id":"chatcmpl-0","object":"chat.completion.chunk","created":%d,"model":"upstream","choices":'
             % int(time.time())
         )
+
+    def frame(self, field: str) -> Frame:
+        """Around a piece of text as it stands in JSON, in this field of the first choice."""
+        return self._head + b'[{"index":0,"delta":{"%b":' % field.encode(), _END
+
+    def call_frame(self, call: int, kind: str = "function", field: str = "arguments") -> Frame:
+        """Around a piece of the text with which a call is made."""
+        inner = b'"tool_calls":[{"index":%d,"%b":{"%b":' % (call, kind.encode(), field.encode())
+        return self._head + b'[{"index":0,"delta":{' + inner, b"}}]" + _END
 
     def delta(
         self,
@@ -74,22 +91,39 @@ class ChunkWriter:
         return self._head + b"[]" + _usage(usage) + b"}\n\n"
 
 
+def with_usage(after: bytes, usage: bytes) -> bytes:
+    """The end of a chunk, with usage as it stands in JSON."""
+    return b'%b,"usage":%b}\n\n' % (after[:-3], usage)
+
+
 class EventTranslator(ABC):
     """A stream of server-sent events, translated one by one."""
 
-    def __init__(self) -> None:
+    def __init__(self, watcher: Watcher | None = None) -> None:
+        """`watcher` gets to see the events, too."""
+        self._watcher = watcher
         self._splitter = EventSplitter()
 
     def feed(self, received: bytes) -> bytes:
         """The translated events that these bytes complete; b"" while there is none."""
+        if self._splitter.is_empty and (passed := self.pass_on(received)) is not None:
+            return passed
         block = self._splitter.feed(received)
         ready = b"".join([self._event(event) for event in events(block)]) if block else b""
-        return ready + FAILED if self._splitter.is_overfull else ready
+        if self._splitter.is_overfull:
+            return ready + FAILED
+        return _NOTHING_NEW if not ready and self._watcher is not None and self._watcher.has_news else ready
 
     def end(self) -> bytes:
         """What was still to be said when the connection closed."""
         rest = self._splitter.rest()
         return (self._event(rest) if rest else b"") + self._closing()
+
+    def pass_on(self, received: bytes) -> bytes | None:
+        """The chunks of a read that is nothing but events with a piece of text each, which go on with those before it.
+
+        None for any other read, of which nothing is noted yet."""
+        return None
 
     @abstractmethod
     def _event(self, event: bytes) -> bytes:

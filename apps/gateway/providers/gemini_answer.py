@@ -2,13 +2,14 @@
 
 Source: the reference of `models.generateContent`; the names of finish reasons are those of its `FinishReason`."""
 
+import re
 import secrets
 import time
 from typing import Any, Final
 
 from apps.gateway.dialects.order import joined
 from apps.gateway.dialects.sse import event_data
-from apps.gateway.dialects.vendor_json import read_json, write_json
+from apps.gateway.dialects.vendor_json import FLAT_OBJECT, STRING, read_json, write_json
 from apps.gateway.errors import UPSTREAM_FAILED, GatewayError
 from apps.gateway.providers.event_translation import (
     FAILED,
@@ -17,6 +18,8 @@ from apps.gateway.providers.event_translation import (
     OVERLOADED,
     ChunkWriter,
     EventTranslator,
+    read_object,
+    with_usage,
 )
 from apps.gateway.providers.vendor_errors import prompt_filtered
 
@@ -29,6 +32,13 @@ _BROKEN: Final = frozenset((
     "MALFORMED_RESPONSE", "IMAGE_OTHER", "NO_IMAGE",
 ))  # fmt: skip
 """The model failed in the middle of its answer. What came of it so far is not what was asked for."""
+_PIECE: Final = re.compile(
+    rb'data: \{"candidates": ?\[\{"content": ?\{"parts": ?\[\{"text": ?(?!"")(?P<said>%b)'
+    rb'(?P<thought>, ?"thought": ?true)?\}\], ?"role": ?"model"\}(?:, ?"index": ?0)?\}\]'
+    rb', ?"usageMetadata": ?(?P<usage>%b)(?:, ?"modelVersion": ?"[!#-\[\]-~]*")?(?:, ?"responseId": ?"[!#-\[\]-~]*")?'
+    rb"\}\r?\n\r?\n" % (STRING, FLAT_OBJECT)
+)
+"""A response with a piece of text, in the order in which Google writes it."""
 _OVERLOADED: Final = ("RESOURCE_EXHAUSTED", "UNAVAILABLE")
 
 
@@ -61,11 +71,30 @@ class GeminiStream(EventTranslator):
         self._calls: dict[int, int] = {}
         """Candidate -> how many calls it has made, for each candidate that has begun."""
         self._usage: object = None
+        self._unread = b""
+        """A later usage, as it stands in JSON."""
+        self._text, self._thought = self._write.frame("content"), self._write.frame("reasoning_content")
+
+    def pass_on(self, received: bytes) -> bytes | None:
+        if 0 not in self._calls:
+            return None
+        at, chunks, usage = 0, [], b""
+        while (event := _PIECE.match(received, at)) is not None:
+            said, thought, usage = event.groups()
+            before, after = self._text if thought is None else self._thought
+            chunks.append(before + said + with_usage(after, usage))
+            at = event.end()
+        if not chunks or at != len(received):
+            return None
+        self._unread = usage
+        return b"".join(chunks)
 
     def _event(self, event: bytes) -> bytes:
         payload = event_data(event)
         if not payload:
             return b""
+        if self._unread:
+            self._usage, self._unread = read_object(self._unread) or self._usage, b""
         try:
             answer = read_json(payload)
         except ValueError:

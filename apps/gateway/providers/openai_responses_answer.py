@@ -3,14 +3,16 @@
 Source: `Response` and `ResponseStreamEvent` in the Responses reference of OpenAI, and its guide to streaming.
 """
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+from apps.gateway.dialects.native_stream import Watcher
 from apps.gateway.dialects.order import joined
 from apps.gateway.dialects.sse import event_data
 from apps.gateway.dialects.thoughts import OPENAI
-from apps.gateway.dialects.vendor_json import read_json
+from apps.gateway.dialects.vendor_json import NUMBER, STRING, read_json, text_of
 from apps.gateway.providers.event_translation import (
     DONE,
     FAILED,
@@ -19,10 +21,29 @@ from apps.gateway.providers.event_translation import (
     OVERLOADED,
     ChunkWriter,
     EventTranslator,
+    Frame,
     read_object,
 )
 
 Item = dict[str, Any]
+_PIECE: Final = re.compile(
+    rb'event: (?P<kind>response\.[a-z_.]+\.delta)\ndata: \{"type":"(?P=kind)",(?:"sequence_number":\d+,)?'
+    rb'(?P<at>"item_id":"[!#-\[\]-~]*","output_index":(?P<place>%b),(?:"(?:content|summary)_index":%b,)?)'
+    rb'"delta":(?!"")(?P<said>%b)(?P<logprobs>,"logprobs":\[\])?(?:,"sequence_number":\d+)?(?:,"obfuscation":"\w*")?\}\n\n'
+    % (NUMBER, NUMBER, STRING)
+)
+"""An event with a piece of text, in the order in which OpenAI writes it."""
+_FIELDS: Final = {
+    b"response.output_text.delta": "content",
+    b"response.refusal.delta": "refusal",
+    b"response.reasoning_summary_text.delta": "reasoning_content",
+    b"response.reasoning_text.delta": "reasoning_content",
+}
+"""Kind of an event -> the field of a chat that its piece is said in."""
+_OF_CALLS: Final = {
+    b"response.function_call_arguments.delta": "function_call",
+    b"response.custom_tool_call_input.delta": "custom_tool_call",
+}
 _BETWEEN_PARTS: Final = "\n\n"
 """What stands between two parts of a summary."""
 _OVERLOADED_CODES: Final = ("rate_limit_exceeded", "server_is_overloaded", "slow_down", "insufficient_quota")
@@ -123,8 +144,8 @@ class ResponsesAnswerStream(EventTranslator):
     """Translates events as they come. The answer ends with `response.completed` or `.incomplete`, which have its usage;
     a stream that ends otherwise is torn."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, watcher: Watcher | None = None) -> None:
+        super().__init__(watcher)
         self._writer = ChunkWriter()
         self._open: dict[int, _Open] = {}
         self._calls = 0
@@ -133,14 +154,51 @@ class ResponsesAnswerStream(EventTranslator):
         self._is_gap_due = False
         """Another part of a summary, or another thought, has begun since something was thought."""
         self._is_over = False
+        self._going: dict[tuple[bytes, bytes], Frame] = {}
+        """How a piece is told that goes on, by its kind and its place."""
+
+    def pass_on(self, received: bytes) -> bytes | None:
+        at, chunks, found = 0, [], []
+        while (event := _PIECE.match(received, at)) is not None:
+            kind, where, place, said, _ = event.groups()
+            frame = self._going.get((kind, where)) or self._go_on(kind, where, int(place))
+            if frame is None or text_of(said) is None:
+                return None
+            chunks.append(frame[0] + said + frame[1])
+            found.append(event)
+            at = event.end()
+        if not chunks or at != len(received) or self._is_over:
+            return None
+        if self._watcher is not None:
+            self._watcher.saw_pieces(found)
+        return b"".join(chunks)
+
+    def _go_on(self, kind: bytes, where: bytes, place: int) -> Frame | None:
+        """How a piece is told of what has begun; None for the first one of its item, and of each part of a thought."""
+        opened = self._open.get(place)
+        if opened is None or not opened.has_text:
+            return None
+        if kind in _OF_CALLS:
+            if opened.kind != _OF_CALLS[kind]:
+                return None
+            frame = self._writer.call_frame(opened.call, *_CALLS[opened.kind])
+        elif kind in _FIELDS and not (self._is_gap_due and _FIELDS[kind] == "reasoning_content"):
+            frame = self._writer.frame(_FIELDS[kind])
+        else:
+            return None
+        self._going[kind, where] = frame
+        return frame
 
     def _event(self, event: bytes) -> bytes:
+        self._going.clear()
         payload = event_data(event)
         if not payload or self._is_over or payload == b"[DONE]":
             return b""
         told = read_object(payload)
         if told is None:
             return GARBAGE
+        if self._watcher is not None:
+            self._watcher.saw(told, payload)
         read = _EVENTS.get(str(told.get("type")))
         if read is not None:
             return read(self, told)

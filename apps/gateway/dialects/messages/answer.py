@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from apps.gateway.dialects.anthropic_envelope import stream_error
-from apps.gateway.dialects.chat_pieces import plain_text
+from apps.gateway.dialects.chat_pieces import PlainPieces
 from apps.gateway.dialects.messages.blocks import Blocks, folded
 from apps.gateway.dialects.put_together import Event
 from apps.gateway.dialects.sse import event_data, events
@@ -16,10 +16,6 @@ from apps.usage.contracts import TokenCounts
 
 Usage = Callable[[], dict[str, Any]]
 _DONE: Final = b"[DONE]"
-_TEXT_DELTA: Final = (
-    b"event: content_block_delta\n"
-    b'data: {"type":"content_block_delta","index":%d,"delta":{"type":"text_delta","text":"%b"}}\n\n'
-)
 _PING: Final = b'event: ping\ndata: {"type":"ping"}\n\n'
 
 
@@ -87,14 +83,16 @@ class MessagesStream:
         self._model = model
         self._opening = opening
         self._usage = usage
+        self._plain = PlainPieces()
         self._is_begun = False
         self._is_over = False
 
     def feed(self, block: bytes) -> bytes:
         """The events that stand for these whole ones; b"" where nothing is to be said."""
-        index = self._blocks.text_index
-        if index is not None and not self._is_over and (piece := plain_text(block)) is not None:
-            return _TEXT_DELTA % (index, piece)
+        plain = self._plain
+        if not self._is_over and plain.read(block) and (frame := self._blocks.go_on(plain)) is not None:
+            before, after = frame
+            return b"".join([before + literal + after for literal in plain.literals])
         return b"".join([self._event(event) for event in events(block)])
 
     def _event(self, event: bytes) -> bytes:

@@ -4,13 +4,14 @@ The whole answer is the stream put together: there is one reading of an answer, 
 
 from typing import Any, Final
 
-from apps.gateway.dialects.chat_pieces import Turn, text_in, thought_in
-from apps.gateway.dialects.put_together import Event, PutTogether
+from apps.gateway.dialects.chat_pieces import TEXT, THOUGHT, Turn, text_in, thought_in
+from apps.gateway.dialects.put_together import Event, Frame, Going, PutTogether
 from apps.gateway.dialects.thoughts import add_pieces, is_claudes, pack
 from apps.gateway.dialects.vendor_json import read_json
 
 INVALID_JSON: Final = "INVALID_JSON"
 """Under this name Anthropic advises to hand over arguments that are no JSON."""
+_DELTA: Final = b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,"delta":{"type":"%b","%b":'
 _STOP_REASONS: Final = {"length": "max_tokens", "tool_calls": "tool_use", "content_filter": "refusal"}
 
 
@@ -46,10 +47,17 @@ class Blocks(PutTogether):
             self._carry()
         self._close()
 
-    @property
-    def text_index(self) -> int | None:
-        """The index of the block that a piece of text goes on with; None where it would begin one."""
-        return self._index if self._open == "text" else None
+    def _going_on(self, before: bytes) -> Going | None:
+        if self._open == "text" and before == TEXT:
+            return self._frame(b"text_delta", b"text"), None
+        if self._open == "thinking" and before == THOUGHT and self._shows_thoughts:
+            return self._frame(b"thinking_delta", b"thinking"), self._said.append
+        if self._open == "tool_use" and self._is_of_call(before):
+            return self._frame(b"input_json_delta", b"partial_json"), self._calls.take
+        return None
+
+    def _frame(self, kind: bytes, field: bytes) -> Frame:
+        return _DELTA % (self._index, kind, field), b"}}\n\n"
 
     @property
     def stop(self) -> dict[str, Any]:

@@ -1,10 +1,11 @@
 """Answers of Anthropic's own Messages API on their way to a client of it: as they came, under our names. Pure."""
 
+import re
 from typing import Any, Final
 
 from apps.gateway.dialects.anthropic_envelope import stream_error
 from apps.gateway.dialects.messages.answer import Usage, message_id, written
-from apps.gateway.dialects.native_stream import NativeStream, Translator
+from apps.gateway.dialects.native_stream import NativeStream
 
 _PUBLIC: Final = ("type", "role", "content", "stop_reason", "stop_sequence", "stop_details")
 _OF_END: Final = ("stop_reason", "stop_sequence", "stop_details")
@@ -30,8 +31,8 @@ def tools_used(usage: Any) -> dict[str, Any]:
 class NativeMessages(NativeStream):
     """Anthropic's stream."""
 
-    def __init__(self, inner: Translator, *, request_id: str, model: str, usage: Usage) -> None:
-        super().__init__(inner)
+    def __init__(self, *, request_id: str, model: str, usage: Usage) -> None:
+        super().__init__()
         self._request_id = request_id
         self._model = model
         self._usage = usage
@@ -45,7 +46,10 @@ class NativeMessages(NativeStream):
     def _failed(self, error: dict[str, Any]) -> bytes:
         return stream_error(error, self._request_id)
 
-    def _take(self, told: dict[str, Any], payload: bytes) -> None:
+    def saw_pieces(self, events: list[re.Match[bytes]]) -> None:
+        self._ready += [event.group() for event in events]
+
+    def saw(self, told: dict[str, Any], payload: bytes) -> None:
         kind = told.get("type")
         if kind in _PASSED:
             self._ready.append(b"event: %b\ndata: %b\n\n" % (kind.encode(), payload))

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from apps.gateway.dialects.chat_pieces import plain_text
-from apps.gateway.dialects.put_together import Event
+from apps.gateway.dialects.chat_pieces import PlainPieces
+from apps.gateway.dialects.put_together import Event, Frame
 from apps.gateway.dialects.responses.output import Output
 from apps.gateway.dialects.responses.request import ResponsesRequest, strictness
 from apps.gateway.dialects.sse import event_data, events
@@ -17,11 +17,6 @@ from apps.usage.contracts import TokenCounts
 
 Usage = Callable[[], dict[str, Any]]
 _DONE: Final = b"[DONE]"
-_TEXT_DELTA: Final = (
-    b"event: response.output_text.delta\n"
-    b'data: {"type":"response.output_text.delta","item_id":"%b","output_index":%d,"content_index":%d,"delta":"%b",'
-    b'"logprobs":[],"sequence_number":%d}\n\n'
-)
 _CODES: Final = {
     "rate_limit_error": "rate_limit_exceeded",
     "insufficient_quota": "rate_limit_exceeded",
@@ -158,6 +153,7 @@ class ResponsesStream:
         self._usage = usage
         self._service_tier = service_tier
         self._number = 0
+        self._plain = PlainPieces()
         self._is_begun = False
         self._is_over = False
         self.answer: dict[str, Any] | None = None
@@ -167,9 +163,9 @@ class ResponsesStream:
 
     def feed(self, block: bytes) -> bytes:
         """The events that stand for these whole ones; b"" where nothing is to be said."""
-        piece = plain_text(block) if self._is_begun and not self._is_over else None
-        if piece is not None and (place := self._output.go_on(piece)) is not None:
-            return self._text_delta(piece, *place)
+        plain = self._plain
+        if not self._is_over and plain.read(block) and (frame := self._output.go_on(plain)) is not None:
+            return self._go_on(frame, plain.literals)
         return b"".join([self._event(event) for event in events(block)])
 
     def _event(self, event: bytes) -> bytes:
@@ -189,10 +185,12 @@ class ResponsesStream:
         ]
         return begun + b"".join(map(self._written, told))
 
-    def _text_delta(self, piece: bytes, item_id: str, output_index: int, content_index: int) -> bytes:
-        number = self._number
-        self._number += 1
-        return _TEXT_DELTA % (item_id.encode(), output_index, content_index, piece, number)
+    def _go_on(self, frame: Frame, literals: list[bytes]) -> bytes:
+        (before, after), told = frame, b""
+        for literal in literals:
+            told += before + literal + after + b"%d}\n\n" % self._number
+            self._number += 1
+        return told
 
     def _begin(self) -> bytes:
         self._is_begun = True

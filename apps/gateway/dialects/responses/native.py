@@ -4,9 +4,9 @@ import re
 from collections.abc import Callable
 from typing import Any, Final
 
-from apps.gateway.dialects.native_stream import NativeStream, Translator
+from apps.gateway.dialects.native_stream import NativeStream
 from apps.gateway.dialects.responses.answer import Usage, failed_response, not_kept
-from apps.gateway.dialects.vendor_json import write_json
+from apps.gateway.dialects.vendor_json import read_json, write_json
 
 Item = dict[str, Any]
 _SETTINGS: Final = (
@@ -77,17 +77,17 @@ def _text(output: list[Any]) -> str:
 class NativeResponses(NativeStream):
     """The upstream's stream of events."""
 
-    def __init__(
-        self, inner: Translator, begun: Item, *, request_id: str, usage: Usage, service_tier: Callable[[], str]
-    ) -> None:
+    def __init__(self, begun: Item, *, request_id: str, usage: Usage, service_tier: Callable[[], str]) -> None:
         """`usage` and `service_tier` tell what the record has, once the answer is whole."""
-        super().__init__(inner)
+        super().__init__()
         self._begun = begun
         self._names = Names(request_id)
         self._usage = usage
         self._service_tier = service_tier
         self._number = 0
         self._items: dict[int, Item] = {}
+        self._going: dict[tuple[bytes, bytes], tuple[bytes, bytes]] = {}
+        """How a piece is told, by its kind and its place."""
         self._last: Item = {}
         self._begins = list(_BEGINS[:2])
         """Events with which an answer begins, and which are still to come."""
@@ -96,7 +96,22 @@ class NativeResponses(NativeStream):
         self.last = b""
         """The event that told it."""
 
-    def _take(self, told: Item, payload: bytes) -> None:
+    def saw_pieces(self, events: list[re.Match[bytes]]) -> None:
+        for event in events:
+            kind, at, said, logprobs = event["kind"], event["at"], event["said"], event["logprobs"] or b""
+            before, between = self._going.get((kind, at)) or self._go_on(kind, at)
+            self._ready.append(b"%b%d%b%b%b}\n\n" % (before, self._number, between, said, logprobs))
+            self._number += 1
+
+    def _go_on(self, kind: bytes, at: bytes) -> tuple[bytes, bytes]:
+        """What stands before the number of such an event, and between that and its text."""
+        place = read_json(b"{%b}" % at.rstrip(b","))
+        ours = write_json({**place, "item_id": self._names.of(place["item_id"])})[1:-1]
+        before = b'event: %b\ndata: {"type":"%b","sequence_number":' % (kind, kind)
+        self._going[kind, at] = going = before, b',%b,"delta":' % ours
+        return going
+
+    def saw(self, told: Item, payload: bytes) -> None:
         kind = told.get("type")
         if not isinstance(kind, str):
             return

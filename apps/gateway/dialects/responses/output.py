@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
-from apps.gateway.dialects.chat_pieces import Call, Turn, text_in, thought_in
-from apps.gateway.dialects.put_together import PutTogether
+from apps.gateway.dialects.chat_pieces import TEXT, THOUGHT, Call, Turn, text_in, thought_in
+from apps.gateway.dialects.put_together import Frame, Going, PutTogether
 from apps.gateway.dialects.responses.custom_tools import text_of_call
 from apps.gateway.dialects.responses.namespaces import Member
 from apps.gateway.dialects.thoughts import add_pieces, pack
@@ -15,6 +15,9 @@ from apps.gateway.dialects.thoughts import add_pieces, pack
 NO_MEMBERS: Final[Mapping[str, Member]] = MappingProxyType({})
 _ARGUMENTS: Final = ("arguments", "function_call_arguments")
 """Where the text of a function's call stands, and how its events are named."""
+_DELTA: Final = (
+    b'event: response.%b.delta\ndata: {"type":"response.%b.delta","item_id":"%b","output_index":%d,%b"delta":'
+)
 _INCOMPLETE: Final = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
 
@@ -69,14 +72,29 @@ class Output(PutTogether):
     def _finish(self) -> None:
         self._close("incomplete" if self.incomplete else "completed")
 
-    def go_on(self, piece: bytes) -> tuple[str, int, int] | None:
-        """Take a piece of text as it stands in JSON, without escapes, if it goes on with the open part: the id of its
-        item, and the places of item and part. None where it would begin something."""
+    def _going_on(self, before: bytes) -> Going | None:
         item = self._open
-        if item is None or item["type"] != "message" or item["content"][-1]["type"] != "output_text":
+        if item is None:
             return None
-        self._said.append(piece.decode())
-        return item["id"], len(self.items), len(item["content"]) - 1
+        kind = item["type"]
+        if kind == "message" and before == TEXT and item["content"][-1]["type"] == "output_text":
+            place = b'"content_index":%d,' % (len(item["content"]) - 1)
+            return self._frame(b"output_text", place, b',"logprobs":[]'), self._said.append
+        if kind == "reasoning" and before == THOUGHT and item["summary"]:
+            return self._frame(b"reasoning_summary_text", b'"summary_index":0,'), self._thought.append
+        if kind == "function_call" and self._is_of_call(before):
+            return self._frame(b"function_call_arguments"), self._take_arguments
+        return None
+
+    def _frame(self, kind: bytes, place: bytes = b"", more: bytes = b"") -> Frame:
+        item_id = self._open["id"] if self._open is not None else ""
+        before = _DELTA % (kind, kind, item_id.encode(), len(self.items), place)
+        return before, b'%b,"sequence_number":' % more
+
+    def _take_arguments(self, piece: str) -> None:
+        self._calls.take(piece)
+        if self._open is not None:
+            self._open["arguments"] += piece
 
     @property
     def incomplete(self) -> str:
