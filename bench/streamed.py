@@ -13,10 +13,10 @@ _HEAD: Final = (
     b'data: {"id":"chatcmpl-CFRv7R6dIZ3mYv7yZ5Zk0v","object":"chat.completion.chunk","created":1757683129,'
     b'"model":"gpt-4.1-mini-2025-04-14","service_tier":"default","system_fingerprint":"fp_5ac9","choices":[{"index":0,'
 )
-_CHUNK: Final = _HEAD + b'"delta":%b,"logprobs":null,"finish_reason":null}],"usage":null,"obfuscation":"kTqPz"}\n\n'
+_CHUNK: Final = _HEAD + b'"delta":%b,"logprobs":null,"finish_reason":null}],"usage":null}\n\n'
 _AZURE: Final = (
     b'data: {"choices":[{"content_filter_results":%b,"delta":%b,"finish_reason":null,"index":0,"logprobs":null}],'
-    b'"created":1757683129,"id":"chatcmpl-CFRv7R6dIZ3mYv7yZ5Zk0v","model":"gpt-4.1-mini-2025-04-14","obfuscation":"kTqPz",'
+    b'"created":1757683129,"id":"chatcmpl-CFRv7R6dIZ3mYv7yZ5Zk0v","model":"gpt-4.1-mini-2025-04-14",'
     b'"object":"chat.completion.chunk","system_fingerprint":"fp_5ac9","usage":null}\n\n'
 )
 _SAFE: Final = b'{"hate":{"filtered":false,"severity":"safe"},"self_harm":{"filtered":false,"severity":"safe"}}'

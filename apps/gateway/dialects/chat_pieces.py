@@ -34,39 +34,42 @@ class PlainPieces:
         """What stands before each piece in the choices of its chunk: `TEXT`, `THOUGHT`, or the begin of a call's."""
         self.literals: list[bytes] = []
         """The pieces as they stand in JSON."""
+        self.text = ""
+        """All that they say."""
+        self._start = self._end = b""
+        """Around the piece of the last block that was one chunk."""
 
     def read(self, block: bytes) -> bool:
-        """Whether the block is one of these. Then `before` and `literals` tell of it, until the next."""
+        """Whether the block is one of these. Then the others tell of it, until the next."""
+        start, end = self._start, self._end
+        if start and block.startswith(start) and block.endswith(end):
+            literal = block[len(start) : len(block) - len(end)]
+            if text := text_of(literal):
+                self.literals, self.text = [literal], text
+                return True
+        self._start = b""
         if not self.head or not block.startswith(self.head):
             found = _HEAD.match(block)
             if found is None:
                 return False
             self.head = found.group()
-        tail = _TAIL.match(block, len(self.head))
-        if tail is None:
-            return False
-        self.before, _, literal = tail.groups()
-        self.literals = [literal]
-        return tail.end() == len(block) or self._read_on(block, tail.end())
+        return self._read_chunks(block)
 
-    def _read_on(self, block: bytes, at: int) -> bool:
-        """The same of what follows the first chunk."""
+    def _read_chunks(self, block: bytes) -> bool:
+        at, self.literals, self.text = 0, [], ""
         while block.startswith(self.head, at):
             tail = _TAIL.match(block, at + len(self.head))
-            if tail is None or tail.group(1) != self.before:
+            if tail is None or (self.literals and tail.group(1) != self.before):
                 return False
-            self.literals.append(tail.group(3))
+            self.before, _, literal = tail.groups()
+            if (text := text_of(literal)) is None:
+                return False
+            self.literals.append(literal)
+            self.text += text
             at = tail.end()
-        return at == len(block)
-
-    @property
-    def text(self) -> str | None:
-        """All that the pieces say; None for what is no text, such as half an emoji."""
-        text = text_of(self.literals[0])
-        for literal in self.literals[1:]:
-            more = text_of(literal)
-            text = None if text is None or more is None else text + more
-        return text
+            if at == len(block) and len(self.literals) == 1:
+                self._start, self._end = block[: tail.start(3)], block[tail.end(3) :]
+        return bool(self.literals) and at == len(block)
 
 
 def thought_in(delta: dict[str, Any]) -> str:

@@ -227,7 +227,10 @@ class CompletionsStream:
         plain = self._plain
         if 0 in self._begun and plain.read(block) and plain.before == TEXT:
             before, after = self._around()
-            return b"".join([before + literal + after for literal in plain.literals])
+            told = b""
+            for literal in plain.literals:
+                told += before + literal + after
+            return told
         return b"".join(map(self._event, events(block)))
 
     def _around(self) -> tuple[bytes, bytes]:

@@ -17,9 +17,9 @@ class Watcher(Protocol):
     def saw(self, told: dict[str, Any], payload: bytes) -> None:
         """An event: what its JSON says, and that as it came."""
 
-    def saw_pieces(self, events: list[re.Match[bytes]]) -> None:
-        """Whole events that the translator knew by their pattern: each says a piece of text and nothing else, and
-        goes on with one before it."""
+    def saw_piece(self, event: re.Match[bytes]) -> None:
+        """A whole event that the translator knew by its pattern: it says a piece of text and nothing else, and goes on
+        with one before it."""
 
     @property
     def has_news(self) -> bool:
@@ -57,8 +57,8 @@ class NativeStream(ABC):
         """Have in `_ready` what the client gets of an event."""
 
     @abstractmethod
-    def saw_pieces(self, events: list[re.Match[bytes]]) -> None:
-        """The same of events that go on with one before them."""
+    def saw_piece(self, event: re.Match[bytes]) -> None:
+        """The same of an event that goes on with one before it."""
 
     @abstractmethod
     def _ended(self) -> bytes:

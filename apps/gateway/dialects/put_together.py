@@ -52,10 +52,7 @@ class PutTogether(ABC):
             return None
         frame, take = going
         if take is not None:
-            text = plain.text
-            if text is None:
-                return None
-            take(text)
+            take(plain.text)
         return frame
 
     def _begin_to_go_on(self, before: bytes) -> Going | None:

@@ -136,25 +136,21 @@ class AnthropicStream(EventTranslator):
         self._stop_reason = self._stop_sequence = ""
         self._is_over = False
 
-    def pass_on(self, received: bytes) -> bytes | None:
-        at, pieces, found = 0, [], []
-        while (event := _PIECE.match(received, at)) is not None:
-            before, place, kind, said = event.groups()
-            going = self._going.get(before) or self._go_on(before, int(place), kind)
-            text = text_of(said)
-            if going is None or text is None:
-                return None
-            pieces.append((*going, said, text))
-            found.append(event)
-            at = event.end()
-        if not pieces or at != len(received) or self._is_over:
+    def _piece(self, received: bytes, at: int) -> tuple[bytes, int] | None:
+        event = _PIECE.match(received, at)
+        if event is None or self._is_over:
             return None
-        for _, block, _, text in pieces:
-            if block is not None:
-                block.take(text)
+        before, place, kind, said = event.groups()
+        going = self._going.get(before) or self._go_on(before, int(place), kind)
+        text = text_of(said)
+        if going is None or text is None:
+            return None
+        (start, end), block = going
+        if block is not None:
+            block.take(text)
         if self._watcher is not None:
-            self._watcher.saw_pieces(found)
-        return b"".join([before + said + after for (before, after), _, said, _ in pieces])
+            self._watcher.saw_piece(event)
+        return start + said + end, event.end()
 
     def _go_on(self, before: bytes, place: int, kind: bytes) -> _Going | None:
         block, (wanted, field) = self._open.get(place), _PIECES[kind.partition(b"_delta")[0]]

@@ -11,7 +11,7 @@ from apps.catalog.contracts import OfferedModel, Target
 from apps.gateway.dialects.chat import ChatRequest, body_for_upstream, dropped_options
 from apps.gateway.dialects.embeddings import EmbeddingsRequest
 from apps.gateway.dialects.sse import event_data
-from apps.gateway.dialects.vendor_json import FLAT_OBJECT, NUMBER, STRING, read_json, write_json
+from apps.gateway.dialects.vendor_json import FLAT_OBJECT, NUMBER, STRING, read_json, text_of, write_json
 from apps.gateway.errors import UPSTREAM_MISCONFIGURED, GatewayError
 from apps.gateway.providers.base import StreamTranslator, UpstreamRequest
 from apps.gateway.providers.event_translation import FAILED, FILTERED, EventTranslator
@@ -35,11 +35,12 @@ _PIECE: Final = re.compile(
     rb'(?:,"usage":null)?\}\n\n' % (FLAT_OBJECT, STRING, NUMBER, _WORD, _WORD, _WORD, _WORD)
 )
 """An event with a piece of text or arguments, in the order in which Azure writes it."""
-_TEXT: Final = b',"choices":[{"index":0,"delta":{"content":%b},"logprobs":null,"finish_reason":null}]'
+_TEXT: Final = b',"choices":[{"index":0,"delta":{"content":', b'},"logprobs":null,"finish_reason":null}]'
 _ARGUMENTS: Final = (
-    b',"choices":[{"index":0,"delta":{"tool_calls":[{"index":%b,"function":{"arguments":%b}}]},"logprobs":null,'
-    b'"finish_reason":null}]'
+    b',"choices":[{"index":0,"delta":{"tool_calls":[{"index":%b,"function":{"arguments":',
+    b'}}]},"logprobs":null,"finish_reason":null}]',
 )
+"""Around a piece in the choices of our chunk."""
 
 
 class Azure(OpenAI):
@@ -94,20 +95,30 @@ class AzureStream(EventTranslator):
         super().__init__()
         self._told = b"", b""
         """What the last piece's event said beside its piece."""
+        self._around = self._frame = b"", b""
+        """Around the piece of the last such event, and of our chunk of it."""
         self._head = b""
         """What our chunk of such an event begins with."""
 
-    def pass_on(self, received: bytes) -> bytes | None:
-        at, chunks = 0, []
-        while (event := _PIECE.match(received, at)) is not None:
-            _, said, place, before, obfuscation, after = event.groups()
-            if (before, after) != self._told:
-                self._take_head(before, after)
-            piece = _TEXT % said if place is None else _ARGUMENTS % (place, said)
-            hidden = b"" if obfuscation is None else b"," + obfuscation[:-1]
-            chunks.append(b"%b%b%b}\n\n" % (self._head, piece, hidden))
-            at = event.end()
-        return b"".join(chunks) if chunks and at == len(received) else None
+    def _piece(self, received: bytes, at: int) -> tuple[bytes, int] | None:
+        start, end = self._around
+        if start and at == 0 and received.startswith(start) and received.endswith(end):
+            literal = received[len(start) : len(received) - len(end)]
+            if text_of(literal):
+                return self._frame[0] + literal + self._frame[1], len(received)
+        event = _PIECE.match(received, at)
+        if event is None:
+            return None
+        _, said, place, before, obfuscation, after = event.groups()
+        if text_of(said) is None:
+            return None
+        if (before, after) != self._told:
+            self._take_head(before, after)
+        tail = b"%b}\n\n" % (b"" if obfuscation is None else b"," + obfuscation[:-1])
+        first, last = _TEXT if place is None else (_ARGUMENTS[0] % place, _ARGUMENTS[1])
+        self._frame = self._head + first, last + tail
+        self._around = received[at : event.start("said")], received[event.end("said") : event.end()]
+        return self._frame[0] + said + self._frame[1], event.end()
 
     def _take_head(self, before: bytes, after: bytes) -> None:
         told = read_json(b"{%b%b}" % (before, after))

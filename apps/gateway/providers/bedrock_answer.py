@@ -84,7 +84,9 @@ class BedrockStream:
         """The events that these bytes complete; b"" while there is none."""
         if self._is_over:
             return b""
-        ready = b"".join([self._event(message) for message in self._splitter.feed(received)])
+        ready = b""
+        for message in self._splitter.feed(received):
+            ready += self._event(message)
         if self._splitter.is_damaged and not self._is_over:
             self._is_over = True
             return ready + FAILED

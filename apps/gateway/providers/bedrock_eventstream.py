@@ -44,6 +44,8 @@ class MessageSplitter:
 
     def feed(self, received: bytes) -> list[Message]:
         """The messages that these bytes complete, up to the first damage."""
+        if not self._buffer and (message := self._whole(received)) is not None:
+            return [message]
         messages: list[Message] = []
         begin, buffer = 0, self._buffer or received
         if buffer is self._buffer:
@@ -59,6 +61,19 @@ class MessageSplitter:
         elif begin < len(received):
             self._buffer += received[begin:]
         return messages
+
+    def _whole(self, received: bytes) -> Message | None:
+        """The message that a read is, if its headers came before; None for any other read. The checksum of all of it
+        covers its lengths."""
+        end = len(received) - _CHECKSUM_BYTES
+        if end < _PRELUDE.size or self.is_damaged:
+            return None
+        size, headers_size, _ = _PRELUDE.unpack_from(received)
+        border = _PRELUDE.size + headers_size
+        headers = self._known.get(received[_PRELUDE.size : border]) if size == end + _CHECKSUM_BYTES else None
+        if headers is None or not received.endswith(zlib.crc32(received[:end]).to_bytes(_CHECKSUM_BYTES)):
+            return None
+        return Message(headers, received[border:end], size)
 
     def _next(self, buffer: bytes | bytearray, begin: int) -> Message | None:
         """The message that begins there; None while it is not complete."""

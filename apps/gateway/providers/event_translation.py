@@ -106,10 +106,16 @@ class EventTranslator(ABC):
 
     def feed(self, received: bytes) -> bytes:
         """The translated events that these bytes complete; b"" while there is none."""
-        if self._splitter.is_empty and (passed := self.pass_on(received)) is not None:
-            return passed
+        passed, at = b"", 0
+        if self._splitter.is_empty:
+            while (piece := self._piece(received, at)) is not None:
+                chunk, at = piece
+                passed += chunk
+                if at == len(received):
+                    return passed
+            received = received[at:]
         block = self._splitter.feed(received)
-        ready = b"".join([self._event(event) for event in events(block)]) if block else b""
+        ready = passed + b"".join([self._event(event) for event in events(block)]) if block else passed
         if self._splitter.is_overfull:
             return ready + FAILED
         return _NOTHING_NEW if not ready and self._watcher is not None and self._watcher.has_news else ready
@@ -119,10 +125,9 @@ class EventTranslator(ABC):
         rest = self._splitter.rest()
         return (self._event(rest) if rest else b"") + self._closing()
 
-    def pass_on(self, received: bytes) -> bytes | None:
-        """The chunks of a read that is nothing but events with a piece of text each, which go on with those before it.
-
-        None for any other read, of which nothing is noted yet."""
+    def _piece(self, received: bytes, at: int) -> tuple[bytes, int] | None:
+        """(the chunk, where the next event begins) of an event there that says a piece of text, goes on with one before
+        it and is known by its pattern. None for any other, of which nothing is noted yet."""
         return None
 
     @abstractmethod

@@ -75,19 +75,13 @@ class GeminiStream(EventTranslator):
         """A later usage, as it stands in JSON."""
         self._text, self._thought = self._write.frame("content"), self._write.frame("reasoning_content")
 
-    def pass_on(self, received: bytes) -> bytes | None:
-        if 0 not in self._calls:
+    def _piece(self, received: bytes, at: int) -> tuple[bytes, int] | None:
+        event = _PIECE.match(received, at) if 0 in self._calls else None
+        if event is None:
             return None
-        at, chunks, usage = 0, [], b""
-        while (event := _PIECE.match(received, at)) is not None:
-            said, thought, usage = event.groups()
-            before, after = self._text if thought is None else self._thought
-            chunks.append(before + said + with_usage(after, usage))
-            at = event.end()
-        if not chunks or at != len(received):
-            return None
-        self._unread = usage
-        return b"".join(chunks)
+        said, thought, self._unread = event.groups()
+        before, after = self._text if thought is None else self._thought
+        return before + said + with_usage(after, self._unread), event.end()
 
     def _event(self, event: bytes) -> bytes:
         payload = event_data(event)

@@ -157,21 +157,17 @@ class ResponsesAnswerStream(EventTranslator):
         self._going: dict[tuple[bytes, bytes], Frame] = {}
         """How a piece is told that goes on, by its kind and its place."""
 
-    def pass_on(self, received: bytes) -> bytes | None:
-        at, chunks, found = 0, [], []
-        while (event := _PIECE.match(received, at)) is not None:
-            kind, where, place, said, _ = event.groups()
-            frame = self._going.get((kind, where)) or self._go_on(kind, where, int(place))
-            if frame is None or text_of(said) is None:
-                return None
-            chunks.append(frame[0] + said + frame[1])
-            found.append(event)
-            at = event.end()
-        if not chunks or at != len(received) or self._is_over:
+    def _piece(self, received: bytes, at: int) -> tuple[bytes, int] | None:
+        event = _PIECE.match(received, at)
+        if event is None or self._is_over:
+            return None
+        kind, where, place, said, _ = event.groups()
+        frame = self._going.get((kind, where)) or self._go_on(kind, where, int(place))
+        if frame is None or text_of(said) is None:
             return None
         if self._watcher is not None:
-            self._watcher.saw_pieces(found)
-        return b"".join(chunks)
+            self._watcher.saw_piece(event)
+        return frame[0] + said + frame[1], event.end()
 
     def _go_on(self, kind: bytes, where: bytes, place: int) -> Frame | None:
         """How a piece is told of what has begun; None for the first one of its item, and of each part of a thought."""

@@ -92,7 +92,10 @@ class MessagesStream:
         plain = self._plain
         if not self._is_over and plain.read(block) and (frame := self._blocks.go_on(plain)) is not None:
             before, after = frame
-            return b"".join([before + literal + after for literal in plain.literals])
+            told = b""
+            for literal in plain.literals:
+                told += before + literal + after
+            return told
         return b"".join([self._event(event) for event in events(block)])
 
     def _event(self, event: bytes) -> bytes:

@@ -46,8 +46,8 @@ class NativeMessages(NativeStream):
     def _failed(self, error: dict[str, Any]) -> bytes:
         return stream_error(error, self._request_id)
 
-    def saw_pieces(self, events: list[re.Match[bytes]]) -> None:
-        self._ready += [event.group() for event in events]
+    def saw_piece(self, event: re.Match[bytes]) -> None:
+        self._ready.append(event.group())
 
     def saw(self, told: dict[str, Any], payload: bytes) -> None:
         kind = told.get("type")

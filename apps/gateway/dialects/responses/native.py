@@ -96,12 +96,11 @@ class NativeResponses(NativeStream):
         self.last = b""
         """The event that told it."""
 
-    def saw_pieces(self, events: list[re.Match[bytes]]) -> None:
-        for event in events:
-            kind, at, said, logprobs = event["kind"], event["at"], event["said"], event["logprobs"] or b""
-            before, between = self._going.get((kind, at)) or self._go_on(kind, at)
-            self._ready.append(b"%b%d%b%b%b}\n\n" % (before, self._number, between, said, logprobs))
-            self._number += 1
+    def saw_piece(self, event: re.Match[bytes]) -> None:
+        kind, at, _, said, logprobs = event.groups()
+        before, between = self._going.get((kind, at)) or self._go_on(kind, at)
+        self._ready.append(b"%b%d%b%b%b}\n\n" % (before, self._number, between, said, logprobs or b""))
+        self._number += 1
 
     def _go_on(self, kind: bytes, at: bytes) -> tuple[bytes, bytes]:
         """What stands before the number of such an event, and between that and its text."""
