@@ -136,7 +136,7 @@ class AnthropicStream(EventTranslator):
         self._stop_reason = self._stop_sequence = ""
         self._is_over = False
 
-    def _piece(self, received: bytes, at: int) -> tuple[bytes, int] | None:
+    def _known_piece(self, received: bytes, at: int) -> tuple[bytes, int] | None:
         event = _PIECE.match(received, at)
         if event is None or self._is_over:
             return None

@@ -100,7 +100,7 @@ class AzureStream(EventTranslator):
         self._head = b""
         """What our chunk of such an event begins with."""
 
-    def _piece(self, received: bytes, at: int) -> tuple[bytes, int] | None:
+    def _known_piece(self, received: bytes, at: int) -> tuple[bytes, int] | None:
         start, end = self._around
         if start and at == 0 and received.startswith(start) and received.endswith(end):
             literal = received[len(start) : len(received) - len(end)]

@@ -108,7 +108,7 @@ class EventTranslator(ABC):
         """The translated events that these bytes complete; b"" while there is none."""
         passed, at = b"", 0
         if self._splitter.is_empty:
-            while (piece := self._piece(received, at)) is not None:
+            while (piece := self._known_piece(received, at)) is not None:
                 chunk, at = piece
                 passed += chunk
                 if at == len(received):
@@ -125,7 +125,7 @@ class EventTranslator(ABC):
         rest = self._splitter.rest()
         return (self._event(rest) if rest else b"") + self._closing()
 
-    def _piece(self, received: bytes, at: int) -> tuple[bytes, int] | None:
+    def _known_piece(self, received: bytes, at: int) -> tuple[bytes, int] | None:
         """(the chunk, where the next event begins) of an event there that says a piece of text, goes on with one before
         it and is known by its pattern. None for any other, of which nothing is noted yet."""
         return None

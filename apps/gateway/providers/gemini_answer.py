@@ -75,7 +75,7 @@ class GeminiStream(EventTranslator):
         """A later usage, as it stands in JSON."""
         self._text, self._thought = self._write.frame("content"), self._write.frame("reasoning_content")
 
-    def _piece(self, received: bytes, at: int) -> tuple[bytes, int] | None:
+    def _known_piece(self, received: bytes, at: int) -> tuple[bytes, int] | None:
         event = _PIECE.match(received, at) if 0 in self._calls else None
         if event is None:
             return None

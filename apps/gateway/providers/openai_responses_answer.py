@@ -157,7 +157,7 @@ class ResponsesAnswerStream(EventTranslator):
         self._going: dict[tuple[bytes, bytes], Frame] = {}
         """How a piece is told that goes on, by its kind and its place."""
 
-    def _piece(self, received: bytes, at: int) -> tuple[bytes, int] | None:
+    def _known_piece(self, received: bytes, at: int) -> tuple[bytes, int] | None:
         event = _PIECE.match(received, at)
         if event is None or self._is_over:
             return None
