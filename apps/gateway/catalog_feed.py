@@ -12,7 +12,7 @@ from apps.catalog.contracts import CatalogSnapshot
 from apps.catalog.snapshot import load_snapshot, read_version
 from apps.core.errors import Unavailable
 from apps.gateway.providers import PROVIDERS
-from apps.gateway.server.bridge import DatabaseBridge
+from apps.gateway.server.bridge import LastingBridge
 
 POLL_S: Final = 1.0
 log = logging.getLogger(__name__)
@@ -34,8 +34,8 @@ def servable(snapshot: CatalogSnapshot) -> CatalogSnapshot:
 class CatalogFeed:
     """The newest snapshot that could be loaded; None until the first one."""
 
-    def __init__(self, bridge: DatabaseBridge) -> None:
-        self._bridge = bridge
+    def __init__(self) -> None:
+        self._bridge = LastingBridge("catalog", threads=1)
         self._changed = asyncio.Event()
         self.is_loaded = asyncio.Event()
         self.snapshot: CatalogSnapshot | None = None
@@ -60,14 +60,18 @@ class CatalogFeed:
             except TimeoutError:
                 continue
 
+    def close(self) -> None:
+        """Read nothing more."""
+        self._bridge.close()
+
     async def refresh(self) -> None:
         """Load the snapshot and the price book if their version changed: both or neither. Raises Unavailable.
 
         The book is read last: should it be newer than the snapshot, so is the version at the next look."""
-        version = await self._bridge.read(read_version)
+        version = await self._bridge.run(read_version)
         if self.snapshot is None or version != self.snapshot.version:
-            snapshot = servable(await self._bridge.read(load_snapshot))
-            self.book = await self._bridge.read(load_book)
+            snapshot = servable(await self._bridge.run(load_snapshot))
+            self.book = await self._bridge.run(load_book)
             self.snapshot = snapshot
             self.is_loaded.set()
             log.info("catalog loaded", extra={"version": version, "models": len(self.snapshot.models)})

@@ -57,7 +57,7 @@ class Runtime:
 
     def __init__(self) -> None:
         self.bridge = DatabaseBridge()
-        self.catalog = CatalogFeed(self.bridge)
+        self.catalog = CatalogFeed()
         self.keys = KeyLookup(lambda digests: self.bridge.read(partial(read_grant, digests)), settings.KEY_PEPPERS)
         self.transport = Transport(
             connect_timeout_s=settings.UPSTREAM_CONNECT_TIMEOUT_S,
@@ -137,6 +137,7 @@ class Runtime:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.transport.close()
         self.bridge.close()
+        self.catalog.close()
         self.stored.close()
         self.rule_sets.close()
         self.journal.close()

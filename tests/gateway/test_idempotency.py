@@ -84,7 +84,7 @@ async def two_workers(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
     turns = iter(range(10**6))
     monkeypatch.setattr("apps.gateway.server.http.current_runtime", lambda: (first, second)[next(turns) % 2])
     yield desk
-    second.catalog = type(first.catalog)(second.bridge)
+    second.catalog = type(first.catalog)()
     await second.close()
 
 

@@ -161,7 +161,7 @@ async def test_a_new_rule_raises_the_version_and_is_loaded_with_the_catalog(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.undo()  # the real refresh of the feed
-    feed = CatalogFeed(shop.bench.runtime.bridge)
+    feed = CatalogFeed()
     await feed.refresh()
     assert feed.snapshot is not None
     before = feed.snapshot.version
@@ -171,6 +171,7 @@ async def test_a_new_rule_raises_the_version_and_is_loaded_with_the_catalog(
     assert feed.snapshot.version > before
     found = feed.book.rule_for(shop.owner.id, MODEL, moment=2e9)
     assert found is not None and found.rule_id == made.id
+    feed.close()
 
 
 @pytest.mark.parametrize(("percent", "sign"), [("50", 1), ("-50", -1)])

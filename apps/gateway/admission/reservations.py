@@ -39,7 +39,7 @@ from apps.usage.contracts import RequestClosed
 RENEW_S: Final = 10.0
 RENEW_PART: Final = 250
 """So many requests are renewed in one call: meanwhile the store serves nobody else."""
-FIRST_RETRY_S: Final = 0.1
+FIRST_RETRY_S: Final = 0.5
 LAST_RETRY_S: Final = 2.0
 MAX_UNSETTLED: Final = 200_000
 """Settlements that wait for the store; beyond that the journal alone remembers."""
