@@ -61,12 +61,14 @@ class _Pipeline(list[Any]):
 class CycleClient:
     """The Client of one request, beside the cycle that answers it by ASGI's messages."""
 
-    __slots__ = ("_cycle", "_flow", "_tell", "_write")
+    __slots__ = ("_cycle", "_flow", "_head", "_tell", "_write")
 
     def __init__(self, cycle: RequestResponseCycle) -> None:
         self._cycle = cycle
         self._flow = cycle.flow
         self._write = cycle.transport.write
+        self._head = b""
+        """Of a stream that begins in this turn of the loop, if no part was written yet."""
         self._tell: Callable[[], object] | None = None
 
     def take_body(self) -> bytes | None:
@@ -102,16 +104,10 @@ class CycleClient:
     def answer(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> bool:
         """As the two messages of an answer in one write. Only for the common case: all else `send` does."""
         cycle = self._cycle
-        if cycle.response_started or cycle.disconnected or self._flow.write_paused:
+        head = self._head_of(status, headers)
+        if not head:
             return False
-        if not cycle.keep_alive or cycle.scope["method"] == "HEAD" or status == 304:
-            return False
-        lines = [b"%b: %b" % header for header in (*cycle.default_headers, *headers)]
-        head = b"%b%b\r\n\r\n" % (STATUS_LINE[status], b"\r\n".join(lines))
-        if head.count(b"\n") != len(lines) + 2:  # a value that would end its line: `send` refuses it
-            return False
-        cycle.response_started = cycle.response_complete = True
-        cycle.waiting_for_100_continue = False
+        cycle.response_complete = True
         if len(body) <= JOINED_BYTES:
             self._write(head + body)
         else:
@@ -120,6 +116,37 @@ class CycleClient:
         cycle.message_event.set()
         cycle.on_response()
         return True
+
+    def begin(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+        """The head leaves with the first part, or at the end of this turn of the loop. Only for the common case."""
+        self._head = self._head_of(200, [*headers, (b"transfer-encoding", b"chunked")])
+        if not self._head:
+            return False
+        cycle = self._cycle
+        cycle.chunked_encoding = True
+        asyncio.get_running_loop().call_soon(self.flush)
+        return True
+
+    def flush(self) -> None:
+        """Send the head, if it was not sent yet."""
+        head, self._head = self._head, b""
+        if head and not self._cycle.disconnected:
+            self._write(head)
+
+    def _head_of(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+        """The head of an answer that begins now; b"" where `send` must do it."""
+        cycle = self._cycle
+        if cycle.response_started or cycle.disconnected or self._flow.write_paused:
+            return b""
+        if not cycle.keep_alive or cycle.scope["method"] == "HEAD" or status == 304:
+            return b""
+        lines = [b"%b: %b" % header for header in (*cycle.default_headers, *headers)]
+        head = b"%b%b\r\n\r\n" % (STATUS_LINE[status], b"\r\n".join(lines))
+        if head.count(b"\n") != len(lines) + 2:  # a value that would end its line: `send` refuses it
+            return b""
+        cycle.response_started = True
+        cycle.waiting_for_100_continue = False
+        return head
 
     @property
     def is_ready(self) -> bool:
@@ -131,7 +158,11 @@ class CycleClient:
 
     def write(self, part: bytes) -> None:
         """A chunk of a chunked body."""
-        self._write(b"%x\r\n%b\r\n" % (len(part), part))
+        if self._head:
+            head, self._head = self._head, b""
+            self._write(b"%b%x\r\n%b\r\n" % (head, len(part), part))
+        else:
+            self._write(b"%x\r\n%b\r\n" % (len(part), part))
 
 
 class GatewayProtocol(HttpToolsProtocol):

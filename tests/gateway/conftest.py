@@ -104,6 +104,13 @@ class CallClient:
         self.call.sent.append({"type": "http.response.body", "body": body})
         return True
 
+    def begin(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+        self.call.sent.append({"type": "http.response.start", "status": 200, "headers": list(headers)})
+        return True
+
+    def flush(self) -> None:
+        """The head was sent."""
+
     def write(self, part: bytes) -> None:
         assert self.is_ready and part
         self.writes += 1

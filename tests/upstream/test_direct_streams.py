@@ -89,6 +89,19 @@ async def test_pieces_of_text_go_to_the_client_at_once_and_are_counted(bench: Be
     assert await nothing_is_held(bench, empty_store)
 
 
+async def test_what_comes_with_the_end_leaves_with_the_end(bench: Bench, empty_store: Any) -> None:
+    async with FaultyUpstream(in_reads(piece("one"), piece("two") + STOP.encode() + USAGE.encode())) as upstream:
+        offer(bench, upstream.target())
+        direct, ordinary = await ask(bench), await ask(bench, is_direct=False)
+    assert without_id(direct) == without_id(ordinary)
+    _, first, last = direct.sent
+    assert b"one" in first["body"] and first["more_body"] and not last["more_body"]
+    assert [word in last["body"] for word in (b"two", b'"stop"', b'"usage"', b"[DONE]")] == [True] * 4
+    assert [message.get("more_body", False) for message in ordinary.sent] == [False, True, True, False]
+    assert bench.record(direct).tokens == bench.record(ordinary).tokens
+    assert await nothing_is_held(bench, empty_store)
+
+
 @pytest.mark.parametrize("seed", range(8))
 async def test_a_stream_torn_anywhere_is_the_same_either_way(bench: Bench, seed: int) -> None:
     chance = random.Random(seed)
@@ -136,8 +149,13 @@ async def test_what_cannot_be_sent_at_once_waits_its_turn_in_order(
 async def test_a_mistake_of_ours_while_a_piece_is_sent_is_told_as_such(
     bench: Bench, empty_store: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(_writer: CallClient, _part: bytes) -> None:
-        raise RuntimeError("a mistake")
+    write = CallClient.write
+
+    def fail(writer: CallClient, part: bytes) -> None:
+        if writer.writes == 1:  # the first part, and the last, are sent by who awaited them
+            writer.writes += 1
+            raise RuntimeError("a mistake")
+        write(writer, part)
 
     monkeypatch.setattr(CallClient, "write", fail)
     async with FaultyUpstream(in_reads(*map(piece, TEXTS), STOP.encode(), USAGE.encode())) as upstream:

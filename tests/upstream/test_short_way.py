@@ -154,6 +154,35 @@ async def test_a_whole_answer_is_one_write_unless_it_is_large(size: int, writes:
     assert len(cycle.written) == writes
 
 
+async def test_the_head_of_a_stream_leaves_with_its_first_part_or_before_it_is_waited_for() -> None:
+    head = b"HTTP/1.1 200 OK\r\ndate: today\r\nx: y\r\ntransfer-encoding: chunked\r\n\r\n"
+    cycles = [FakeCycle() for _ in range(3)]
+    clients = [CycleClient(cast(RequestResponseCycle, cycle)) for cycle in cycles]
+    for client, cycle in zip(clients, cycles, strict=True):
+        assert client.begin([(b"x", b"y")]) and client.is_ready and not cycle.written
+    clients[0].write(b"one")
+    clients[1].flush()
+    for _ in range(2):
+        for client in clients:
+            client.flush()
+        await asyncio.sleep(0)
+    clients[0].write(b"two")
+    clients[2].write(b"one")
+    assert cycles[0].written == [head + b"3\r\none\r\n", b"3\r\ntwo\r\n"]
+    assert cycles[1].written == [head]
+    assert cycles[2].written == [head, b"3\r\none\r\n"]
+    gone = FakeCycle()
+    client = CycleClient(cast(RequestResponseCycle, gone))
+    assert client.begin([]) and not client.begin([])
+    gone.disconnected = True
+    await asyncio.sleep(0)
+    assert not gone.written and not client.is_ready
+    for field in ("disconnected", "write_paused", "response_started"):
+        busy = FakeCycle()
+        setattr(busy, field, True)
+        assert not CycleClient(cast(RequestResponseCycle, busy)).begin([]) and not busy.written
+
+
 async def test_a_request_leaves_no_cycle_behind(bench: Bench) -> None:
     async with FaultyUpstream(ANSWER) as upstream, served(bench) as port:
         offer(bench, upstream.target())

@@ -116,6 +116,8 @@ class RelayedStream(DirectSource):
     async def _relayed(self) -> AsyncGenerator[bytes, None]:
         exchange, chat_stream, translator = self._exchange, self._chat_stream, self._translator
         meter, deadline, growth, guard = self._meter, self._deadline, self._growth, self._guard
+        last = b""  # what came with the end of the answer: it leaves in one write with the events that are ours
+        is_begun = False
         deadline.adopt()
         deadline.expect(FIRST_BYTE)
         try:
@@ -130,9 +132,13 @@ class RelayedStream(DirectSource):
                     if growth is not None and growth.is_due:
                         await _keep_up(growth, chat_stream, delivered=meter.output_count, usage=usage)
                     meter.received(len(received), chat_stream.output_count if guard is None else guard.output_count)
+                    if is_begun and chat_stream.is_done and chat_stream.failure is None and guard is None:
+                        last = ready
+                        break
                     deadline.expect(CLIENT)
                     crash_point("P6")
                     yield ready
+                    is_begun = True
                     crash_point("P5")
                 if guard is not None:
                     self._check(guard)
@@ -153,6 +159,7 @@ class RelayedStream(DirectSource):
                 await growth.cover(meter.cost_of(chat_stream.tokens))
             closed = _close_whole_stream(exchange, chat_stream)
             deadline.expect(CLIENT)
+            self.is_over, rest, last = True, last + rest, b""
             yield rest + chat_stream.closing_events(usage_for_client(closed))
             crash_point("P12")
             await exchange.response.finish()  # raises nothing: the answer is complete, and no error may follow it
@@ -160,10 +167,10 @@ class RelayedStream(DirectSource):
             failure = _failure_of(error, deadline)
             if failure is None or meter.closed is not None:
                 raise
-            yield self._held_back() + _close_broken_stream(exchange, chat_stream, failure)
+            yield last + self._held_back() + _close_broken_stream(exchange, chat_stream, failure)
         except Exception as error:  # noqa: BLE001 - process edge: after the first byte every failure is an event of the stream
             failure = _failure_of(error, deadline) or _bug(error, exchange.admission.request_id)
-            yield self._held_back() + _close_broken_stream(exchange, chat_stream, failure)
+            yield last + self._held_back() + _close_broken_stream(exchange, chat_stream, failure)
         finally:
             exchange.response.taker = None
             _close_part(exchange, chat_stream, Outcome.CANCELLED, error_code="client_closed")

@@ -252,7 +252,9 @@ def _too_large() -> GatewayError:
 
 async def _send_stream(response: EventStream, heartbeat: Heartbeat | None, send: Send, client: Client | None) -> None:
     if heartbeat is None or not await heartbeat.begun():
-        await send(_start(response.status_code, _encoded(response.headers)))
+        headers = _encoded(response.headers)
+        if client is None or STOPPING.is_asked or not client.begin(headers):
+            await send(_start(response.status_code, headers))
     await _send_parts(response, send, client, heartbeat)
 
 
@@ -265,15 +267,23 @@ async def _send_late(response: Answer, heartbeat: Heartbeat, send: Send) -> None
 
 
 async def _send_parts(response: EventStream, send: Send, client: Client | None, heartbeat: Heartbeat | None) -> None:
-    source = response.source
+    source, is_over = response.source, False
+    direct = source if client is not None and isinstance(source, DirectSource) else None
     if heartbeat is not None:
         heartbeat.follow(response.meter)
-    if client is not None and isinstance(source, DirectSource):
-        source.connect(client)
+    if client is not None and direct is not None:  # mypy does not see that one follows from the other
+        direct.connect(client)
     async for part in source:
-        await send({"type": "http.response.body", "body": part, "more_body": True})
+        is_over = direct is not None and direct.is_over
+        if part and not is_over and client is not None and client.is_ready:
+            client.write(part)
+        else:
+            if client is not None:
+                client.flush()
+            await send({"type": "http.response.body", "body": part, "more_body": not is_over})
         del part  # the next one may be long in coming
-    await send({"type": "http.response.body", "body": b""})
+    if not is_over:
+        await send({"type": "http.response.body", "body": b""})
 
 
 async def _send_whole(answer: Answer, send: Send, client: Client | None) -> None:

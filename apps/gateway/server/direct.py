@@ -27,6 +27,13 @@ class Client(Protocol):
     def answer(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> bool:
         """Send a whole answer, with its headers, at once. False: nothing was sent, it must go through `send`."""
 
+    def begin(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+        """Send the head of a stream, status 200, with the first part if that comes at once. False: nothing was begun,
+        it must go through `send`."""
+
+    def flush(self) -> None:
+        """The next part goes through `send`."""
+
     @property
     def is_ready(self) -> bool:
         """Whether a part of a body can be sent now: its head was sent, the client is there and reads what it gets."""
@@ -37,6 +44,9 @@ class Client(Protocol):
 
 class DirectSource(AsyncGenerator[bytes, None]):
     """The parts of a stream, some of which can go straight to its client."""
+
+    is_over = False
+    """The part that was given last is the last one, so that the end of the body can leave with it."""
 
     def __init__(self, parts: AsyncGenerator[bytes, None]) -> None:
         """`parts` are those that do not."""
