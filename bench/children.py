@@ -5,7 +5,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
@@ -61,8 +61,23 @@ def accepts_requests(port: int) -> bool:
 @contextmanager
 def upstream(folder: Path, *, port: int, pace_ms: float) -> Iterator[None]:
     """The upstream of the benchmark, listening."""
-    argv = (sys.executable, "-m", "bench.upstream", "--port", str(port), "--pace-ms", str(pace_ms))
-    program = Program(name="upstream", argv=argv, log=folder / "upstream.log")
+    with _answering("upstream", folder, port=port, options={"--pace-ms": pace_ms}):
+        yield
+
+
+@contextmanager
+def spinning(folder: Path, *, port: int, pace_ms: float, request_us: float, chunk_us: float) -> Iterator[None]:
+    """A server that only uses CPU before it answers, listening."""
+    options = {"--pace-ms": pace_ms, "--request-us": request_us, "--chunk-us": chunk_us}
+    with _answering("spinning", folder, port=port, options=options):
+        yield
+
+
+@contextmanager
+def _answering(name: str, folder: Path, *, port: int, options: Mapping[str, float]) -> Iterator[None]:
+    given = [word for option, value in options.items() for word in (option, str(value))]
+    argv = (sys.executable, "-m", f"bench.{name}", "--port", str(port), *given)
+    program = Program(name=name, argv=argv, log=folder / f"{name}.log")
     with running(program) as process:
         wait_until(lambda: accepts(port), program, process=process, limit_s=15.0)
         yield

@@ -69,9 +69,11 @@ def say(text: str) -> None:
     click.echo(text, err=True)
 
 
-def judge(name: str, value: float, *, limit: float, unit: str, is_good: Callable[[float, float], bool]) -> bool:
-    """Print a figure beside its limit; whether it holds."""
+def judge(
+    name: str, value: float, *, limit: float, unit: str, is_good: Callable[[float, float], bool], beside: str = ""
+) -> bool:
+    """Print a figure beside its limit, and what else there is to say; whether it holds."""
     holds = is_good(value, limit)
-    click.echo(f"{name:<58}{value:>12.2f} {unit:<9}limit {limit:g}{'' if holds else '  MISSED'}")
+    click.echo(f"{name:<58}{value:>12.2f} {unit:<9}limit {limit:g}{'' if holds else '  MISSED'}{beside}")
     sys.stdout.flush()
     return holds

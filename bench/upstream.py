@@ -12,6 +12,7 @@ import json
 import re
 import signal
 import time
+from collections.abc import Callable
 from typing import cast
 
 import uvloop
@@ -125,9 +126,9 @@ _CHUNK = _event([{"index": 0, "delta": {"content": STAMP}, "logprobs": None, "fi
 _FRAMED_CHUNK = _framed(_CHUNK.replace(STAMP.encode(), b"0" * 20)).replace(b"0" * 20, STAMP.encode())
 
 
-def content_chunk() -> bytes:
-    """A chunk of a stream, written now."""
-    return _FRAMED_CHUNK % time.monotonic_ns()
+def content_chunk(at_ns: int) -> bytes:
+    """A chunk of a stream, with the moment from which on its delay counts."""
+    return _FRAMED_CHUNK % at_ns
 
 
 class Connection(asyncio.Protocol):
@@ -170,7 +171,7 @@ class Connection(asyncio.Protocol):
             return
         self._chunks = int(wanted.group(1))
         self._left = self._chunks - 1
-        self._transport.write(STREAM_HEAD + content_chunk())
+        self._transport.write(STREAM_HEAD + content_chunk(time.monotonic_ns()))
         self._next_at_ns = time.monotonic_ns() + self._pace_ns
         self._pacer.call_at(self._next_at_ns, self._go_on)
 
@@ -181,19 +182,23 @@ class Connection(asyncio.Protocol):
             self._transport.write(_ending(self._chunks))
             return
         self._left -= 1
-        self._transport.write(content_chunk())
+        self._send_chunk(self._next_at_ns)
         self._next_at_ns += self._pace_ns
         self._pacer.call_at(self._next_at_ns, self._go_on)
 
+    def _send_chunk(self, due_ns: int) -> None:
+        """Now: being late itself is no delay that anybody else added."""
+        self._transport.write(content_chunk(time.monotonic_ns()))
 
-async def serve(port: int, pace_ns: int) -> None:
+
+async def serve(port: int, make_connection: Callable[[Pacer], Connection]) -> None:
     """Answer until SIGTERM or SIGINT."""
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     pacer = Pacer()
-    server = await loop.create_server(lambda: Connection(pacer, pace_ns), "127.0.0.1", port, backlog=1024)
+    server = await loop.create_server(lambda: make_connection(pacer), "127.0.0.1", port, backlog=1024)
     await stopped.wait()
     server.close()
 
@@ -204,7 +209,8 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--pace-ms", type=float, default=5.0, help="time between two chunks of a stream")
     options = parser.parse_args()
-    uvloop.run(serve(options.port, int(options.pace_ms * 1e6)))
+    pace_ns = int(options.pace_ms * 1e6)
+    uvloop.run(serve(options.port, lambda pacer: Connection(pacer, pace_ns)))
 
 
 if __name__ == "__main__":
