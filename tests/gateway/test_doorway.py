@@ -9,7 +9,7 @@ import pytest_asyncio
 
 from apps.gateway.errors import GatewayError
 from apps.gateway.load import doorway as module
-from apps.gateway.load.doorway import BODY_BYTES_PER_START, Doorway
+from apps.gateway.load.doorway import BODY_BYTES_PER_START, STARTS_ALONE, Doorway
 from tests.gateway.conftest import Bench
 
 pytestmark = pytest.mark.asyncio
@@ -45,7 +45,11 @@ class Crowd:
 
 @pytest_asyncio.fixture
 async def crowd() -> AsyncIterator[Crowd]:
+    """At a doorway that several organizations have used."""
     crowd = Crowd(Doorway(STARTS))
+    for owner in ("an early one", "another"):
+        assert crowd.doorway.lets_in(owner, SMALL)
+    await _turned(crowd.doorway)
     yield crowd
     for task in crowd.tasks:
         task.cancel()
@@ -58,6 +62,18 @@ async def test_who_comes_alone_never_waits(crowd: Crowd) -> None:
         assert crowd.doorway.lets_in("quiet", SMALL)
         await asyncio.sleep(0)
     assert crowd.doorway.waiting == 0
+
+
+async def test_as_long_as_there_is_one_organization_many_of_it_begin_in_a_turn() -> None:
+    doorway = Doorway(STARTS)
+    assert doorway.lets_in("only", SMALL)
+    await _turned(doorway)
+    assert doorway.lets_in("only", SMALL)  # begins a turn, whose room is that of the last one
+    assert [doorway.lets_in("only", SMALL) for _ in range(STARTS_ALONE)] == [True] * (STARTS_ALONE - 1) + [False]
+    await _turned(doorway)
+    assert doorway.lets_in("other", SMALL)
+    await _turned(doorway)
+    assert [doorway.lets_in("only", SMALL) for _ in range(STARTS + 1)] == [True] * STARTS + [False]
 
 
 async def test_a_crowd_begins_a_few_a_turn(crowd: Crowd) -> None:
@@ -189,3 +205,10 @@ async def test_requests_through_the_gateway_pass_it(bench: Bench) -> None:
     assert {call.status for call in (*calls, *keys)} == {200}
     assert {call.json["choices"][0]["message"]["content"] for call in calls} == {str(number) for number in range(40)}
     assert bench.runtime.doorway.waiting == 0
+
+
+async def _turned(doorway: Doorway) -> None:
+    """Until the doorway has nothing to do any more."""
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert doorway.waiting == 0

@@ -83,8 +83,9 @@ class Doorway:
         if not self._starts_per_turn:
             return True
         if organization_id != self._latest:
+            if self._latest:  # the first one of all shares with nobody
+                self._shared_until = self._loop.time() + SHARED_S
             self._latest = organization_id
-            self._shared_until = self._loop.time() + SHARED_S
         if not self._is_turning:
             self._is_turning = True
             self._loop.call_soon(self._turn)
