@@ -202,6 +202,18 @@ async def test_azure_is_asked_with_the_token_of_a_client(bench: Bench, upstream:
 
 
 @pytest.mark.asyncio
+async def test_no_refusal_repeats_a_secret_or_what_was_got_with_it(bench: Bench, upstream: ScriptedUpstream) -> None:
+    upstream.offer(bench, "azure", options={"auth": "entra-client"}, api_key=CLIENT)
+    async with ScriptedUpstream() as tokens:
+        bench.runtime.transport._authority = tokens.url
+        tokens.answers = [token("tok-1")]
+        told = f"No {SECRET}, 11111111-2222:{SECRET} or tok-1."
+        upstream.answers.append(Answer([orjson.dumps({"error": {"message": told}})], 400))
+        refused = await bench.chat(PUBLIC_MODEL, stream=False)
+        assert (refused.status, refused.json["error"]["message"]) == (400, "No …, …:… or ….")
+
+
+@pytest.mark.asyncio
 async def test_a_request_is_signed_with_the_role_that_was_assumed(
     bench: Bench, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:

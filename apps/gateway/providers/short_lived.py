@@ -7,6 +7,8 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from apps.gateway.providers.vendor_errors import BESIDE
+
 PATIENCE_S: Final = 5.0
 """So long one may be in coming: whoever waits has other routes to try."""
 RENEWED_BEFORE_S: Final = 300.0
@@ -98,9 +100,10 @@ class ShortLivedCredentials:
         )  # the one kept would keep every request it ended
 
     def shown(self, source: Source) -> str:
-        """What upstreams were shown last, good or not, and before that; "" where there was none."""
+        """What upstreams were shown last, good or not, and before that, with BESIDE in between; "" where there was
+        none."""
         kept = self._kept.get(source)
-        return "" if kept is None else ":".join(filter(None, (kept.credential, kept.before)))
+        return "" if kept is None else BESIDE.join(filter(None, (kept.credential, kept.before)))
 
     def refused(self, source: Source) -> None:
         """An upstream did not take it: it may have been withdrawn. Whoever needs it next gets another one."""

@@ -20,6 +20,7 @@ from apps.gateway.providers.base import UpstreamRequest
 from apps.gateway.providers.connection import Connection, UpstreamBroken, UpstreamResponse
 from apps.gateway.providers.entra import entra_token
 from apps.gateway.providers.short_lived import Granted, NoCredential, ShortLivedCredentials, Source
+from apps.gateway.providers.vendor_errors import BESIDE
 
 KEEP_ALIVE_S: Final = 15.0
 """Shorter than most servers keep theirs, so that a request rarely meets a connection that is just closing."""
@@ -92,7 +93,7 @@ class Transport:
     def secrets_of(self, target: Target, request: UpstreamRequest) -> Target:
         """The route with all that its upstream was shown as a credential, for who keeps that out of what comes back."""
         if isinstance(request.credential, Source) and (shown := self._short_lived.shown(request.credential)):
-            return msgspec.structs.replace(target, api_key=f"{target.api_key}:{shown}")
+            return msgspec.structs.replace(target, api_key=f"{target.api_key}{BESIDE}{shown}")
         return target
 
     async def close(self) -> None:

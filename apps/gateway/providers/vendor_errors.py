@@ -23,6 +23,8 @@ MAX_MESSAGE_LENGTH: Final = 1_000
 MAX_RETRY_AFTER_S: Final = 3_600
 LEAST_SECRET: Final = 8
 """A part of a credential that is shorter is a word like others."""
+BESIDE: Final = "\0"
+"""Between the credentials that a route's upstream was shown, where they are several. None has it within."""
 _TELLTALE = re.compile(r"https?://\S+|arn:aws\S*|projects/\S+")
 """Addresses and resource names in a vendor's sentence."""
 _NAME = re.compile(r"[A-Za-z0-9_.\[\]-]{1,100}")
@@ -110,9 +112,10 @@ def presentable(message: object, *, target: Target, model: str) -> str:
     if not isinstance(message, str):
         return ""
     message = _TELLTALE.sub("…", message.replace(target.upstream_model, model))
-    key = target.api_key
-    for part in (key, *key.split(":", 2), *key.split(":"), urlsplit(target.base_url).hostname or ""):
-        if len(part) >= LEAST_SECRET or (part and part == key):
+    keys = target.api_key.split(BESIDE)
+    parts = [part for key in keys for part in (key, *key.split(":", 2), *key.split(":"))]
+    for part in (*parts, urlsplit(target.base_url).hostname or ""):
+        if len(part) >= LEAST_SECRET or (part and part in keys):
             message = _as_written(part).sub("…", message)
     return redact(message)[:MAX_MESSAGE_LENGTH]
 
