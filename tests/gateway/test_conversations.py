@@ -179,6 +179,7 @@ async def test_what_is_wrong_is_named_and_nothing_of_it_is_kept(kept: Bench, set
         (f"/{name}/items", {"items": []}, "items"),
         (f"/{name}/items", {"items": [user("x"), {"role": "nobody", "content": "x"}]}, "items[1].role"),
         (f"/{name}/items", {"items": [7]}, "items[0]"),
+        ("", {"items": [{"type": "item_reference", "id": first["id"]}]}, "items[0]"),
         (f"/{name}/items", {"items": [{"type": "item_reference", "id": f"msg_{HEX}00"}]}, "items[0]"),
         (f"/{name}/items", {"items": [user("x"), user("y") | {"id": first["id"]}]}, "items"),
     ]
@@ -203,6 +204,24 @@ async def test_what_is_wrong_is_named_and_nothing_of_it_is_kept(kept: Bench, set
             assert (await on(kept, path)).status == 404
     assert (await on(kept)).status == 405 and (await on(kept, f"/{name}", method="PUT")).status == 405
     assert (await on(kept, "/conv_x", method="PUT")).status == 404
+
+
+@pytest.mark.parametrize("odd", [[], ["msg_1"], {"id": "msg_1"}, 7, "", None])
+async def test_an_id_that_is_none_is_made_anew(kept: Bench, odd: Any) -> None:
+    name = await begun(kept, user("one") | {"id": odd}, {"type": "of tomorrow", "id": odd})
+    assert (await on(kept, f"/{name}/items", {"items": [user("two") | {"id": odd}]})).status == 200
+    assert (await ask(kept, [user("three") | {"id": odd}], conversation=name)).status == 200
+    listed = (await on(kept, f"/{name}/items")).json["data"]
+    assert len({item["id"] for item in listed}) == 5
+
+
+async def test_an_empty_text_goes_on_from_what_was_said(kept: Bench) -> None:
+    first = (await ask(kept, "one two three")).json
+    name = await begun(kept, user("one two three"))
+    for going_on in ({"previous_response_id": first["id"]}, {"conversation": name}):
+        told = (await ask(kept, "", **going_on)).json
+        assert told["usage"]["input_tokens"] >= first["usage"]["input_tokens"] > 0, going_on
+    assert (await said(kept, name))[:2] == ["user: one two three", "user: "]
 
 
 async def test_nobody_else_finds_it_and_cannot_tell_that_it_is_there(kept: Bench) -> None:

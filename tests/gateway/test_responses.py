@@ -229,6 +229,7 @@ async def test_what_has_no_place_upstream_is_named_and_what_needs_it_is_refused(
         ({"input": [{"type": "item_reference", "id": "x"}]}, "input[0]"),
         ({"input": [{"type": "function_call", "name": "f", "arguments": "{}"}]}, "input[0]"),
         ({"max_output_tokens": 0}, "max_output_tokens"),
+        ({"max_tool_calls": -1}, "max_tool_calls"),
         ({"temperature": 3}, "temperature"),
         ({"text": {"format": {"type": "json_schema"}}}, "text.format.schema"),
         ({"tools": [{"type": "function"}]}, "tools[0].name"),

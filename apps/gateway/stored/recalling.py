@@ -229,7 +229,7 @@ def conversation_not_found(conversation_id: str, *, param: str | None = None) ->
 
 
 def _said_now(given: Any) -> list[Any]:
-    """The input as items; none for what is no input."""
-    if type(given) is str and given:
+    """The input as items; none for what is no input. An empty text is one, as it is where nothing goes before it."""
+    if type(given) is str:
         return [{"role": "user", "content": given}]
     return given if type(given) is list else []

@@ -103,9 +103,8 @@ def last_route(held: list[HeldItem]) -> tuple[str, str] | None:
 
 def added(items: list[Item], made_by: str) -> Added:
     """Items in the shape in which they are listed. Ids that were made here stay; all others are made anew."""
-    given = [item["id"] for item in items if holder_of(item.get("id")) is not None]
-    named = set(given)
-    plain = [item if item.get("id") in named else _without_id(item) for item in items]
+    plain = [item if holder_of(item.get("id")) is not None else _without_id(item) for item in items]
+    given = [item["id"] for item in plain if "id" in item]
     return Added([HeldItem(_whole(item)) for item in kept_input(plain, made_by)], given)
 
 

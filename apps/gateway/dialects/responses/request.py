@@ -390,6 +390,7 @@ def _list(name: str, value: Any) -> None:
 _CHECKS: Final[dict[str, Check]] = {
     "instructions": A_STRING,
     "max_output_tokens": integer_from(1),
+    "max_tool_calls": integer_from(0),
     "text": AN_OBJECT,
     "tools": _list,
     "reasoning": AN_OBJECT,
