@@ -13,6 +13,8 @@ from apps.catalog.dialects import with_defaults
 from apps.gateway.dialects.chat import ChatRequest
 from apps.gateway.dialects.large_body import LARGE_BYTES, LONG_BYTES, STEP_BYTES
 from apps.gateway.dialects.large_content import PIECE_CHARACTERS, LargeContent, Tail, tail_of, written
+from apps.gateway.dialects.responses.history import items_that_left
+from apps.gateway.dialects.responses.request import responses_request
 from apps.gateway.errors import GatewayError
 from apps.gateway.providers import PROVIDERS
 from tests.factories import TARGET, offered
@@ -146,6 +148,23 @@ def test_what_was_counted_stays_when_media_are_let_go(parts: tuple[dict[str, Any
     assert figures(asked) == before
     assert len(orjson.dumps(asked.body)) < 1_000
     assert others["messages"][0]["content"] == list(parts)
+
+
+@pytest.mark.parametrize("earlier", [0, 2])
+def test_an_answer_that_is_kept_holds_the_pictures_of_its_own_turn_alone(earlier: int) -> None:
+    seen = {"role": "user", "content": [{"type": "input_image", "image_url": URL}]}
+    given = [seen, {"role": "assistant", "content": "A town."}, {"role": "user", "content": [*seen["content"]]}]
+    told = {"model": "m", "input": given[2 - earlier :], "instructions": "Be brief."}
+    asked = responses_request(told, size=len(URL), earlier=earlier)
+    asked.is_kept, messages, before = True, asked.body["messages"], figures(asked)
+    asked.let_go()
+    assert figures(asked) == before
+    assert (asked.told["input"], asked.earlier) == (given[2:], 0)
+    assert items_that_left(asked.body["messages"], first=asked.earlier_messages) == items_that_left(
+        messages, first=asked.earlier_messages
+    )
+    held = orjson.dumps([asked.told, asked.body["messages"]]).count(IMAGE.encode())
+    assert held == 2  # what is stored, and what left
 
 
 @pytest.mark.asyncio

@@ -89,10 +89,18 @@ class ResponsesRequest(TranslatedChat):
     endpoint: ClassVar[str] = "responses"
 
     def let_go(self) -> None:
-        """The input has the same media; where the answer is kept, so is the input."""
+        """The input has the same media; where the answer is kept, so is what this turn brought."""
+        messages = self.body["messages"]
+        first = self.earlier_messages if self.is_kept else len(messages)
+        self.body = {**self.body, "messages": messages[:first]}
+        TranslatedChat.let_go(self)
+        self.body = {**self.body, "messages": [*self.body["messages"], *messages[first:]]}
+        given = self.told["input"]
         if not self.is_kept:
-            TranslatedChat.let_go(self)
-            self.told = {**self.told, "input": []}
+            given = []
+        elif self.earlier:
+            given = given[self.earlier :]
+        self.told, self.earlier = {**self.told, "input": given}, 0
 
     def can_open(self, sealed: str, target: Target) -> bool:
         """Another account of the same vendor would refuse the whole request for it."""
