@@ -8,7 +8,10 @@ from django.urls import get_resolver
 
 from tests.factories import offered, snapshot
 from tests.gateway.conftest import Bench
+from tests.gateway.test_money import short_connections
+from tests.gateway.test_stored_responses import owners
 
+__all__ = ["owners", "short_connections"]
 pytestmark = pytest.mark.asyncio
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 CHAT: dict[str, Any] = {"model": "base", "messages": [{"role": "user", "content": "one two"}], "max_tokens": 5}
@@ -19,8 +22,9 @@ ASKED: dict[str, dict[str, Any]] = {
     "completions": {"model": "base", "prompt": "one two", "max_tokens": 5},
     "responses": {"model": "base", "input": "one two", "store": False},
     "embeddings": {"model": "embed", "input": "one two"},
+    "conversations": {"metadata": {}},
 }
-"""Endpoints that ask a model -> a request that is right."""
+"""Endpoints that ask a model, or make something -> a request that is right."""
 POSSIBLE_ID = "resp_" + 32 * "0"
 NO_ID = "resp_0"
 """Of what no response is looked for in the database."""
@@ -59,8 +63,15 @@ async def test_other_methods_of_every_path_are_told_those_that_it_has(bench: Ben
 
 
 async def test_what_is_beneath_a_path_is_404_whatever_the_method(bench: Bench) -> None:
-    beneath = [f"{path}/nix" for path in PATHS if not path.startswith("models")]
-    unknown = ["models/a/b/c", "models/nobody", "models/nobody/endpoints", "models/base/nix", "responses/compact"]
+    beneath = [f"{path}/nix" for path in PATHS if not path.startswith(("models", "conversations"))]
+    unknown = [
+        "models/a/b/c",
+        "conversations/conv_0/nix",
+        "models/nobody",
+        "models/nobody/endpoints",
+        "models/base/nix",
+        "responses/compact",
+    ]
     unknown += ["responses/input_tokens", "responses/compact/input_items", "responses/nix/cancel", "messages/batches"]
     for path in (*beneath, *unknown):
         for method in METHODS:
@@ -75,6 +86,7 @@ async def test_head_is_get_without_its_body(bench: Bench) -> None:
         assert (head.status, head.headers["content-type"]) == (got.status, got.headers["content-type"]), path
 
 
+@pytest.mark.usefixtures("owners")
 async def test_compressed_bodies_are_415_at_every_path_that_takes_one(bench: Bench) -> None:
     given = {"authorization": f"Bearer {bench.key}", "content-type": "application/json"}
     for path in (path for path, methods in PATHS.items() if "POST" in methods):
@@ -85,6 +97,7 @@ async def test_compressed_bodies_are_415_at_every_path_that_takes_one(bench: Ben
         assert call.status == (200 if path in ASKED else 404), (path, call.body)
 
 
+@pytest.mark.usefixtures("owners")
 async def test_unknown_query_parameters_change_nothing(bench: Bench) -> None:
     for path, methods in PATHS.items():
         for method in methods:

@@ -9,6 +9,7 @@ from typing import Any
 
 from apps.core.crash_points import crash_point
 from apps.core.money import NANOS_PER_USD
+from apps.gateway.dialects.chat import ChatRequest
 from apps.gateway.dialects.chat_stream import ChatStream, output_of
 from apps.gateway.dialects.published import public_chat
 from apps.gateway.dialects.vendor_json import write_json
@@ -90,6 +91,8 @@ class RelayedStream(DirectSource):
         )
         self._translator = translator or PROVIDERS[exchange.target.dialect].translator()
         self._guard = stream_guard(admission.asked)
+        # Not what is still to be put into another dialect's words: the record must be open for a mistake in that.
+        self._holds_last = self._guard is None and admission.asked.endpoint == ChatRequest.endpoint
         super().__init__(self._relayed())
 
     def connect(self, client: Client) -> None:
@@ -132,7 +135,7 @@ class RelayedStream(DirectSource):
                     if growth is not None and growth.is_due:
                         await _keep_up(growth, chat_stream, delivered=meter.output_count, usage=usage)
                     meter.received(len(received), chat_stream.output_count if guard is None else guard.output_count)
-                    if is_begun and chat_stream.is_done and chat_stream.failure is None and guard is None:
+                    if is_begun and self._holds_last and chat_stream.is_done and chat_stream.failure is None:
                         last = ready
                         break
                     deadline.expect(CLIENT)
