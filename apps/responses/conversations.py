@@ -29,6 +29,9 @@ MAX_ITEMS: Final = 5_000
 """Of one conversation: each is a row to be read for the next turn."""
 MAX_BYTES: Final = 20 << 20
 """Of all its items when they are opened, as of a body: a larger one could not be sent whole either."""
+ROW_BYTES: Final = 512
+"""What a conversation, and each item, counts for in its organization's room beside its content: rows and their entries
+in indexes take that much. They cost their owner nothing, so that without it empty ones could fill the disk."""
 _MINE: Final = """
 FROM responses_responsechain chain WHERE chain.id = %(id)s AND chain.expires_at > now()
 AND chain.organization_id = %(organization)s AND chain.project_id = %(project)s AND chain.sandbox = %(sandbox)s
@@ -52,7 +55,8 @@ WITH added AS (
     SELECT %(id)s, %(place)s + number - 1, item_id, content, plain
     FROM unnest(%(ids)s::text[], %(contents)s::bytea[], %(plain)s::bigint[])
         WITH ORDINALITY AS given (item_id, content, plain, number)
-    ON CONFLICT (conversation_id, item_id) DO NOTHING RETURNING plain_bytes AS plain, octet_length(sealed) AS in_room
+    ON CONFLICT (conversation_id, item_id) DO NOTHING
+    RETURNING plain_bytes AS plain, octet_length(sealed) + %(row)s AS in_room
 ), total AS (
     SELECT count(*) AS items, coalesce(sum(plain), 0) AS plain, coalesce(sum(in_room), 0) AS in_room FROM added
 ), chain AS (
@@ -137,13 +141,14 @@ class Conversation:
     def create(self, metadata: bytes, items: Sequence[OpenedItem]) -> int:
         """Make it; returns the bytes that it takes."""
         content = self._sealed(metadata)
-        row = self._who | {"sealed": content, "bytes": len(content), "now": datetime.now(UTC), "expires": self._over()}
+        size = len(content) + ROW_BYTES
+        row = self._who | {"sealed": content, "bytes": size, "now": datetime.now(UTC), "expires": self._over()}
         with transaction.atomic(), connection.cursor() as cursor:
             cursor.execute(_CREATE_CHAIN, row)
             cursor.execute(_CREATE, row)
             if (added := self._append(items, given=())) is None:
                 raise RuntimeError("an id of another conversation")
-            return len(content) + added
+            return size + added
 
     def read(self) -> OpenedConversation | None:
         """It, without its items."""
@@ -225,7 +230,7 @@ class Conversation:
             row = cursor.fetchone()
             if row is None:
                 return None
-            self._count(items=-1, plain=-row[0], in_room=-row[1])
+            self._count(items=-1, plain=-row[0], in_room=-row[1] - ROW_BYTES)
         return self._opened(state)
 
     def items(self, *, end: int | None = None) -> ReadItems | None:
@@ -255,7 +260,7 @@ class Conversation:
         if is_bounded and (state.items + len(items) > MAX_ITEMS or state.plain_bytes + sum(plain) > MAX_BYTES):
             raise ConversationFull
         contents = [self._sealed(item.content, item.id) for item in items]
-        added: dict[str, Any] = {"id": self._id, "ids": names, "contents": contents, "plain": plain}
+        added: dict[str, Any] = {"id": self._id, "ids": names, "contents": contents, "plain": plain, "row": ROW_BYTES}
         with connection.cursor() as cursor:
             if given:
                 cursor.execute(_HAS_ANY, (self._id, list(given)))

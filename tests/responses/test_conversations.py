@@ -19,7 +19,7 @@ from apps.responses.contracts import (
     OpenedResponse,
     ResponseOwner,
 )
-from apps.responses.conversations import Conversation
+from apps.responses.conversations import ROW_BYTES, Conversation
 from apps.responses.forgetting import erase, evict, kept_by, purge_expired
 from apps.responses.keeping import find
 from apps.responses.models import Conversation as ConversationRow
@@ -66,15 +66,16 @@ def page(conversation: Conversation, limit: int = 2, *, is_ascending: bool = Tru
 def rows_agree() -> bool:
     """Whether what is counted is what is there."""
     with connection.cursor() as cursor:
-        cursor.execute("""
+        cursor.execute(f"""
             SELECT items, conversation.plain_bytes, bytes, count(item), coalesce(sum(item.plain_bytes), 0),
-                octet_length(conversation.sealed) + coalesce(sum(octet_length(item.sealed)), 0) + (
+                octet_length(conversation.sealed) + coalesce(sum(octet_length(item.sealed)), 0)
+                + {ROW_BYTES} * (1 + count(item)) + (
                     SELECT coalesce(sum(octet_length(sealed)), 0) FROM responses_storedresponse stored
                     WHERE stored.chain_id = chain.id)
             FROM responses_conversation conversation JOIN responses_responsechain chain ON chain.id = chain_id
             LEFT JOIN responses_conversationitem item ON item.conversation_id = chain.id
             GROUP BY chain.id, conversation.chain_id
-        """)
+        """)  # noqa: S608 - a number of ours
         rows = cursor.fetchall()
     return bool(rows) and all(row[:3] == row[3:] for row in rows)
 
@@ -250,3 +251,11 @@ def test_additions_at_once_lose_nothing_and_stay_together(committed: ResponseOwn
     for letter in "abcd":
         assert [turn[0][1] for turn in turns if turn[0][0] == letter] == list("01234")
     assert StoredResponse.objects.count() == 20
+
+
+def test_what_is_empty_takes_room_as_well() -> None:
+    owner = new_owner()
+    conversation = Conversation(owner, "conv_" + "0" * 32, days=30, ring=RING)
+    assert conversation.create(b"{}", []) == kept_by(owner.organization_id).bytes > ROW_BYTES
+    added = conversation.append(some("a"), given=())
+    assert added is not None and added > ROW_BYTES and rows_agree()
