@@ -24,6 +24,8 @@ BACKLOG = 2048
 M_MMAP_THRESHOLD = -3
 """As <malloc.h> has it."""
 LARGE_BLOCK_BYTES = 4 << 20
+UNSENT_BYTES = 64 << 10
+"""Of an answer in the kernel whose client does not read. By itself it takes 4 MB, and what it has counts as sent."""
 GC_THRESHOLDS = (20_000, 20, 50)
 """Requests leave few cycles behind; looking for them every 700 objects costs more than it frees."""
 
@@ -62,6 +64,7 @@ def main() -> None:
     _allow_many_connections()
     listening = config.bind_socket() if options.fd is None else socket.socket(fileno=options.fd)
     _give_up_on_dead_clients(listening)
+    keep_little_for_slow_clients(listening)
     DrainingServer(config).run(sockets=[listening])
 
 
@@ -89,6 +92,12 @@ def _give_up_on_dead_clients(listening: socket.socket) -> None:
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, write_limit_ms)
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEP_ALIVE_S)
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5)
+
+
+def keep_little_for_slow_clients(listening: socket.socket) -> None:
+    """Have the kernel take no more than UNSENT_BYTES beyond what a client has room for; accepted ones inherit it."""
+    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
 
 
 if __name__ == "__main__":
