@@ -91,10 +91,40 @@ def shown(sent: bytes) -> list[Any]:
 @pytest.mark.parametrize("case", PAIRS)
 @settings(max_examples=20)
 @example(steps=TURNS)
+@example(steps=[("arguments", OPEN), ("arguments", 0), ("arguments", CLOSE)])
 @given(steps=STEPS)
 def test_the_short_way_says_what_the_long_way_says(case: tuple[str, str], steps: list[tuple[str, int]]) -> None:
     told = said(case[1], steps)
     assert quickly(case, told) == slowly(case, told)
+
+
+@pytest.mark.parametrize("case", [pair for pair in PAIRS if pair[1] == "openai-responses"])
+@pytest.mark.parametrize("first", ["thoughts", "text"])
+def test_a_new_part_of_a_thought_is_told_apart_from_the_one_before_it(case: tuple[str, str], first: str) -> None:
+    """Also where the first part came in an item that had said something else."""
+    thoughts = STREAMS["openai-responses"].pieces["thoughts"](some_words(3))
+    part = STREAMS["openai-responses"].opening["thoughts"][-1]
+    told = said("openai-responses", [(first, OPEN), (first, 0), (first, 1)]) + [*thoughts, part, *thoughts]
+    events, billed = quickly(case, told)
+    assert (events, billed) == slowly(case, told)
+    if case[0] == "chat":
+        assert thought_of(events).endswith(" word of a\n\n word of a")
+
+
+def thought_of(events: list[Any]) -> str:
+    return "".join(choice["delta"].get("reasoning_content", "") for event in events for choice in event["choices"])
+
+
+@pytest.mark.parametrize("caller", ["messages", "responses"])
+def test_a_call_that_waits_begins_with_the_piece_that_ends_the_one_before_it(caller: str) -> None:
+    stream = STREAMS["openai"]
+    begun, call = stream.opening["arguments"]
+    first = call.replace(b'"arguments":""', b'"arguments":"{"')
+    second = first.replace(b'"index":0,"id":"call_1"', b'"index":1,"id":"call_2"')
+    told = [begun, first, second, *stream.pieces["arguments"]([b'" "', b'"}"'])]
+    shown, billed = quickly((caller, "openai"), told)
+    assert (shown, billed) == slowly((caller, "openai"), told)
+    assert "call_2" in str(shown)
 
 
 @pytest.mark.parametrize("case", CASES)

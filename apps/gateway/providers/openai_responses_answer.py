@@ -178,12 +178,16 @@ class ResponsesAnswerStream(EventTranslator):
             if opened.kind != _OF_CALLS[kind]:
                 return None
             frame = self._writer.call_frame(opened.call, *_CALLS[opened.kind])
-        elif kind in _FIELDS and not (self._is_gap_due and _FIELDS[kind] == "reasoning_content"):
+        elif kind in _FIELDS and (_FIELDS[kind] != "reasoning_content" or self._thought_goes_on):
             frame = self._writer.frame(_FIELDS[kind])
         else:
             return None
         self._going[kind, where] = frame
         return frame
+
+    @property
+    def _thought_goes_on(self) -> bool:
+        return self._has_thought and not self._is_gap_due
 
     def _event(self, event: bytes) -> bytes:
         self._going.clear()
