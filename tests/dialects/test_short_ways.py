@@ -2,6 +2,7 @@
 
 import re
 import sys
+import zlib
 from typing import Any
 
 import pytest
@@ -104,7 +105,7 @@ def test_a_new_part_of_a_thought_is_told_apart_from_the_one_before_it(case: tupl
     """Also where the first part came in an item that had said something else."""
     thoughts = STREAMS["openai-responses"].pieces["thoughts"](some_words(3))
     part = STREAMS["openai-responses"].opening["thoughts"][-1]
-    told = said("openai-responses", [(first, OPEN), (first, 0), (first, 1)]) + [*thoughts, part, *thoughts]
+    told = [*said("openai-responses", [(first, OPEN), (first, 0), (first, 1)]), *thoughts, part, *thoughts]
     events, billed = quickly(case, told)
     assert (events, billed) == slowly(case, told)
     if case[0] == "chat":
@@ -127,6 +128,44 @@ def test_a_call_that_waits_begins_with_the_piece_that_ends_the_one_before_it(cal
     assert "call_2" in str(shown)
 
 
+@pytest.mark.parametrize("case", PAIRS)
+def test_reads_that_end_anywhere_and_heads_that_change_say_the_same(case: tuple[str, str]) -> None:
+    stream = STREAMS[case[1]]
+    kinds = list(stream.pieces)
+    told = [event for kind in kinds for event in (*stream.opening[kind], *stream.pieces[kind](some_words(3)))]
+    if case[1] != "bedrock":
+        other = [event.replace(b"gpt-4.1-mini-2025-04-14", b"x") for event in stream.pieces[kinds[0]](some_words(2))]
+        again = stream.pieces[kinds[0]](some_words(2))
+        told += [*again, other[0], again[1], *other, *again]
+    whole, expected = b"".join(told), slowly(case, told)
+    for size in (7, 61, 397, 1009, len(whole)):
+        assert quickly(case, [whole[at : at + size] for at in range(0, len(whole), size)]) == expected
+
+
+def test_nothing_is_said_behind_the_end() -> None:
+    made = way("chat", "openai")
+    feed, pieces = made.joined(), STREAMS["openai"].pieces["text"](some_words(3))
+    assert all(map(feed, [*STREAMS["openai"].opening["text"], *pieces]))
+    counted = made.chat.output_count
+    assert b"".join(map(feed, [b"data: [DONE]\n\n", *pieces])) == b""
+    assert made.chat.output_count == counted
+
+
+def test_arguments_that_went_on_stand_in_the_item_that_is_done() -> None:
+    stream = STREAMS["anthropic"]
+    said = [*stream.opening["arguments"], *stream.pieces["arguments"]([b'"{\\"a\\":"', b'"1"', b'"}"'])]
+    ending = anthropic_shapes.sse_events(
+        {"type": "content_block_stop", "index": 0},
+        {"type": "message_delta", "delta": {"stop_reason": "tool_use"}, "usage": {"output_tokens": 5}},
+        {"type": "message_stop"},
+    )
+    made = way("responses", "anthropic")
+    assert made.render is not None
+    sent = b"".join(map(made.joined(), [*said, *ending])) + made.render(made.chat.closing_events({}))
+    last = shown(sent)[-1]
+    assert (last["type"], last["response"]["output"][0]["arguments"]) == ("response.completed", '{"a":1}')
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_what_goes_on_takes_the_short_way(case: Case) -> None:
     """A parser would see the events; it sees the first one of its kind."""
@@ -142,3 +181,16 @@ def test_what_goes_on_takes_the_short_way(case: Case) -> None:
     finally:
         sys.setprofile(watched)
     assert all(sent) and called & {"read_json", "write_json"} == set()
+
+
+def test_a_message_that_is_a_read_of_its_own_is_checked_too() -> None:
+    whole = STREAMS["bedrock"].pieces["text"](some_words(1))[0]
+    changed = bytearray(whole)
+    changed[-20] ^= 1
+    longer = bytearray(whole)
+    longer[:4] = (len(whole) + 1).to_bytes(4)
+    longer[-4:] = zlib.crc32(longer[:-4]).to_bytes(4)
+    for damaged in (changed, longer):
+        splitter = MessageSplitter()
+        assert len(splitter.feed(whole)) == 1
+        assert splitter.feed(bytes(damaged)) == [] and splitter.is_damaged
