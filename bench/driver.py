@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -28,6 +28,19 @@ BODY: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
+class Asking:
+    """A request in a dialect, and its stream. As `bench.load.Job` has them."""
+
+    body: Mapping[str, Any]
+    limit: str
+    content: str
+    end: str
+
+
+CHAT = Asking(BODY, limit="max_tokens", content='"delta":{"content":', end="data: [DONE]\n\n")
+
+
+@dataclass(frozen=True)
 class Target:
     """Where to send requests, and the processes whose CPU time that costs (none for a direct connection)."""
 
@@ -39,6 +52,7 @@ class Target:
     path: str = "/api/v1/chat/completions"
     headers: tuple[tuple[str, str], ...] = ()
     """More of them, for who cannot do without."""
+    asking: Asking = CHAT
 
 
 @dataclass(frozen=True)
@@ -72,12 +86,15 @@ class LoadGenerator:
             port=target.port,
             path=target.path,
             headers={"Authorization": f"Bearer {target.key}", **dict(target.headers)},
-            body=BODY,
+            body=dict(target.asking.body),
             connections=self.connections,
             requests=load.requests,
             chunks=load.chunks,
             per_second=load.per_second,
             most_opening=load.most_opening,
+            limit=target.asking.limit,
+            content=target.asking.content,
+            end=target.asking.end,
         )
         self.sent[target.name] += load.requests + self.connections
         self.output_tokens[target.name] += load.requests * (load.chunks or COMPLETION_TOKENS)
