@@ -10,7 +10,8 @@ from typing import Any, Final
 from apps.gateway.dialects.chat_pieces import PlainPieces
 from apps.gateway.dialects.put_together import Event, Frame
 from apps.gateway.dialects.responses.output import Output
-from apps.gateway.dialects.responses.request import ResponsesRequest, strictness
+from apps.gateway.dialects.responses.request import ResponsesRequest
+from apps.gateway.dialects.responses.tools import strictness
 from apps.gateway.dialects.sse import event_data, events
 from apps.gateway.dialects.vendor_json import read_json, write_json
 from apps.usage.contracts import TokenCounts
